@@ -1,0 +1,189 @@
+"""The Python API: what the commands do, with the same records that they print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.errors import InputError
+from edgeprune.events import NullReporter, Reporter
+from edgeprune.records.rung import Limits, Plan
+from edgeprune.records.verdict import Judgement
+from edgeprune.steps.inputs import Target
+from edgeprune.steps.inputs import load_profile as _load_profile
+from edgeprune.steps.inputs import load_target as _load_target
+
+if TYPE_CHECKING:
+    from edgeprune.loop import BuildInputs
+    from edgeprune.records.result import BenchResult, BuildResult
+    from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
+
+load_profile = _load_profile
+load_target = _load_target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchPolicy:
+    """How `bench` measures and what it holds the artifact to.
+
+    Attributes:
+        threads: None takes those of the artifact's manifest, or 1.
+        processes: fresh processes that the runs are spread over, at least 3.
+        runs: timed runs over all processes, at least 300.
+        p50_ms, p99_ms: limits to judge by; None for none.
+        confidence: of the bounds and of the verdict.
+        percentiles: to report, each in (0, 100).
+    """
+
+    threads: int | None = None
+    processes: int = 3
+    runs: int = 600
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    confidence: float = 0.95
+    percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
+
+    def __post_init__(self) -> None:
+        for name in ("p50_ms", "p99_ms"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"{name}: expected a number > 0, got {value}")
+
+    @property
+    def measurement(self) -> MeasurementPolicy:
+        """The same as a profile would say it.
+
+        Raises:
+            InputError: a value out of its range.
+        """
+        from pydantic import ValidationError
+
+        from edgeprune.schema.profile import MeasurementPolicy
+
+        try:
+            return MeasurementPolicy(
+                processes=self.processes,
+                min_runs=self.runs,
+                confidence=self.confidence,
+                percentiles=self.percentiles,
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"bench: {key}: {first['msg']}, got {first['input']}") from error
+
+    @property
+    def limits(self) -> Limits:
+        """What the artifact is held to."""
+        return Limits(p50_ms=self.p50_ms, p99_ms=self.p99_ms)
+
+
+def build(
+    target: str | Path | Target,
+    profile: str | Path | DeviceProfile | None = None,
+    *,
+    device: str = "local",
+    output: str | Path = "runs",
+    reporter: Reporter | None = None,
+) -> BuildResult:
+    """Build a target for a profile on a device.
+
+    Args:
+        target: folder with `target.toml`, or a loaded target.
+        profile: name, path or a loaded profile; by default the first that the target names.
+        device: an enrolled device's name, or `local`.
+        output: where run folders lie.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: a file or its content cannot be used.
+        PlanError: no rung's shape fits the budget; `facts` has the best that was measured.
+        BuildError: training or compilation failed for the dense model; a failed candidate is a value in the result.
+        DeployError: the device could not be reached or could not take the files.
+        MeasurementError: the dense model could not be measured.
+    """
+    from edgeprune.loop import run_build
+
+    return run_build(_inputs(target, profile, device, output), reporter or NullReporter())
+
+
+def plan(
+    target: str | Path | Target,
+    profile: str | Path | DeviceProfile | None = None,
+    *,
+    device: str = "local",
+    output: str | Path = "runs",
+    reporter: Reporter | None = None,
+) -> Plan:
+    """Measure the ladder's shapes on the device, train nothing. Arguments and errors are those of `build`."""
+    from edgeprune.loop import run_plan
+
+    return run_plan(_inputs(target, profile, device, output), reporter or NullReporter())
+
+
+def explain(
+    target: str | Path | Target,
+    profile: str | Path | DeviceProfile | None = None,
+    *,
+    device: str = "local",
+    output: str | Path = "runs",
+) -> tuple[str, ...]:
+    """What changed since the last finished build of the same target, profile and device, a line each."""
+    from edgeprune.loop import explain_changes
+
+    return explain_changes(_inputs(target, profile, device, output))
+
+
+def bench(
+    artifact: str | Path,
+    *,
+    device: str = "local",
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> BenchResult:
+    """Measure an artifact on a device.
+
+    Args:
+        artifact: a folder with `manifest.json`, or an `.onnx`, `.tflite` or `.xml` file.
+        device: an enrolled device's name, or `local`.
+        policy: how to measure, and limits to judge by.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: no such artifact, or its files were changed.
+        DeployError, MeasurementError: as for `build`.
+    """
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps.benching import bench_artifact, bench_subject
+
+    subject = bench_subject(Path(artifact), policy.threads)
+    return bench_artifact(subject, load_device(device), policy.measurement, policy.limits, reporter or NullReporter())
+
+
+def gate(run: str | Path, *, junit: str | Path | None = None, markdown: str | Path | None = None) -> Judgement:
+    """Judge a run again from its stored raw samples alone.
+
+    Args:
+        run: a run folder, or an `evidence.json`.
+        junit: also write a JUnit file there.
+        markdown: also write a Markdown summary there.
+
+    Raises:
+        InputError: there is no evidence there, or it was changed.
+    """
+    from edgeprune.steps.gates import gate_run
+
+    return gate_run(Path(run), junit=Path(junit) if junit else None, markdown=Path(markdown) if markdown else None)
+
+
+def _inputs(
+    target: str | Path | Target, profile: str | Path | DeviceProfile | None, device: str, output: str | Path
+) -> BuildInputs:
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.loop import BuildInputs
+
+    found = target if isinstance(target, Target) else load_target(target)
+    wanted = profile if profile is not None else found.spec.profiles[0]
+    checked = load_profile(wanted) if isinstance(wanted, str | Path) else wanted
+    return BuildInputs(target=found, profile=checked, device=load_device(device), output=Path(output))

@@ -1,0 +1,49 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from edgeprune.events import Reporter
+
+output_format = click.option(
+    "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="What goes to stdout; progress goes to stderr.",
+)  # fmt: skip
+quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+profile = click.option(
+    "--profile", "-p", metavar="NAME|FILE", help="Device profile; by default the first that the target names."
+)
+device = click.option(
+    "--device", "-d", default="local", show_default=True, metavar="NAME",
+    help="An enrolled device (`edgeprune device list`), or `local`.",
+)  # fmt: skip
+output = click.option(
+    "--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
+    help="Where run folders lie.",
+)  # fmt: skip
+
+
+@contextmanager
+def reporting(*, silent: bool) -> Iterator[Reporter]:
+    """A progress display on stderr: live bars on a terminal, plain lines elsewhere, nothing when silent."""
+    if silent:
+        from edgeprune.events import NullReporter
+
+        yield NullReporter()
+    elif sys.stderr.isatty():
+        from edgeprune.cli.render.live import LiveReporter
+
+        with LiveReporter() as live:
+            yield live
+    else:
+        from edgeprune.cli.render.plain import PlainReporter
+
+        yield PlainReporter(sys.stderr)

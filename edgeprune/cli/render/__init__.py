@@ -1,0 +1,1 @@
+"""Turns results and events into what a person or a program reads."""

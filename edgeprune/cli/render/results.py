@@ -1,0 +1,164 @@
+"""Results as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from edgeprune.records.codec import to_plain
+from edgeprune.records.verdict import Verdict
+from edgeprune.units import format_mb, format_ms, format_seconds
+
+if TYPE_CHECKING:
+    from edgeprune.records.accuracy import Accuracy
+    from edgeprune.records.result import BenchResult, BuildResult, Candidate
+    from edgeprune.records.rung import Plan, PlannedRung
+    from edgeprune.records.verdict import Judgement
+
+_WIDTH = 118
+
+
+def build(result: BuildResult, output_format: str) -> str:
+    """The dense and the chosen model side by side, the verdict, and where the files are."""
+    if output_format == "json":
+        return json.dumps({**to_plain(result), "exit_code": result.exit_code})
+    dense = [c for c in result.candidates if c.status == "dense"]
+    rows = [("dense (fastest)", result.dense), *((f"dense ({c.rung.runtime})", c) for c in dense)]
+    if result.chosen is not None:
+        rows.append(("chosen", result.chosen))
+    table = _table("model", "rung", "val acc", "test acc", "p50", "p99", "memory", "size", "speed-up p50 / p99")
+    for name, candidate in rows:
+        table.add_row(name, *_candidate_cells(candidate, result.dense))
+    lines = [render(table), _closing(result)]
+    if result.chosen is not None:
+        lines.append(f"artifact  {result.folder}/artifact")
+    lines.append(f"report    {result.folder}/report.html")
+    return "\n".join(lines)
+
+
+def plan(found: Plan, output_format: str) -> str:
+    """The ladder: planned rungs in order, then the refused ones with reasons."""
+    if output_format == "json":
+        return json.dumps({"schema": 1, **to_plain(found)})
+    table = _table("rung", "", "p50", "p99 (hint)", "memory", "size", "why")
+    for rung in found.rungs:
+        table.add_row(*_rung_cells(rung))
+    limits = found.limits
+    wanted = [f"{name} {format_ms(value)}" for name, value in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if value]
+    wanted += [
+        f"{name} {format_mb(value)}"
+        for name, value in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes))
+        if value
+    ]
+    notes = "".join(f"\nnote: {note}" for note in found.notes)
+    return f"{render(table)}\nbudget: {', '.join(wanted)}; shapes are measured untrained{notes}"
+
+
+def bench(result: BenchResult, output_format: str) -> str:
+    """Percentiles with their bounds, and what they were measured from."""
+    if output_format == "json":
+        return json.dumps(to_plain(result))
+    table = _table("percentile", "latency", "bound at confidence", "runs")
+    for found in result.percentiles:
+        upper = "unbounded: too few runs" if found.upper_ms is None else format_ms(found.upper_ms)
+        table.add_row(
+            f"p{found.percent:g}",
+            format_ms(found.value_ms),
+            f"{format_ms(found.lower_ms)} to {upper} ({found.confidence:.0%})",
+            str(found.samples),
+        )
+    measurement = result.measurement
+    head = (
+        f"{result.artifact.files[0].name} on {result.device}: {measurement.runtime}, {measurement.precision}, "
+        f"{measurement.threads} thread(s)"
+    )
+    foot = (
+        f"load {format_ms(result.load_ms)}, peak memory {format_mb(measurement.peak_bytes)}, "
+        f"{len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"
+    )
+    lines = [head, render(table), foot]
+    if result.judgement.gates:
+        lines.append(gate(result.judgement, "text"))
+    return "\n".join(lines)
+
+
+def gate(judgement: Judgement, output_format: str) -> str:
+    """Every gate with its numbers, and the verdict."""
+    if output_format == "json":
+        return json.dumps({"schema": 1, **to_plain(judgement), "exit_code": judgement.verdict.exit_code})
+    table = _table("gate", "verdict", "measured", "bound", "limit", "reason")
+    for found in judgement.gates:
+        numbers = (
+            f"{v:.4g} {found.unit}" if v is not None else "-" for v in (found.measured, found.bound, found.limit)
+        )
+        table.add_row(found.gate, found.verdict, *numbers, found.reason)
+    return f"{render(table)}\nverdict: {judgement.verdict}"
+
+
+def changes(lines: tuple[str, ...], output_format: str) -> str:
+    """What changed since the last build."""
+    if output_format == "json":
+        return json.dumps({"schema": 1, "changes": lines})
+    return "\n".join(lines) if lines else "nothing changed since the last build"
+
+
+def render(table: Table) -> str:
+    """A table as plain text of a fixed width, so that it reads the same in a log and in a pipe."""
+    stream = io.StringIO()
+    Console(file=stream, width=_WIDTH, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _candidate_cells(candidate: Candidate, dense: Candidate) -> tuple[str, ...]:
+    p50, p99 = candidate.percentile_ms(50.0), candidate.percentile_ms(99.0)
+    speedups = [
+        f"{base / value:.2f}x" if base and value else "-"
+        for base, value in ((dense.percentile_ms(50.0), p50), (dense.percentile_ms(99.0), p99))
+    ]
+    return (
+        candidate.rung.name,
+        _percent(candidate.validation),
+        _percent(candidate.test),
+        format_ms(p50) if p50 else "-",
+        format_ms(p99) if p99 else "-",
+        format_mb(candidate.measurement.peak_bytes) if candidate.measurement else "-",
+        format_mb(candidate.artifact.size_bytes) if candidate.artifact else "-",
+        " / ".join(speedups),
+    )
+
+
+def _rung_cells(rung: PlannedRung) -> tuple[str, ...]:
+    return (
+        rung.rung.name,
+        rung.status,
+        format_ms(rung.p50_ms) if rung.p50_ms else "-",
+        format_ms(rung.p99_ms) if rung.p99_ms else "-",
+        format_mb(rung.peak_bytes) if rung.peak_bytes else "-",
+        format_mb(rung.artifact_bytes) if rung.artifact_bytes else "-",
+        rung.reason,
+    )
+
+
+def _closing(result: BuildResult) -> str:
+    took = format_seconds(result.seconds)
+    if result.verdict is Verdict.PASS:
+        return f"verdict   PASS on {result.device}, after {took}"
+    tried = "; ".join(f"{c.rung.name}: {c.reason}" for c in result.candidates if c.status != "dense")
+    return f"verdict   {result.verdict}: no candidate passed on {result.device}, after {took}\n{tried}"
+
+
+def _percent(accuracy: Accuracy | None) -> str:
+    return f"{100 * accuracy.overall:.2f} %" if accuracy else "-"

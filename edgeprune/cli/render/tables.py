@@ -1,0 +1,99 @@
+"""Profiles and devices as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from edgeprune.cli.render.results import render
+from edgeprune.units import format_mb
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from edgeprune.schema.device import DeviceSpec
+    from edgeprune.schema.profile import Budget, DeviceProfile
+    from edgeprune.steps.enrolment import DeviceReport
+
+
+def profile_table(profiles: Sequence[DeviceProfile]) -> str:
+    """One line a profile."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("profile", "arch", "cores", "runtimes", "budget", "description"):
+        table.add_column(column)
+    for profile in profiles:
+        table.add_row(
+            profile.name,
+            profile.hardware.arch,
+            str(profile.hardware.cores),
+            ", ".join(profile.runtimes),
+            budget_text(profile.budget),
+            profile.description,
+        )
+    return render(table)
+
+
+def budget_text(budget: Budget) -> str:
+    """`p99 50 ms, memory 50 MB`."""
+    parts = [
+        ("p50", budget.p50_ms, "ms"),
+        ("p99", budget.p99_ms, "ms"),
+        ("p50", budget.p50_speedup, "x dense"),
+        ("p99", budget.p99_speedup, "x dense"),
+        ("memory", budget.memory_mb, "MB"),
+        ("size", budget.artifact_mb, "MB"),
+    ]
+    return ", ".join(f"{name} {value:g} {unit}" for name, value, unit in parts if value is not None)
+
+
+def profile_details(profile: DeviceProfile) -> str:
+    """Every key with its value, defaults filled in, and what it means."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("key", "value", "meaning"):
+        table.add_column(column, overflow="fold")
+    for key, value, meaning in _rows(profile, ""):
+        table.add_row(key, value, meaning)
+    return render(table)
+
+
+def _rows(model: BaseModel, prefix: str) -> list[tuple[str, str, str]]:
+    from pydantic import BaseModel as Model
+
+    rows: list[tuple[str, str, str]] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        key = f"{prefix}{field.alias or name}"
+        if isinstance(value, Model):
+            rows += _rows(value, f"{key}.")
+        elif isinstance(value, dict):
+            rows += [row for k, v in value.items() for row in _rows(v, f"{key}.{k}.")]
+        else:
+            rows.append((key, "-" if value is None else str(value), " ".join((field.description or "").split())))
+    return rows
+
+
+def device_table(devices: Sequence[DeviceSpec]) -> str:
+    """One line a device."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("device", "connection", "where", "profile", "python"):
+        table.add_column(column)
+    for device in devices:
+        where = f"{device.user}@{device.host}:{device.port}" if device.host else "this machine"
+        table.add_row(device.name, device.connection, where, device.profile, device.python)
+    return render(table)
+
+
+def device_details(report: DeviceReport) -> str:
+    """What the agent found there."""
+    facts = report.facts
+    runtimes = ", ".join(f"{name} {version}" for name, version in facts.runtimes) or "none"
+    lines = [
+        f"{report.name}: {facts.cpu_model or facts.machine}, {facts.cores} core(s), {facts.machine}, {facts.kernel}",
+        f"  memory {format_mb(facts.memory_bytes)}, {format_mb(facts.disk_free_bytes)} free in the work folder",
+        f"  python {facts.python}, numpy {facts.numpy or 'missing'}; runtimes: {runtimes}",
+    ]
+    lines += [f"  differs from its profile: {difference}" for difference in report.differences]
+    return "\n".join(lines)

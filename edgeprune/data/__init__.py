@@ -1,0 +1,1 @@
+"""The target's data: splits, checks, preprocessing."""

@@ -1,0 +1,41 @@
+"""From a raw example to the model's input: one function for training, calibration, parity and judging."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeprune.errors import InputError
+from edgeprune.schema.target import Preprocessing
+
+
+def preprocess(raw: np.ndarray, spec: Preprocessing) -> np.ndarray:
+    """Apply `(raw * scale - mean) / std` and put channels first.
+
+    Args:
+        raw: [examples, ...], any numeric dtype.
+        spec: mean and std have one value, or one a channel.
+
+    Returns:
+        [examples, channels, ...], float32, contiguous.
+
+    Raises:
+        InputError: the channels of the data and of `mean` or `std` differ.
+    """
+    values = raw.astype(np.float32)
+    if spec.layout == "NHWC":
+        values = np.moveaxis(values, -1, 1)
+    mean = _a_channel(spec.mean, values, "mean")
+    std = _a_channel(spec.std, values, "std")
+    return np.ascontiguousarray((values * np.float32(spec.scale) - mean) / std)
+
+
+def _a_channel(values: tuple[float, ...], data: np.ndarray, key: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float32)
+    if len(values) == 1:
+        return array
+    if data.ndim < 2 or data.shape[1] != len(values):  # noqa: PLR2004
+        raise InputError(
+            f"preprocessing.{key}: expected 1 value or one for each channel of data shaped {data.shape[1:]}, "
+            f"got {len(values)}"
+        )
+    return array.reshape(1, -1, *([1] * (data.ndim - 2)))

@@ -1,0 +1,1 @@
+"""Holding a release to its budget: gates that judge from recorded evidence alone."""

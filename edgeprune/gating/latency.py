@@ -1,0 +1,91 @@
+"""What the two latency gates share: a percentile held to a limit by its confidence bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from edgeprune.records.measurement import Measurement
+from edgeprune.records.verdict import Evidence, GateResult, Verdict
+from edgeprune.statistics import QuantileJudgement, confidence_per_look, judge_quantile
+from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
+
+# Address layout and memory placement differ between processes; with fewer than three of them a slow one cannot be
+# told from a slow model.
+LEAST_PROCESSES = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyLimit:
+    """A percentile and the limit that the budget sets for it."""
+
+    gate: str
+    percent: float
+    limit_ms: float
+
+
+def judge_latency(evidence: Evidence, limit: LatencyLimit) -> GateResult:
+    """Hold a percentile of the pooled raw samples to its limit.
+
+    The error that the measurement allows is split over the looks that were planned, so that the last look of the
+    sampling and every later judgement of the same evidence agree.
+
+    Returns:
+        PASS or FAIL where a bound decides; INCONCLUSIVE where none does, or nothing was measured; INVALID where
+        disturbances left fewer than three processes.
+    """
+    measurement = evidence.measurement
+    if measurement is None:
+        return _undecided(limit, Verdict.INCONCLUSIVE, "not measured")
+    if len(measurement.blocks) < LEAST_PROCESSES:
+        return _too_few_processes(limit, measurement)
+    confidence = confidence_per_look(measurement.confidence, measurement.planned_looks)
+    judged = judge_quantile(measurement.samples_ns, limit.percent / 100.0, ns_from_ms(limit.limit_ms), confidence)
+    return GateResult(
+        gate=limit.gate,
+        verdict=judged.verdict,
+        measured=ms_from_ns(judged.value_ns),
+        bound=ms_from_ns(judged.bound_ns) if math.isfinite(judged.bound_ns) else None,
+        limit=limit.limit_ms,
+        unit="ms",
+        reason=_reason(limit, judged, confidence, measurement),
+    )
+
+
+def _reason(limit: LatencyLimit, judged: QuantileJudgement, confidence: float, measurement: Measurement) -> str:
+    count = len(measurement.samples_ns)
+    basis = f"{confidence:.1%} confidence, {count} runs in {len(measurement.blocks)} processes"
+    lower, upper = format_ms(ms_from_ns(judged.lower_ns)), format_ms(ms_from_ns(judged.upper_ns))
+    if judged.verdict is Verdict.PASS:
+        return f"{limit.gate} is at most {upper} ({basis})"
+    if judged.verdict is Verdict.FAIL:
+        return f"{limit.gate} is at least {lower} ({basis})"
+    if not math.isfinite(judged.upper_ns):
+        return f"too few runs to bound {limit.gate} from above ({basis})"
+    return f"{limit.gate} is between {lower} and {upper}, and the limit lies between them ({basis})"
+
+
+def _too_few_processes(limit: LatencyLimit, measurement: Measurement) -> GateResult:
+    valid, disturbed = len(measurement.blocks), len(measurement.disturbed)
+    if not disturbed:
+        reason = f"only {valid} of at least {LEAST_PROCESSES} processes were measured in the time allowed"
+        return _undecided(limit, Verdict.INCONCLUSIVE, reason)
+    reasons = tuple(dict.fromkeys(d.reason for d in measurement.disturbed))
+    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+    reason = (
+        f"the device was disturbed: {valid} of {valid + disturbed} processes count, at least {LEAST_PROCESSES} must; "
+        f"{reasons[0]}{more}"
+    )
+    return _undecided(limit, Verdict.INVALID, reason)
+
+
+def _undecided(limit: LatencyLimit, verdict: Verdict, reason: str) -> GateResult:
+    return GateResult(
+        gate=limit.gate,
+        verdict=verdict,
+        measured=None,
+        bound=None,
+        limit=limit.limit_ms,
+        unit="ms",
+        reason=reason,
+    )

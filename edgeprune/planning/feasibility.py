@@ -1,0 +1,68 @@
+"""Which rungs can meet the budget, judged by shapes measured on the device before any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Rung, RungStatus
+from edgeprune.units import format_mb, format_ms
+
+SLACK = 1.03
+"""A shape is measured quickly and with untrained weights; one that is over by less than this is still tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeFigures:
+    """What the device showed for one untrained shape.
+
+    Attributes:
+        p50_ms, p99_ms: nearest rank over the samples of a short measurement.
+        peak_bytes: peak resident memory of the agent's process.
+    """
+
+    rung: Rung
+    p50_ms: float
+    p99_ms: float
+    artifact_bytes: int
+    peak_bytes: int
+    widths: tuple[GroupWidth, ...] = ()
+
+
+def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
+    """Why this shape cannot meet the limits; None when it can.
+
+    p99 is judged by p50 here: a short measurement bounds no p99 (299 samples are the least, at 95 % confidence), but a
+    p50 over the p99 limit settles it.
+    """
+    if limits.p50_ms is not None and shape.p50_ms > limits.p50_ms * SLACK:
+        return f"p50 {format_ms(shape.p50_ms)} on the device, over the budget of {format_ms(limits.p50_ms)}"
+    if limits.p99_ms is not None and shape.p50_ms > limits.p99_ms * SLACK:
+        return f"p50 {format_ms(shape.p50_ms)} on the device, over the p99 budget of {format_ms(limits.p99_ms)}"
+    if limits.artifact_bytes is not None and shape.artifact_bytes > limits.artifact_bytes:
+        return f"size {format_mb(shape.artifact_bytes)}, over the budget of {format_mb(limits.artifact_bytes)}"
+    if limits.memory_bytes is not None and shape.peak_bytes > limits.memory_bytes:
+        return f"peak memory {format_mb(shape.peak_bytes)}, over the budget of {format_mb(limits.memory_bytes)}"
+    return None
+
+
+def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
+    """Turn a measured shape into a planned or refused rung, with the reason."""
+    refusal = over_budget(shape, limits)
+    status = RungStatus.REFUSED if refusal else RungStatus.PLANNED
+    reason = refusal or f"p50 {format_ms(shape.p50_ms)} on the device, within the budget"
+    return PlannedRung(
+        rung=shape.rung,
+        status=status,
+        reason=reason,
+        accuracy_cost=cost,
+        p50_ms=shape.p50_ms,
+        p99_ms=shape.p99_ms,
+        artifact_bytes=shape.artifact_bytes,
+        peak_bytes=shape.peak_bytes,
+        widths=shape.widths,
+    )
+
+
+def refuse(rung: Rung, cost: float, reason: str) -> PlannedRung:
+    """A rung that was not measured, with the reason."""
+    return PlannedRung(rung=rung, status=RungStatus.REFUSED, reason=reason, accuracy_cost=cost)

@@ -1,0 +1,103 @@
+"""The rungs that a profile allows, in order of what they are expected to cost in accuracy.
+
+The order is by kind: float32, then bf16 and fp16, then INT8, then what is pruned, weaker before stronger.
+Rungs of equal cost are ordered later, by what the device was measured to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeprune.records.rung import Precision, PruningKind, Rung
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.target import Pruning
+
+PRECISION_COST: Mapping[Precision, float] = {
+    Precision.FLOAT32: 0.0,
+    Precision.BF16: 0.1,
+    Precision.FP16: 0.2,
+    Precision.INT8: 1.0,
+}
+"""Rank, not points: only the order is used."""
+
+_PRUNED = 2.0
+"""Every pruned rung comes after every unpruned one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRung:
+    """A rung that the profile or the device rules out before anything is measured."""
+
+    rung: Rung
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """All rungs, by ascending accuracy cost, and those ruled out."""
+
+    rungs: tuple[Rung, ...]
+    refused: tuple[RefusedRung, ...]
+
+
+def accuracy_cost(rung: Rung) -> float:
+    """Expected order of accuracy cost; equal for rungs that differ in runtime and threads only."""
+    cost = PRECISION_COST[rung.precision]
+    if rung.pruning is not PruningKind.NONE:
+        cost += _PRUNED + rung.pruning_ratio
+    return cost
+
+
+def make_ladder(
+    profile: DeviceProfile, pruning: Pruning, precisions: Mapping[str, Sequence[Precision]], *, can_cut: bool
+) -> Ladder:
+    """Every combination that the profile declares and the device can run.
+
+    Args:
+        profile: runtimes, their INT8 and sparse-kernel support, thread counts.
+        pruning: ratios and sparsities of the target.
+        precisions: by runtime name, what it can compute in on this device. Runtimes that are missing there are absent.
+        can_cut: whether the model has channel groups that can be cut.
+    """
+    rungs: list[Rung] = []
+    refused: list[RefusedRung] = []
+    for runtime, available in precisions.items():
+        support = profile.runtimes[runtime]
+        for precision in available:
+            if precision is Precision.INT8 and not support.int8:
+                rung = Rung(runtime=runtime, precision=precision)
+                refused.append(RefusedRung(rung=rung, reason=f"runtimes.{runtime}.int8 = false in the profile"))
+                continue
+            rungs += [Rung(runtime=runtime, precision=precision, threads=t) for t in profile.threads]
+        usable = [p for p in available if p is not Precision.INT8 or support.int8]
+        rungs += _pruned_rungs(runtime, usable, profile, pruning, can_cut=can_cut)
+    return Ladder(rungs=tuple(sorted(rungs, key=accuracy_cost)), refused=tuple(refused))
+
+
+def _pruned_rungs(
+    runtime: str, usable: Sequence[Precision], profile: DeviceProfile, pruning: Pruning, *, can_cut: bool
+) -> list[Rung]:
+    """Structured rungs at the fastest precision; mask rungs in float32, where sparse kernels are declared.
+
+    Sparse kernels of today's runtimes take float weights only (XNNPACK: ARCHITECTURE.md, fact 2).
+    """
+    fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
+    masked = [_mask(pattern, pruning) for pattern in profile.runtimes[runtime].sparse_kernels]
+    kinds: list[tuple[Precision, PruningKind, float, tuple[int, int] | None]] = []
+    if can_cut:
+        kinds += [(fastest, PruningKind.STRUCTURED, ratio, None) for ratio in pruning.ratios]
+    kinds += [(Precision.FLOAT32, *mask) for masks in masked for mask in masks]
+    return [
+        Rung(runtime=runtime, threads=threads, precision=precision, pruning=kind, pruning_ratio=ratio, n_m=n_m)
+        for threads in profile.threads
+        for precision, kind, ratio, n_m in kinds
+    ]
+
+
+def _mask(pattern: str, pruning: Pruning) -> list[tuple[PruningKind, float, tuple[int, int] | None]]:
+    """The rungs of one declared zero pattern: `unstructured`, or `2:4` and the like."""
+    if pattern == "unstructured":
+        return [(PruningKind.UNSTRUCTURED, sparsity, None) for sparsity in pruning.sparsities]
+    kept, of = (int(part) for part in pattern.split(":"))
+    return [(PruningKind.N_M, 1 - kept / of, (kept, of))]

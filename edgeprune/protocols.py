@@ -1,0 +1,178 @@
+"""What two rooms agree on. A stage never imports another stage: it takes one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from edgeprune.records.artifact import TensorSpec
+    from edgeprune.records.measurement import DeviceFacts
+    from edgeprune.records.rung import Precision
+    from edgeprune.records.verdict import Evidence, GateResult
+    from edgeprune.schema.device import DeviceSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """A command that ended on the device. `returncode` is negative for a signal, -1 for an unknown one."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Connection(Protocol):
+    """A way to run commands and move files on one device. Paths there are POSIX strings."""
+
+    def run(
+        self, argv: Sequence[str], *, timeout_s: float, on_line: Callable[[str], None] | None = None
+    ) -> CommandResult:
+        """Run a command to its end, both streams read as they come.
+
+        Args:
+            argv: program and arguments; no shell interprets them.
+            timeout_s: the command's whole process group is killed after this long.
+            on_line: called with each line of stdout as it arrives, without its newline.
+
+        Raises:
+            DeviceTimeoutError: the deadline passed.
+            DeployError: the connection broke, or the program could not be started at all.
+        """
+        ...
+
+    def put(self, source: Path, destination: str) -> None:
+        """Copy a file to the device under exactly this name; parent folders are made.
+
+        Raises:
+            DeployError: with the reason: disk full, no permission, connection lost.
+        """
+        ...
+
+    def get(self, source: str, destination: Path) -> None:
+        """Copy a file from the device; the local file appears by atomic rename."""
+        ...
+
+    def close(self) -> None:
+        """End the connection; calling it again does nothing."""
+        ...
+
+
+class Connector(Protocol):
+    """One file of `deployment/connections/`, ending with `CONNECTOR: Final[Connector] = ...`."""
+
+    def connect(self, device: DeviceSpec) -> Connection:
+        """Open a connection.
+
+        Raises:
+            HostKeyError: the host key is not the pinned one.
+            DeployError: unreachable, refused, or no usable identity.
+        """
+        ...
+
+
+class Runtime(Protocol):
+    """One file of `runtimes/`, ending with `RUNTIME: Final[Runtime] = ...`. Its name is the file's name.
+
+    The part that runs on the device is `benchmarking/agent/device/<name>_session.py`.
+    """
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """(distribution, version) of every library that has a say in the compiled file.
+
+        Raises:
+            NotInstalledError: one is missing on this host; the message has the `pip install` that brings it.
+        """
+        ...
+
+    def precisions(self, device: DeviceFacts) -> tuple[Precision, ...]:
+        """What it can compute in on that device, float32 first, cheapest in accuracy next."""
+        ...
+
+    def compile(self, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
+        """Write a float32 artifact of an eval-mode torch model into an empty folder.
+
+        The caller's model is left alone. Input and output names and shapes are those that the file declares.
+
+        Raises:
+            BuildError: the runtime's converter refuses the model; the message names the operator where it is known.
+        """
+        ...
+
+    def open_file(self, path: Path) -> CompiledFiles | None:
+        """Describe a model file that somebody else compiled; None where it is not of this runtime's format.
+
+        Raises:
+            NotInstalledError: the runtime is not installed on this host.
+            BuildError: the file has the right suffix and cannot be read.
+        """
+        ...
+
+    def int8_scheme(self) -> str:
+        """Name of the file in `quantization/schemes/` that makes its INT8 artifact from its float32 one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledFiles:
+    """What a compiler or a quantization scheme left in a folder; the first file is the one to open."""
+
+    folder: Path
+    names: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    format: str
+
+
+class Scheme(Protocol):
+    """One file of `quantization/schemes/`, ending with `SCHEME: Final[Scheme] = ...`."""
+
+    def versions(self) -> tuple[tuple[str, str], ...]:
+        """(distribution, version) of every library that has a say in the result.
+
+        Raises:
+            NotInstalledError: one is missing on this host.
+        """
+        ...
+
+    def quantize(self, source: CompiledFiles, calibration: np.ndarray, folder: Path) -> CompiledFiles:
+        """Write the full-integer INT8 artifact of a float32 one into an empty folder.
+
+        Args:
+            source: what the runtime's `compile` returned.
+            calibration: [samples, *input shape without the batch], float32, preprocessed.
+            folder: where to write; exists and is empty.
+
+        Raises:
+            BuildError: the quantizer refuses the model.
+        """
+        ...
+
+
+class Criterion(Protocol):
+    """One file of `pruning/criteria/`, ending with `CRITERION: Final[Criterion] = ...`."""
+
+    def score(self, weight: Tensor, *, seed: int) -> Tensor:
+        """Score each output channel of one weight; a higher score means keep.
+
+        Args:
+            weight: [out_channels, in_channels, *kernel], any float dtype.
+            seed: for criteria that draw at random; the others ignore it.
+
+        Returns:
+            [out_channels], float32, on the weight's device, without a gradient.
+        """
+        ...
+
+
+class Gate(Protocol):
+    """One file of `gating/gates/`, ending with `GATE: Final[Gate] = ...`."""
+
+    def judge(self, evidence: Evidence) -> GateResult | None:
+        """Judge from the evidence alone; None where no limit is set for this gate."""
+        ...

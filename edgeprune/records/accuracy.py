@@ -1,0 +1,47 @@
+"""How often a model is right, kept as raw counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """The confusion matrix of one split.
+
+    Attributes:
+        split: `validation` or `test`.
+        confusion: confusion[true][predicted] = number of examples.
+        class_names: of the rows and columns.
+    """
+
+    split: str
+    confusion: tuple[tuple[int, ...], ...]
+    class_names: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of examples."""
+        return sum(sum(row) for row in self.confusion)
+
+    @property
+    def correct(self) -> int:
+        """Number of examples on the diagonal."""
+        return sum(row[i] for i, row in enumerate(self.confusion))
+
+    @property
+    def overall(self) -> float:
+        """Share of examples that are right, in [0, 1]."""
+        return self.correct / self.total if self.total else 0.0
+
+    @property
+    def recalls(self) -> tuple[float, ...]:
+        """Recall of each class, in [0, 1]; 1 for a class with no example in this split."""
+        return tuple(row[i] / sum(row) if sum(row) else 1.0 for i, row in enumerate(self.confusion))
+
+    @property
+    def worst_class(self) -> tuple[str, float]:
+        """The class with the lowest recall, and that recall."""
+        recalls = self.recalls
+        worst = min(range(len(recalls)), key=recalls.__getitem__)
+        return self.class_names[worst], recalls[worst]

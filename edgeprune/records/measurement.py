@@ -1,0 +1,160 @@
+"""Raw latency samples and the evidence that the run was valid."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from edgeprune.records.rung import Precision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFacts:
+    """What the agent found on the device.
+
+    Attributes:
+        runtimes: (name, version) of each runtime that can be imported there.
+        disk_free_bytes: on the file system of the agent's work folder.
+        boot_id: changes when the device restarts; empty where unreadable.
+    """
+
+    machine: str
+    system: str
+    kernel: str
+    cpu_model: str
+    cpu_flags: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    disk_free_bytes: int
+    python: str
+    numpy: str
+    runtimes: tuple[tuple[str, str], ...]
+    boot_id: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of what decides latency there: processor, kernel, cores, runtimes. Not disk space or uptime."""
+        parts = (self.machine, self.kernel, self.cpu_model, self.cpu_flags, self.cores, self.python, self.runtimes)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def runtime_version(self, name: str) -> str | None:
+        """The version of a runtime there, or None where it is missing."""
+        return dict(self.runtimes).get(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """What one agent process shall time.
+
+    Attributes:
+        runs: timed runs, after the warm-up.
+        warmup_min_runs, warmup_max_runs: the warm-up ends between these, when the latency is steady.
+        warmup_max_s: and after this many seconds at the latest.
+        cpus: the cores to pin to; empty lets the agent take the last `threads` cores that it may use.
+    """
+
+    runtime: str
+    precision: Precision
+    threads: int
+    runs: int
+    warmup_min_runs: int = 20
+    warmup_max_runs: int = 2000
+    warmup_max_s: float = 5.0
+    cpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What one fresh process measured.
+
+    Attributes:
+        samples_ns: latency of each timed run, in the order taken: set the input, run, read the output.
+        warmup_runs: runs thrown away before.
+        warmup_steady: whether the steadiness test ended the warm-up (else its limit did).
+        load_ns: reading and compiling the artifact, without importing the runtime.
+        peak_load_bytes: VmHWM after loading, before the first run.
+        peak_bytes: VmHWM at the end.
+        base_bytes: VmHWM after importing the runtime, before loading the artifact.
+        voluntary_switches, involuntary_switches, major_faults: of the process during the timed runs.
+        cpu_ns, wall_ns: of the process during the timed runs.
+        steal_ticks, other_ticks: on the pinned cores during the timed runs, in 1/100 s: stolen by the hypervisor;
+            used by anybody else than this process.
+        cpus: the cores that the process was pinned to.
+        started_unix_s: when the timed runs began, by the device's clock.
+    """
+
+    samples_ns: tuple[int, ...]
+    warmup_runs: int
+    warmup_steady: bool
+    load_ns: int
+    base_bytes: int
+    peak_load_bytes: int
+    peak_bytes: int
+    voluntary_switches: int
+    involuntary_switches: int
+    major_faults: int
+    cpu_ns: int
+    wall_ns: int
+    steal_ticks: int
+    other_ticks: int
+    cpus: tuple[int, ...]
+    started_unix_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisturbedBlock:
+    """A block that was measured and not counted, with the reason."""
+
+    block: Block
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """All blocks of one artifact on one device.
+
+    Attributes:
+        artifact_digest: of the artifact that was measured.
+        blocks: the valid ones, one a process; percentiles are taken over their pooled samples.
+        disturbed: the ones that were not counted.
+        looks: how many times the samples were judged while sampling went on (the confidence is split over the looks
+            of the policy, so that peeking costs nothing).
+        planned_looks: how many looks the policy allowed.
+        confidence: of the verdict as a whole, such as 0.95.
+    """
+
+    artifact_digest: str
+    runtime: str
+    precision: Precision
+    threads: int
+    device: DeviceFacts
+    blocks: tuple[Block, ...]
+    disturbed: tuple[DisturbedBlock, ...] = ()
+    looks: int = 1
+    planned_looks: int = 1
+    confidence: float = 0.95
+
+    @property
+    def samples_ns(self) -> tuple[int, ...]:
+        """The pooled raw samples of the valid blocks."""
+        return tuple(s for b in self.blocks for s in b.samples_ns)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Largest peak resident memory over the valid blocks."""
+        return max((b.peak_bytes for b in self.blocks), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentile:
+    """A percentile of latency with a two-sided distribution-free confidence bound, in milliseconds.
+
+    Where the samples are too few to bound it, `lower_ms` is 0 and `upper_ms` None (JSON knows no infinity).
+    """
+
+    percent: float
+    value_ms: float
+    lower_ms: float
+    upper_ms: float | None
+    confidence: float
+    samples: int

@@ -1,0 +1,130 @@
+"""One way to meet the budget, and the plan that orders such ways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Precision(StrEnum):
+    """What the runtime computes in."""
+
+    FLOAT32 = "float32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class PruningKind(StrEnum):
+    """What is taken out of the model."""
+
+    NONE = "none"
+    STRUCTURED = "structured"
+    UNSTRUCTURED = "unstructured"
+    N_M = "n:m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """Runtime x precision x threads x pruning.
+
+    Attributes:
+        pruning_ratio: share taken out, in [0, 1): of each group's channels when structured, of the weights otherwise.
+        n_m: for N:M pruning, (2, 4) keeps 2 of every 4 weights along the input channels.
+    """
+
+    runtime: str
+    precision: Precision
+    threads: int = 1
+    pruning: PruningKind = PruningKind.NONE
+    pruning_ratio: float = 0.0
+    n_m: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """Short, unique and fit for a folder: `tflite-int8-t1-structured50`."""
+        base = f"{self.runtime}-{self.precision}-t{self.threads}"
+        if self.pruning is PruningKind.NONE:
+            return base
+        if self.n_m is not None:
+            return f"{base}-nm{self.n_m[0]}of{self.n_m[1]}"
+        return f"{base}-{self.pruning}{100 * self.pruning_ratio:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupWidth:
+    """The width of one channel group before and after."""
+
+    group: str
+    before: int
+    after: int
+
+
+class RungStatus(StrEnum):
+    """Where a rung stands after planning."""
+
+    PLANNED = "planned"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedRung:
+    """A rung with what was measured of its untrained shape on the device, and why it is in or out.
+
+    Attributes:
+        p50_ms: measured on the device with untrained weights; None when it was not measured.
+        p99_ms: nearest rank on the same samples; a hint only, from too few samples to certify.
+        artifact_bytes: size of the compiled shape.
+        peak_bytes: peak resident memory of the agent's process with that shape.
+        accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
+        widths: of the groups, in the model's order; empty when no channel is cut.
+    """
+
+    rung: Rung
+    status: RungStatus
+    reason: str
+    accuracy_cost: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    artifact_bytes: int | None = None
+    peak_bytes: int | None = None
+    widths: tuple[GroupWidth, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The budget in absolute terms; None where the profile sets none.
+
+    Attributes:
+        p50_ms: the 50th percentile of latency must be at or under this.
+        p99_ms: the 99th percentile of latency must be at or under this.
+        memory_bytes: peak resident memory of the process that runs the artifact.
+        artifact_bytes: the sum of the artifact's files.
+    """
+
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    memory_bytes: int | None = None
+    artifact_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The ladder: planned rungs in the order in which they are tried, then the refused ones."""
+
+    rungs: tuple[PlannedRung, ...]
+    limits: Limits
+    dense: PlannedRung
+    """The fastest dense float32 rung: relative budgets refer to it."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def planned(self) -> tuple[PlannedRung, ...]:
+        """The rungs that will be tried, in order."""
+        return tuple(r for r in self.rungs if r.status is RungStatus.PLANNED)
+
+    @property
+    def best(self) -> PlannedRung:
+        """The rung with the lowest measured p50."""
+        measured = [r for r in (*self.rungs, self.dense) if r.p50_ms is not None]
+        return min(measured, key=lambda r: r.p50_ms or 0.0)

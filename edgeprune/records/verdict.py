@@ -1,0 +1,99 @@
+"""What a gate says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.measurement import Measurement
+from edgeprune.records.rung import Limits
+
+
+class Verdict(StrEnum):
+    """PASS, FAIL, INCONCLUSIVE (too few samples to say), INVALID (the device was disturbed)."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, not a password
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+
+    @property
+    def exit_code(self) -> int:
+        """0, 7, 8 or 9."""
+        return _EXIT_CODES[self]
+
+
+_EXIT_CODES = {Verdict.PASS: 0, Verdict.FAIL: 7, Verdict.INCONCLUSIVE: 8, Verdict.INVALID: 9}
+_GRAVITY = (Verdict.FAIL, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.PASS)
+
+
+def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
+    """FAIL before INVALID before INCONCLUSIVE before PASS; PASS for none at all."""
+    found = set(verdicts)
+    return next((v for v in _GRAVITY if v in found), Verdict.PASS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floors:
+    """The accuracy that must be kept, in absolute terms, in [0, 1]; None where the target sets none."""
+
+    accuracy: float | None = None
+    worst_class_recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speedups:
+    """Limits relative to the baseline's latency; None where the profile sets none."""
+
+    p50: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that a judgement rests on. Nothing else is read by a gate.
+
+    Attributes:
+        limits: absolute ones. Where `speedups` sets a limit, the judge computes it from the baseline's raw samples.
+        baseline: the dense float32 model, measured in the same campaign, block by block in turn with the candidate.
+        measurement: of the artifact that is judged; None before it was measured.
+        accuracy: of the compiled artifact on the validation split.
+        artifact_bytes: sum of the artifact's files.
+    """
+
+    limits: Limits
+    floors: Floors
+    artifact_bytes: int
+    measurement: Measurement | None = None
+    accuracy: Accuracy | None = None
+    speedups: Speedups = Speedups()
+    baseline: Measurement | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """What one gate says, with the numbers it says it from.
+
+    Attributes:
+        measured: the point value, in `unit`.
+        bound: the value that decided: a confidence bound where there is one, else the point value.
+        limit: what the gate holds it to.
+    """
+
+    gate: str
+    verdict: Verdict
+    measured: float | None
+    bound: float | None
+    limit: float
+    unit: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The verdict over all gates."""
+
+    verdict: Verdict
+    gates: tuple[GateResult, ...]

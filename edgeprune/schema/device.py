@@ -1,0 +1,34 @@
+"""`<config>/devices/<name>.toml`: one physical box, enrolled once. Kept in the user's inventory, not in the repo."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from edgeprune.schema.base import FileModel
+from edgeprune.schema.profile import Name
+
+
+class DeviceSpec(FileModel):
+    """How to reach a device and prove that it is the one that was enrolled."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    """Version of this file's format."""
+    name: Name
+    connection: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "ssh"
+    """A file of `deployment/connections`: `ssh` or `local`."""
+    profile: str
+    """Name or path of the device's profile."""
+    host: str = ""
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    user: str = ""
+    identity_file: str = ""
+    """Private key file; empty: ssh-agent only. The key itself is never copied."""
+    host_key: str = ""
+    """The pinned host key in OpenSSH form: type and base64, such as `ssh-ed25519 AAAA...`."""
+    python: str = "python3"
+    """The Python on the device that has the runtimes."""
+    work_folder: str = ".cache/edgeprune"
+    """On the device; a relative one is below the login folder."""
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0

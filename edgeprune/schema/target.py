@@ -1,0 +1,146 @@
+"""`targets/<name>/target.toml`: what to build: model, data, training, accuracy floors, profiles."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgeprune.schema.base import FileModel
+from edgeprune.schema.profile import Name, Positive
+
+Factory = Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class ModelSection(FileModel):
+    """The model and its weights."""
+
+    factory: Factory
+    """`file.py:function` beside this file; called without arguments, returns a `torch.nn.Module`."""
+    weights: str | None = None
+    """A `.safetensors` file, or a `.pt` that loads with `weights_only=True`; relative to this file,
+    `$NAME` is expanded. Absent: the model is trained with the recipe below."""
+
+
+class DataSection(FileModel):
+    """The data factory and how its arrays become the model's input."""
+
+    factory: Factory
+    """`file.py:function` beside this file; called with `seed=`, returns an `edgeprune.DataSplits`."""
+    files: tuple[str, ...] = ()
+    """Files that the factory reads, for the identity of the data; relative to this file, `$NAME` is expanded."""
+    help: str = ""
+    """Shown when a file or variable is missing: how to get the data."""
+
+
+class Preprocessing(FileModel):
+    """What stands between a raw example and the model's input. It ships in the artifact's manifest.
+
+    The input is `(raw * scale - mean) / std`, channels first.
+    """
+
+    layout: Literal["NHWC", "NCHW", "any"] = "any"
+    """Of the raw arrays. `NHWC` is transposed to `NCHW`; `any` is left as it is."""
+    scale: Positive = 1.0
+    """Raw values are multiplied by this, such as 1/255."""
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0,)
+    """One value, or one a channel."""
+    std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    """One value, or one a channel."""
+
+
+class Training(FileModel):
+    """How the dense model is trained; recovery derives from it."""
+
+    loss: Annotated[str, Field(pattern=r"^([a-z_]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "cross_entropy"
+    """A function of `torch.nn.functional`, or `file.py:function` of (outputs, labels)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Positive = 0.1
+    """Peak of the cosine schedule."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    epochs: Annotated[int, Field(ge=0)] = 30
+    """For the dense model; not used when `model.weights` is given."""
+    batch_size: Annotated[int, Field(gt=0)] = 64
+    augment: Factory | None = None
+    """`file.py:function` of (inputs, generator), on a preprocessed batch; returns the augmented batch."""
+
+
+class Recovery(FileModel):
+    """How accuracy is won back after each cut."""
+
+    rounds: Annotated[int, Field(ge=1)] = 2
+    """Cuts to the final width, in equal steps of the pruning ratio."""
+    epochs: Annotated[int, Field(ge=0)] = 3
+    """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
+    learning_rate: Positive | None = None
+    """Peak in each round; by default a tenth of `training.learning_rate`."""
+    distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the dense model's soft labels in the loss."""
+    temperature: Positive = 4.0
+    """Of the soft labels."""
+
+
+class Pruning(FileModel):
+    """What may be cut, and in which steps."""
+
+    criterion: str = "l2"
+    """A file of `edgeprune/pruning/criteria`."""
+    ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
+    """Shares of channels to take out of each group, one structured rung each."""
+    sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
+    """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
+    ignored: tuple[str, ...] = ()
+    """Layers that must keep their width, by name; `*` is a wildcard. The last layer is always kept."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.ratios) != sorted(set(self.ratios)):
+            raise ValueError("ratios in ascending order, each once")
+        if list(self.sparsities) != sorted(set(self.sparsities)):
+            raise ValueError("sparsities in ascending order, each once")
+        return self
+
+
+class Quantization(FileModel):
+    """Post-training quantization."""
+
+    calibration_samples: Annotated[int, Field(ge=16)] = 256
+    """Taken from the training split, at a fixed seed."""
+
+
+class AccuracyFloors(FileModel):
+    """What the compiled artifact must keep, on the validation split."""
+
+    max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Percentage points of accuracy under the dense model, at most."""
+    min_accuracy: Share | None = None
+    """Accuracy, at least, in [0, 1]."""
+    max_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percentage points of the worst class's recall under the dense model's worst class, at most."""
+    min_class_recall: Share | None = None
+    """Recall of the worst class, at least, in [0, 1]."""
+
+
+class TargetSpec(FileModel):
+    """What to build."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    """Version of this file's format."""
+    name: Name
+    """Equal to the folder's name."""
+    description: str = ""
+    """One line for people."""
+    profiles: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names or paths of the profiles that it ships to; the first one is the default."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: ModelSection
+    data: DataSection
+    preprocessing: Preprocessing = Preprocessing()
+    training: Training = Training()
+    recovery: Recovery = Recovery()
+    pruning: Pruning = Pruning()
+    quantization: Quantization = Quantization()
+    accuracy: AccuracyFloors = AccuracyFloors()

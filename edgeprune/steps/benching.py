@@ -1,0 +1,109 @@
+"""Measuring one artifact for its own sake: `edgeprune bench`."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+
+from edgeprune.errors import InputError, MeasurementError
+from edgeprune.events import Reporter
+from edgeprune.gating.judge import judge
+from edgeprune.records.artifact import TensorSpec
+from edgeprune.records.result import BenchResult
+from edgeprune.records.rung import Limits, Precision, Rung
+from edgeprune.records.verdict import Evidence, Floors
+from edgeprune.runtimes import RUNTIMES
+from edgeprune.schema.device import DeviceSpec
+from edgeprune.schema.profile import MeasurementPolicy
+from edgeprune.statistics import percentile, quantile
+from edgeprune.steps.measuring import Campaign, Subject, measure
+from edgeprune.steps.session import FROZEN_SAMPLES, open_session
+from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
+from edgeprune.units import ms_from_ns
+
+_ESTIMATE_RUNS = 20
+
+
+def bench_subject(path: Path, threads: int | None) -> Subject:
+    """What a path names: an artifact folder of ours, or a model file of anybody's.
+
+    Raises:
+        InputError: nothing there, or no runtime opens such a file.
+    """
+    if path.is_dir():
+        manifest = read_manifest(path)
+        rung = replace(manifest.rung, threads=threads or manifest.rung.threads)
+        return Subject(name=path.name, rung=rung, artifact=manifest.artifact, folder=path)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file or folder; expected an artifact folder with {MANIFEST}, or a model file"
+        )
+    for name in RUNTIMES.names():
+        opened = RUNTIMES.get(name).open_file(path)
+        if opened is not None:
+            rung = Rung(runtime=name, precision=Precision.FLOAT32, threads=threads or 1)
+            artifact = describe_files(
+                path.parent,
+                opened.names,
+                runtime=name,
+                precision=rung.precision,
+                inputs=opened.inputs,
+                outputs=opened.outputs,
+                file_format=opened.format,
+            )
+            return Subject(name=path.name, rung=rung, artifact=artifact, folder=path.parent)
+    raise InputError(f"{path}: no runtime opens a {path.suffix or 'nameless'} file; expected .onnx, .tflite or .xml")
+
+
+def bench_artifact(
+    subject: Subject, device: DeviceSpec, policy: MeasurementPolicy, limits: Limits, reporter: Reporter
+) -> BenchResult:
+    """Measure on a device and judge by the limits; seeded normal noise is the input.
+
+    Raises:
+        DeployError: the device could not be reached or could not take the files.
+        MeasurementError: it does not run there, or every block was disturbed.
+    """
+    import numpy as np
+
+    shape = _one_input(subject).shape[1:]
+    samples = np.random.default_rng(0).standard_normal((FROZEN_SAMPLES, *shape), dtype=np.float32)
+    evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
+    with open_session(device) as session:
+        session.require(subject.rung.runtime)
+        samples_path = session.place_samples(samples)
+        there = session.place(subject.folder, subject.artifact)
+        first = session.block(subject.rung, there, samples_path, _ESTIMATE_RUNS)
+        campaign = Campaign(
+            session=session,
+            policy=policy,
+            samples_path=samples_path,
+            estimate_ms=ms_from_ns(quantile(first.samples_ns, 0.5)),
+            evidence=evidence,
+            reporter=reporter,
+        )
+        measurement = measure(campaign, subject).candidate
+    if not measurement.samples_ns:
+        raise MeasurementError(
+            f"device {device.name}: every block was disturbed: {measurement.disturbed[-1].reason}"
+            if measurement.disturbed
+            else f"device {device.name}: no block was measured within {policy.time_limit_s:g} s"
+        )
+    return BenchResult(
+        artifact=subject.artifact,
+        device=device.name,
+        measurement=measurement,
+        percentiles=tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in policy.percentiles),
+        load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)),
+        judgement=judge(replace(evidence, measurement=measurement)),
+    )
+
+
+def _one_input(subject: Subject) -> TensorSpec:
+    inputs = subject.artifact.inputs
+    if len(inputs) != 1:
+        raise InputError(f"{subject.name}: expected a model with one input, found {len(inputs)}")
+    if any(size < 1 for size in inputs[0].shape):
+        raise InputError(f"{subject.name}: expected a static input shape, found {inputs[0].shape}")
+    return inputs[0]

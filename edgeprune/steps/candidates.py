@@ -1,0 +1,258 @@
+"""From a rung to a judged candidate: compress, compile, evaluate, measure, judge. Each is a step that is kept."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeprune.data.splits import Split
+from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
+from edgeprune.gating.judge import judge
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Artifact, Parity
+from edgeprune.records.result import Candidate, CandidateStatus
+from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
+from edgeprune.records.verdict import Evidence, Floors, Speedups, Verdict
+from edgeprune.statistics import percentile
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
+from edgeprune.steps.inputs import tool_versions
+from edgeprune.steps.measuring import Campaign, Measured, Subject, measure
+from edgeprune.steps.planning import resolve_limits
+from edgeprune.steps.workbench import Workbench, step_name
+from edgeprune.store.artifacts import Manifest, write_manifest
+from edgeprune.store.run_folder import digest
+from edgeprune.units import format_ms, ms_from_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a compiled artifact gets right on the validation split, and how it agrees with torch there."""
+
+    accuracy: Accuracy
+    parity: Parity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """A compiled rung on its way."""
+
+    rung: Rung
+    model: TorchModel
+    artifact: Artifact
+    key: str
+    folder: Path
+    evaluation: Evaluation
+
+    @property
+    def subject(self) -> Subject:
+        """What is measured."""
+        return Subject(name=self.rung.name, rung=self.rung, artifact=self.artifact, folder=self.folder)
+
+
+@dataclass(frozen=True)
+class CandidateMaker:
+    """Makes candidates; the dense ones first, because floors and relative limits come from them."""
+
+    bench: Workbench
+    compressor: Compressor
+
+    def compile(self, planned: PlannedRung) -> Compiled:
+        """Compress, compile and evaluate a rung.
+
+        Raises:
+            BuildError: it cannot be made, or a float32 artifact disagrees with torch.
+        """
+        rung, model = planned.rung, self.compressor.compressed(planned)
+        spec = self.bench.target.spec
+        key = digest(
+            model.key,
+            rung.name,
+            compiler_versions(rung),
+            spec.quantization.model_dump(mode="json"),
+            self.bench.data_key,
+        )
+
+        def make(folder: Path) -> Artifact:
+            job = CompileJob(self.compressor.load(model), self.bench.input_shape, self.bench.calibration)
+            artifact = compile_artifact(job, rung, folder)
+            write_manifest(folder, self._manifest(rung, model, artifact))
+            return artifact
+
+        artifact = self.bench.step("compile", rung.name, key, Artifact, make, lambda a: a.format)
+        folder = self.bench.run.path(step_name("compile", rung.name))
+        evaluation = self.bench.step(
+            "evaluate",
+            rung.name,
+            key,
+            Evaluation,
+            lambda _: self._evaluate(rung, model, artifact, folder),
+            lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
+        )
+        if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:
+            raise BuildError(f"{rung.name}: the artifact disagrees with torch: {evaluation.parity.detail}")
+        return Compiled(rung=rung, model=model, artifact=artifact, key=key, folder=folder, evaluation=evaluation)
+
+    def dense(self, planned: PlannedRung) -> tuple[Compiled, Candidate]:
+        """A dense float32 model, measured without a budget.
+
+        Raises:
+            BuildError: it cannot be compiled.
+            MeasurementError: it cannot be measured.
+        """
+        started = time.monotonic()
+        compiled = self.compile(planned)
+        nothing = Evidence(limits=Limits(), floors=Floors(), artifact_bytes=compiled.artifact.size_bytes)
+        measured = self._measure(compiled, None, nothing, planned.p50_ms or 1.0)
+        candidate = self._candidate(compiled, measured, CandidateStatus.DENSE, "the baseline")
+        return compiled, replace(candidate, seconds=time.monotonic() - started)
+
+    def attempt(self, planned: PlannedRung, dense: Compiled, dense_p50_ms: float) -> tuple[Candidate, Evidence | None]:
+        """A judged candidate; one that cannot be made or run is a value with its reason."""
+        started = time.monotonic()
+        try:
+            compiled = self.compile(planned)
+            evidence = self.evidence(compiled, dense)
+            measured = self._measure(compiled, dense, evidence, dense_p50_ms)
+        except NotInstalledError:
+            raise
+        except (BuildError, MeasurementError) as error:
+            failed = Candidate(
+                rung=planned.rung,
+                status=CandidateStatus.FAILED,
+                reason=error.message,
+                folder=f"candidates/{planned.rung.name}",
+                seconds=time.monotonic() - started,
+            )
+            return failed, None
+        evidence = replace(evidence, measurement=measured.candidate, baseline=measured.baseline)
+        judgement = judge(evidence)
+        passed = judgement.verdict is Verdict.PASS
+        reason = "; ".join(
+            f"{g.gate} {g.verdict}: {g.reason}" for g in judgement.gates if g.verdict is not Verdict.PASS
+        )
+        status = CandidateStatus.CHOSEN if passed else CandidateStatus.REJECTED
+        candidate = self._candidate(compiled, measured, status, reason or "every gate passed")
+        candidate = replace(candidate, judgement=judgement, seconds=time.monotonic() - started)
+        return candidate, evidence
+
+    def evidence(self, compiled: Compiled, dense: Compiled) -> Evidence:
+        """Limits and floors for a candidate, before it is measured."""
+        budget = self.bench.profile.budget
+        limits = resolve_limits(budget.model_copy(update={"p50_speedup": None, "p99_speedup": None}), 0.0, 0.0)
+        return Evidence(
+            limits=limits,
+            speedups=Speedups(p50=budget.p50_speedup, p99=budget.p99_speedup),
+            floors=self._floors(dense.evaluation.accuracy),
+            artifact_bytes=compiled.artifact.size_bytes,
+            accuracy=compiled.evaluation.accuracy,
+        )
+
+    def test_accuracy(self, candidate: Candidate, split: Split) -> Accuracy:
+        """Accuracy of a finished candidate on the test split. Called once a build, when nothing is chosen any more."""
+        artifact = candidate.artifact
+        if artifact is None:
+            raise BuildError(f"{candidate.rung.name} has no artifact to test")
+        folder = self.bench.run.path(step_name("compile", candidate.rung.name))
+        inputs = self.bench.prepared(split)
+        outputs = self.bench.host.infer(candidate.rung, self.bench.host.place(folder, artifact), inputs)
+        return accuracy_of(outputs, split, "test", self.bench.data.class_names)
+
+    def _evaluate(self, rung: Rung, model: TorchModel, artifact: Artifact, folder: Path) -> Evaluation:
+        inputs = self.bench.validation_inputs
+        outputs = self.bench.host.infer(rung, self.bench.host.place(folder, artifact), inputs)
+        reference = torch_outputs(self.compressor.load(model), inputs)
+        accuracy = accuracy_of(outputs, self.bench.data.validation, "validation", self.bench.data.class_names)
+        return Evaluation(accuracy=accuracy, parity=parity_of(outputs, reference, rung.precision))
+
+    def _measure(self, compiled: Compiled, dense: Compiled | None, evidence: Evidence, estimate_ms: float) -> Measured:
+        bench = self.bench
+        policy = bench.profile.measurement
+        key = digest(
+            compiled.artifact.digest,
+            dense.artifact.digest if dense else None,
+            bench.device.facts.fingerprint,
+            bench.device_spec.name,
+            compiled.rung.name,
+            policy.model_dump(mode="json"),
+            bench.profile.budget.model_dump(mode="json") if dense else None,
+        )
+        campaign = Campaign(
+            session=bench.device,
+            policy=policy,
+            samples_path=bench.samples_path,
+            estimate_ms=estimate_ms,
+            evidence=evidence,
+            reporter=bench.reporter,
+        )
+        return bench.step(
+            "measure" if dense else "baseline",
+            compiled.rung.name,
+            key,
+            Measured,
+            lambda _: measure(campaign, compiled.subject, dense.subject if dense else None),
+            _latency_summary,
+        )
+
+    def _floors(self, dense: Accuracy) -> Floors:
+        """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
+        wanted = self.bench.target.spec.accuracy
+        relative = dense.overall - wanted.max_drop_points / 100
+        worst = [wanted.min_class_recall] if wanted.min_class_recall is not None else []
+        if wanted.max_class_drop_points is not None:
+            worst.append(dense.worst_class[1] - wanted.max_class_drop_points / 100)
+        return Floors(
+            accuracy=max(relative, wanted.min_accuracy or 0.0),
+            worst_class_recall=max(worst) if worst else None,
+        )
+
+    def _candidate(self, compiled: Compiled, measured: Measured, status: CandidateStatus, reason: str) -> Candidate:
+        measurement = measured.candidate
+        samples, policy = measurement.samples_ns, self.bench.profile.measurement
+        loads = [block.load_ns for block in measurement.blocks]
+        return Candidate(
+            rung=compiled.rung,
+            status=status,
+            reason=reason,
+            folder=f"candidates/{compiled.rung.name}",
+            artifact=compiled.artifact,
+            parity=compiled.evaluation.parity,
+            measurement=measurement,
+            percentiles=tuple(percentile(samples, p, policy.confidence) for p in policy.percentiles) if samples else (),
+            validation=compiled.evaluation.accuracy,
+            widths=compiled.model.widths,
+            parameters=compiled.model.parameters,
+            macs=compiled.model.macs,
+            load_ms=ms_from_ns(statistics.median(loads)) if loads else None,
+        )
+
+    def _manifest(self, rung: Rung, model: TorchModel, artifact: Artifact) -> Manifest:
+        spec = self.bench.target.spec
+        origin = {
+            "target": spec.name,
+            "target_digest": digest(self.bench.target.identity),
+            "data_digest": self.bench.data_key,
+            "seed": str(spec.seed),
+            **{f"version.{name}": version for name, version in tool_versions()},
+        }
+        return Manifest(
+            artifact=artifact,
+            rung=rung,
+            preprocessing=spec.preprocessing.model_dump(),
+            class_names=self.bench.data.class_names,
+            widths=model.widths,
+            recipe=model.recipe,
+            origin=tuple(sorted(origin.items())),
+        )
+
+
+def _latency_summary(measured: Measured) -> str:
+    samples = measured.candidate.samples_ns
+    if not samples:
+        return "no valid block"
+    confidence = measured.candidate.confidence
+    p50, p99 = (percentile(samples, p, confidence) for p in (50.0, 99.0))
+    return f"p50 {format_ms(p50.value_ms)}, p99 {format_ms(p99.value_ms)}, {len(samples)} runs"

@@ -1,0 +1,79 @@
+"""From a torch model and a rung to artifact files: compile in float32, then quantize where the rung says so."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.protocols import CompiledFiles
+from edgeprune.quantization.schemes import SCHEMES
+from edgeprune.records.artifact import Artifact, TensorSpec
+from edgeprune.records.rung import Precision, Rung
+from edgeprune.runtimes import RUNTIMES
+from edgeprune.store.artifacts import describe_files
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompileJob:
+    """What a compilation needs.
+
+    Attributes:
+        model: in evaluation mode; it is left alone.
+        input_shape: with the batch of 1 in front.
+        calibration: [samples, *input_shape[1:]], float32, preprocessed; used for INT8 only.
+    """
+
+    model: nn.Module
+    input_shape: tuple[int, ...]
+    calibration: np.ndarray
+
+
+def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
+    """Compile the model for a rung's runtime and precision into an empty folder.
+
+    Raises:
+        NotInstalledError: the runtime's compiler is not installed on this host.
+        BuildError: the compiler or the quantizer refuses the model.
+    """
+    runtime = RUNTIMES.get(rung.runtime)
+    inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
+    if rung.precision is not Precision.INT8:
+        # bf16 and fp16 are chosen when the device loads the float32 file.
+        return _describe(runtime.compile(job.model, inputs, folder), rung)
+    float_folder = folder / "float32"
+    float_folder.mkdir()
+    compiled = runtime.compile(job.model, inputs, float_folder)
+    quantized = SCHEMES.get(runtime.int8_scheme()).quantize(compiled, job.calibration, folder)
+    shutil.rmtree(float_folder)
+    return _describe(quantized, rung)
+
+
+def compiler_versions(rung: Rung) -> tuple[tuple[str, str], ...]:
+    """(distribution, version) of every library that has a say in this rung's files.
+
+    Raises:
+        NotInstalledError: one is missing on this host.
+    """
+    runtime = RUNTIMES.get(rung.runtime)
+    versions = runtime.versions()
+    if rung.precision is Precision.INT8:
+        versions += SCHEMES.get(runtime.int8_scheme()).versions()
+    return tuple(sorted(set(versions)))
+
+
+def _describe(compiled: CompiledFiles, rung: Rung) -> Artifact:
+    return describe_files(
+        compiled.folder,
+        compiled.names,
+        runtime=rung.runtime,
+        precision=rung.precision,
+        inputs=compiled.inputs,
+        outputs=compiled.outputs,
+        file_format=compiled.format,
+    )

@@ -1,0 +1,252 @@
+"""The torch side of a candidate: the dense model, and from it the pruned ones, each kept as recipe and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.graph.cost import count_macs, count_parameters
+from edgeprune.graph.weights import load_weights_
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.schedules import linear_ratios
+from edgeprune.pruning.surgery import load_pruned, save_pruned, structured_prune
+from edgeprune.records.recipe import Cut, PruningRecipe
+from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
+from edgeprune.recovery.batchnorm import reestimate_
+from edgeprune.recovery.distillation import Distillation
+from edgeprune.recovery.finetune import EpochResult, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.losses import Loss, resolve_loss
+from edgeprune.steps.workbench import Workbench, step_name
+from edgeprune.store.run_folder import digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LEARNING_RATE_SHARE = 0.1
+"""Fine-tuning starts from a tenth of the training's learning rate unless the target says otherwise."""
+
+_REESTIMATION_SAMPLES = 2048
+
+UNCUT = PruningRecipe()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchModel:
+    """A model that was trained or pruned here, kept as `recipe.json` and `model.safetensors`.
+
+    Attributes:
+        subject: what it is, such as `dense` or `structured50-3f2a91c4`.
+        key: digest of all that it depends on.
+        epochs: of training or recovery, all rounds together.
+        sparsity: share of zeros in the masked weights; 0 without masks.
+    """
+
+    subject: str
+    key: str
+    parameters: int
+    macs: int
+    recipe: PruningRecipe = UNCUT
+    widths: tuple[GroupWidth, ...] = ()
+    epochs: tuple[EpochResult, ...] = ()
+    sparsity: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """Makes the dense model once, and each pruned one once, however many runtimes share it."""
+
+    bench: Workbench
+
+    @cached_property
+    def dense(self) -> TorchModel:
+        """The baseline: pretrained, or trained with the target's recipe. It is the teacher and the roll-back."""
+        spec = self.bench.target.spec
+        trained = spec.model.weights is None and spec.training.epochs > 0
+        parts = [self.bench.model_key, spec.training.model_dump(mode="json")]
+        key = digest(*parts, self.bench.data_key) if trained else digest(self.bench.model_key)
+
+        def make(folder: Path) -> TorchModel:
+            model = self.bench.fresh_model()
+            epochs = self._fit(model, self._settings(spec.training.epochs), "train", "dense") if trained else ()
+            return self._save(model, folder, "dense", key, epochs=epochs)
+
+        return self.bench.step("compress", "dense", key, TorchModel, make, _summary)
+
+    @cached_property
+    def dense_module(self) -> nn.Module:
+        """The dense model itself, in evaluation mode."""
+        model = self.bench.target.build_model()
+        load_weights_(model, self._folder(self.dense) / "model.safetensors")
+        return model.eval()
+
+    def compressed(self, planned: PlannedRung) -> TorchModel:
+        """The model of a rung: the dense one, or pruned and recovered.
+
+        Raises:
+            BuildError: training diverged or the cut is impossible.
+        """
+        rung = planned.rung
+        if rung.pruning is PruningKind.NONE:
+            return self.dense
+        spec = self.bench.target.spec
+        key = digest(
+            self.dense.key,
+            self.bench.data_key,
+            _pruning_name(rung),
+            [(w.group, w.after) for w in planned.widths],
+            [part.model_dump(mode="json") for part in (spec.pruning, spec.recovery, spec.training)],
+        )
+        subject = f"{_pruning_name(rung)}-{key[:8]}"
+
+        def make(folder: Path) -> TorchModel:
+            if rung.pruning is PruningKind.STRUCTURED:
+                return self._structured(planned, subject, key, folder)
+            return self._masked(rung, subject, key, folder)
+
+        return self.bench.step("compress", subject, key, TorchModel, make, _summary)
+
+    def load(self, model: TorchModel) -> nn.Module:
+        """Rebuild a kept model from the factory, its recipe and its weights."""
+        if model.subject == "dense":
+            return self.dense_module
+        fresh = self.bench.target.build_model()
+        return load_pruned(fresh, self.bench.example, self._folder(model)).eval()
+
+    def _folder(self, model: TorchModel) -> Path:
+        return self.bench.run.path(step_name("compress", model.subject))
+
+    def _structured(self, planned: PlannedRung, subject: str, key: str, folder: Path) -> TorchModel:
+        """Cut in rounds, recover after each: what is left learns to do without before more is taken."""
+        spec = self.bench.target.spec
+        criterion = CRITERIA.get(spec.pruning.criterion)
+        model, cuts, epochs = self.dense_module, list[Cut](), list[EpochResult]()
+        for number, share in enumerate(linear_ratios(1.0, spec.recovery.rounds)):
+            widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths}
+            model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
+            cuts += cut
+            self._reestimate(model)
+            settings = self._recovery_settings(number)
+            epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {spec.recovery.rounds}")
+        recipe = PruningRecipe(cuts=tuple(cuts))
+        return self._save(model, folder, subject, key, recipe=recipe, widths=planned.widths, epochs=epochs)
+
+    def _masked(self, rung: Rung, subject: str, key: str, folder: Path) -> TorchModel:
+        """Zero more in each round and hold the zeros while the rest learns; at the end they are plain weights."""
+        spec = self.bench.target.spec
+        model = self.bench.target.build_model()
+        load_weights_(model, self._folder(self.dense) / "model.safetensors")
+        epochs: list[EpochResult] = []
+        sparsities = linear_ratios(rung.pruning_ratio, spec.recovery.rounds)
+        for number, sparsity in enumerate(sparsities):
+            if rung.n_m is None:
+                masks = WeightMasks.unstructured(model, sparsity, ignored=spec.pruning.ignored)
+            else:
+                masks = WeightMasks.n_m(model, *rung.n_m, ignored=spec.pruning.ignored)
+            masks.apply_()
+            settings = self._recovery_settings(number)
+            title = f"{subject} round {number + 1} of {spec.recovery.rounds}"
+            epochs += self._fit(model, settings, "recover", title, after_step=masks.apply_)
+        masks.verify()
+        masks.make_permanent()
+        return self._save(model, folder, subject, key, epochs=epochs, sparsity=rung.pruning_ratio)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        settings: FitSettings,
+        stage: str,
+        subject: str,
+        after_step: Callable[[], None] | None = None,
+    ) -> tuple[EpochResult, ...]:
+        bench = self.bench
+        validation = (bench.validation_inputs, bench.data.validation.labels)
+        result = fit_(
+            model,
+            bench.train_inputs,
+            bench.data.train.labels,
+            settings,
+            reporter=bench.reporter,
+            stage=stage,
+            subject=subject,
+            validation=validation,
+            after_step=after_step,
+        )
+        return result.epochs
+
+    def _settings(
+        self, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
+    ) -> FitSettings:
+        training = self.bench.target.spec.training
+        target = self.bench.target
+        return FitSettings(
+            epochs=epochs,
+            learning_rate=learning_rate or training.learning_rate,
+            loss=self._loss(training.loss),
+            optimizer=training.optimizer,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            batch_size=training.batch_size,
+            augment=target.function(training.augment, key="training.augment") if training.augment else None,
+            seed=target.spec.seed,
+            bf16=bf16_is_fast(),
+            distillation=teacher,
+        )
+
+    def _recovery_settings(self, round_number: int) -> FitSettings:
+        """A fresh optimizer at a tenth of the learning rate; the last round has the epochs that do not divide."""
+        recovery = self.bench.target.spec.recovery
+        each, rest = divmod(recovery.epochs, recovery.rounds)
+        epochs = each + (rest if round_number == recovery.rounds - 1 else 0)
+        rate = recovery.learning_rate or LEARNING_RATE_SHARE * self.bench.target.spec.training.learning_rate
+        teacher = Distillation(
+            teacher=self.dense_module, weight=recovery.distillation_weight, temperature=recovery.temperature
+        )
+        return self._settings(epochs, rate, teacher)
+
+    def _loss(self, reference: str) -> Loss:
+        if ".py:" in reference:
+            return self.bench.target.function(reference, key="training.loss")
+        return resolve_loss(reference)
+
+    def _reestimate(self, model: nn.Module) -> None:
+        import torch
+
+        reestimate_(model, torch.from_numpy(self.bench.train_inputs[:_REESTIMATION_SAMPLES]))
+
+    def _save(
+        self,
+        model: nn.Module,
+        folder: Path,
+        subject: str,
+        key: str,
+        *,
+        recipe: PruningRecipe = UNCUT,
+        widths: tuple[GroupWidth, ...] = (),
+        epochs: Sequence[EpochResult] = (),
+        sparsity: float = 0.0,
+    ) -> TorchModel:
+        save_pruned(model, recipe, folder)
+        return TorchModel(
+            subject=subject,
+            key=key,
+            parameters=count_parameters(model),
+            macs=count_macs(model, self.bench.example),
+            recipe=recipe,
+            widths=widths,
+            epochs=tuple(epochs),
+            sparsity=sparsity,
+        )
+
+
+def _pruning_name(rung: Rung) -> str:
+    return rung.name.rsplit("-", 1)[1]
+
+
+def _summary(model: TorchModel) -> str:
+    trained = [e.validation_accuracy for e in model.epochs if e.validation_accuracy is not None]
+    accuracy = f", validation accuracy {100 * max(trained):.2f} % in torch" if trained else ""
+    return f"{model.macs / 1e6:.1f} M multiply-accumulates, {model.parameters:,} parameters{accuracy}"

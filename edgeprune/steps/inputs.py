@@ -1,0 +1,268 @@
+"""From the paths and names a person gives to checked inputs with an identity."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeprune.errors import InputError
+from edgeprune.registry import suggest
+from edgeprune.schema.base import load_toml, parse_toml
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.target import TargetSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.data.splits import DataSplits
+
+_SHIPPED = Path(__file__).resolve().parent.parent / "_shipped"
+_CHECKOUT = Path(__file__).resolve().parent.parent.parent
+# Whatever of these is installed has a say in the outcome of a build.
+_TOOLS = (
+    "edgeprune", "numpy", "torch", "torch-pruning", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime",
+    "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """A checked target and the folder that its paths are relative to."""
+
+    spec: TargetSpec
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The target's TOML file."""
+        return self.folder / "target.toml"
+
+    def path(self, text: str, *, key: str) -> Path:
+        """Expand `$NAME` in a path and make it absolute.
+
+        Raises:
+            InputError: a variable is not set; the message has the target's own help on how to get the data.
+        """
+        missing = [n for n in re.findall(r"\$\{?([A-Za-z_]\w*)\}?", text) if n not in os.environ]
+        if missing:
+            raise InputError(
+                f"{self.file}: {key}: {text!r} needs the environment variable {missing[0]}, which is not set"
+                f"{self._help()}",
+                variable=missing[0],
+            )
+        return (self.folder / Path(os.path.expandvars(text)).expanduser()).resolve()
+
+    def weights_path(self) -> Path | None:
+        """The pretrained weights, or None when the model is trained here.
+
+        Raises:
+            InputError: the file is missing.
+        """
+        if self.spec.model.weights is None:
+            return None
+        path = self.path(self.spec.model.weights, key="model.weights")
+        if not path.is_file():
+            raise InputError(f"{self.file}: model.weights: no such file: {path}{self._help()}")
+        return path
+
+    def build_model(self) -> nn.Module:
+        """Call the model factory; initial weights are drawn at the target's seed.
+
+        Raises:
+            InputError: the file or function is missing, it raises, or it returns something else.
+        """
+        import torch
+
+        with torch.random.fork_rng():
+            torch.manual_seed(self.spec.seed)
+            model = self._call(self.spec.model.factory, "model.factory")
+        if not isinstance(model, torch.nn.Module):
+            raise InputError(f"{self.file}: model.factory: expected a torch.nn.Module, got {type(model).__name__}")
+        return model.eval()
+
+    def load_data(self) -> DataSplits:
+        """Call the data factory and check what it returns.
+
+        Raises:
+            InputError: it raises, or the data cannot be used; see `data.splits.check_splits`.
+        """
+        from edgeprune.data.splits import check_splits
+
+        for text in self.spec.data.files:
+            if not self.path(text, key="data.files").exists():
+                raise InputError(f"{self.file}: data.files: no such file: {self.path(text, key='')}{self._help()}")
+        data = self._call(self.spec.data.factory, "data.factory", seed=self.spec.seed)
+        return check_splits(data, where=f"{self.file}: data.factory {self.spec.data.factory}")
+
+    def function(self, reference: str, *, key: str) -> Callable[..., Any]:
+        """A function of the target's own Python file.
+
+        Args:
+            reference: `file.py:function`.
+            key: where the reference stands in the target's file, for messages.
+        """
+        file_name, function_name = reference.rsplit(":", 1)
+        module = _load_module(self.folder / file_name, where=f"{self.file}: {key}")
+        found = getattr(module, function_name, None)
+        if not callable(found):
+            functions = tuple(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_")))
+            raise InputError(
+                f"{self.file}: {key}: no function {function_name!r} in {self.folder / file_name}"
+                f"{suggest(function_name, functions)}"
+            )
+        return found  # type: ignore[no-any-return]
+
+    @cached_property
+    def identity(self) -> tuple[tuple[str, str], ...]:
+        """(name, sha256) of every file that the target is made of, without importing any of them."""
+        code = sorted(p for p in self.folder.rglob("*.py") if "__pycache__" not in p.parts)
+        files = [self.file, *code]
+        files += [self.path(text, key="data.files") for text in self.spec.data.files]
+        weights = self.weights_path()
+        if weights is not None:
+            files.append(weights)
+        return tuple((_shown(f, self.folder), _sha256(f, self)) for f in files)
+
+    def help_text(self) -> str:
+        """The target's own words on how to get its data, as a paragraph; empty when it has none."""
+        return self._help()
+
+    def _call(self, reference: str, key: str, **arguments: object) -> object:
+        function = self.function(reference, key=key)
+        try:
+            return function(**arguments)
+        except InputError:
+            raise
+        except Exception as error:  # A user's code may raise anything; it becomes one clear message.
+            place = _last_line_in(error, self.folder)
+            raise InputError(
+                f"{self.file}: {key}: {reference} raised {type(error).__name__}: {error}{place}"
+            ) from error
+
+    def _help(self) -> str:
+        return f"\n{self.spec.data.help.strip()}" if self.spec.data.help else ""
+
+
+def load_target(path: str | Path) -> Target:
+    """Read a target from its folder or its `target.toml`.
+
+    Raises:
+        InputError: missing, or not what the format says.
+    """
+    given = Path(path)
+    file = given if given.suffix == ".toml" else given / "target.toml"
+    spec = load_toml(file, TargetSpec)
+    target = Target(spec=spec, folder=file.resolve().parent)
+    if target.folder.name != spec.name:
+        raise InputError(f"{file}: name: expected the folder's name {target.folder.name!r}, got {spec.name!r}")
+    return target
+
+
+def load_profile(name_or_path: str | Path) -> DeviceProfile:
+    """Read a profile by path, or by name from `./profiles` and then from the shipped ones.
+
+    Raises:
+        InputError: missing, or not what the format says.
+    """
+    path = _profile_path(str(name_or_path))
+    profile = load_toml(path, DeviceProfile)
+    if profile.name != path.stem:
+        raise InputError(f"{path}: name: expected the file's name {path.stem!r}, got {profile.name!r}")
+    from edgeprune.runtimes import RUNTIMES
+
+    for runtime in profile.runtimes:
+        if runtime not in RUNTIMES.names():
+            raise InputError(f"{path}: runtimes.{runtime}: unknown runtime{suggest(runtime, RUNTIMES.names())}")
+    return profile
+
+
+def parse_profile(text: str, *, where: str) -> DeviceProfile:
+    """Read a profile from its text, such as the copy that a run folder keeps."""
+    return parse_toml(text, DeviceProfile, where=where)
+
+
+def profile_paths() -> dict[str, Path]:
+    """The profiles that can be named: the shipped ones, and those of `./profiles`, which win."""
+    folders = (shipped_folder("profiles"), Path("profiles"))
+    return {p.stem: p for folder in folders if folder.is_dir() for p in sorted(folder.glob("*.toml"))}
+
+
+def shipped_folder(name: str) -> Path:
+    """A folder that ships with the package: inside it when installed, beside it in a checkout."""
+    checkout = _CHECKOUT / name
+    return checkout if (_CHECKOUT / "pyproject.toml").is_file() and checkout.is_dir() else _SHIPPED / name
+
+
+def tool_versions() -> tuple[tuple[str, str], ...]:
+    """(distribution, version) of every installed library that has a say in a build, and of Python."""
+    found = [("python", sys.version.split()[0])]
+    for name in _TOOLS:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return tuple(found)
+
+
+def _profile_path(text: str) -> Path:
+    if text.endswith(".toml") or os.sep in text:
+        return Path(text)
+    known = profile_paths()
+    if text not in known:
+        raise InputError(f"unknown profile {text!r}{suggest(text, tuple(sorted(known)))}")
+    return known[text]
+
+
+def _load_module(path: Path, *, where: str) -> object:
+    import importlib.util
+
+    if not path.is_file():
+        raise InputError(f"{where}: no such file: {path}")
+    name = f"edgeprune_target_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{where}: not a Python file: {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # A user's code may raise anything; it becomes one clear message.
+        del sys.modules[name]
+        raise InputError(
+            f"{where}: {path} cannot be imported: {type(error).__name__}: {error}{_last_line_in(error, path.parent)}"
+        ) from error
+    return module
+
+
+def _last_line_in(error: BaseException, folder: Path) -> str:
+    """` (model.py line 12)`: the deepest frame of the traceback that lies in the user's own folder."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        file = Path(trace.tb_frame.f_code.co_filename)
+        if file.is_relative_to(folder):
+            place = f" ({file.name} line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _shown(path: Path, folder: Path) -> str:
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+
+
+def _sha256(path: Path, target: Target) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{target.file}: cannot read {path}: {error.strerror}{target.help_text()}") from error

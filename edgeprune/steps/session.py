@@ -1,0 +1,135 @@
+"""A device that is ready: connected, with the agent on it, and its facts known."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
+from edgeprune.benchmarking.client import AgentClient
+from edgeprune.deployment.connections import connect
+from edgeprune.deployment.inventory import load_device
+from edgeprune.deployment.transfer import ensure_files, install_agent
+from edgeprune.errors import MeasurementError
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
+from edgeprune.records.rung import Rung
+from edgeprune.schema.device import DeviceSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeprune.protocols import Connection
+
+FROZEN_SAMPLES = 32
+"""Real examples that a benchmark cycles through: one alone would let caches learn it."""
+
+_BLOCK_TIMEOUT_S = 600.0
+_INFER_TIMEOUT_S = 1800.0
+_COMMAND_TIMEOUT_S = 30.0
+
+
+class DeviceSession:
+    """Measures and infers on one device. Files are sent once, by their content."""
+
+    def __init__(self, spec: DeviceSpec, connection: Connection) -> None:
+        self.spec = spec
+        self._connection = connection
+        self._agent_path = install_agent(connection, spec.python, spec.work_folder, agent_bytes(), agent_digest())
+        self._client = AgentClient(
+            connection,
+            python=spec.python,
+            agent_path=self._agent_path,
+            work_folder=spec.work_folder,
+            device=f"device {spec.name}",
+        )
+        self.facts: DeviceFacts = self._client.probe()
+
+    def place(self, folder: Path, artifact: Artifact) -> str:
+        """Send an artifact's files; returns the path there of the file to open."""
+        files = [(folder / f.name, f.sha256) for f in artifact.files]
+        there = self._ensure(files)
+        return f"{there}/{artifact.files[0].name}"
+
+    def place_samples(self, samples: np.ndarray) -> str:
+        """Send input samples ([samples, *input shape without the batch], float32); returns their path there."""
+        import numpy as np
+
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            path = Path(folder) / "inputs.npy"
+            np.save(path, samples)
+            there = self._ensure([(path, hashlib.sha256(path.read_bytes()).hexdigest())])
+        return f"{there}/inputs.npy"
+
+    def block(self, rung: Rung, artifact_path: str, samples_path: str, runs: int) -> Block:
+        """Time one fresh process.
+
+        Raises:
+            MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
+        """
+        request = BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
+        return self._client.bench(request, artifact_path, samples_path, timeout_s=_BLOCK_TIMEOUT_S)
+
+    def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
+        """Run the artifact on samples there; returns float32 [samples, *output shape without the batch]."""
+        import numpy as np
+
+        inputs_path = self.place_samples(samples)
+        outputs_path = f"{inputs_path}.{secrets.token_hex(4)}.outputs.npy"
+        self._client.infer(
+            rung.runtime,
+            rung.precision,
+            rung.threads,
+            artifact_path,
+            inputs_path=inputs_path,
+            outputs_path=outputs_path,
+            timeout_s=_INFER_TIMEOUT_S,
+        )
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            outputs = Path(folder) / "outputs.npy"
+            self._connection.get(outputs_path, outputs)
+            self._connection.run(["rm", "-f", outputs_path], timeout_s=_COMMAND_TIMEOUT_S)
+            result: np.ndarray = np.load(outputs)
+        return result
+
+    def require(self, runtime: str) -> None:
+        """Refuse a runtime that is not on the device.
+
+        Raises:
+            MeasurementError: naming the runtime, the device and what is there.
+        """
+        if self.facts.runtime_version(runtime) is None:
+            there = ", ".join(name for name, _ in self.facts.runtimes) or "none"
+            raise MeasurementError(
+                f"device {self.spec.name}: runtime {runtime!r} is not installed for {self.spec.python}; found: {there}",
+                runtime=runtime,
+            )
+
+    def _ensure(self, files: list[tuple[Path, str]]) -> str:
+        return ensure_files(self._connection, self.spec.python, self._agent_path, self.spec.work_folder, files)
+
+
+@contextmanager
+def open_session(spec: DeviceSpec) -> Iterator[DeviceSession]:
+    """Connect, install the agent, learn the facts; the connection is closed at the end.
+
+    Raises:
+        DeployError: unreachable, refused, no Python there, or the agent could not be sent.
+    """
+    connection = connect(spec)
+    try:
+        yield DeviceSession(spec, connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def open_host_session() -> Iterator[DeviceSession]:
+    """The same agent on this host: accuracy and parity are taken there."""
+    with open_session(load_device("local")) as session:
+        yield session

@@ -1,0 +1,160 @@
+"""Shapes measured on the device before anything is trained: latency does not depend on the values of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.benchmarking.validity import disturbance
+from edgeprune.planning.feasibility import ShapeFigures
+from edgeprune.planning.widths import candidate_widths, keep_share_widths
+from edgeprune.profiling.widths import OperatorKind, measure_staircase
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.surgery import structured_prune
+from edgeprune.records.measurement import Block
+from edgeprune.records.rung import GroupWidth, PruningKind, Rung
+from edgeprune.records.staircase import Staircase
+from edgeprune.statistics import quantile
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.workbench import Workbench
+from edgeprune.store.run_folder import digest
+from edgeprune.units import NS_PER_S, format_ms, ms_from_ns
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_FIRST_RUNS = 20
+_RUNS = (60, 1000)
+_BLOCK_S = 0.3
+_DISTURBED_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class ShapeBench:
+    """Compiles and times untrained shapes, each once a device, runtime version and thread count."""
+
+    bench: Workbench
+
+    def measure(self, rung: Rung) -> ShapeFigures:
+        """Latency, size and memory of a rung's shape.
+
+        Raises:
+            BuildError: it cannot be compiled.
+            MeasurementError: it cannot be run there.
+        """
+        widths = self.widths(rung) if rung.pruning is PruningKind.STRUCTURED else ()
+        key = digest(
+            self.bench.model_key,
+            self._place_key(rung),
+            rung.name,
+            [(w.group, w.after) for w in widths],
+            self.bench.input_shape,
+        )
+
+        def make(folder: Path) -> ShapeFigures:
+            job = CompileJob(self._shape(rung, widths), self.bench.input_shape, self.bench.frozen_samples)
+            return self._figures(job, rung, folder, widths)
+
+        return self.bench.step("shape", rung.name, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
+
+    def widths(self, rung: Rung) -> tuple[GroupWidth, ...]:
+        """The widths of a structured rung: its share of every group, rounded up to what the device likes."""
+        widths = {g.name: g.width for g in self.bench.groups.groups}
+        admissible = {g.name: self._staircase(rung, self._kinds[g.name]).admissible for g in self.bench.groups.groups}
+        return keep_share_widths(widths, rung.pruning_ratio, admissible)
+
+    @cached_property
+    def _kinds(self) -> Mapping[str, OperatorKind]:
+        return {g.name: OperatorKind(kind=g.kind, kernel=g.kernel) for g in self.bench.groups.groups}
+
+    @cached_property
+    def _staircases(self) -> dict[str, Staircase]:
+        return {}
+
+    def _staircase(self, rung: Rung, kind: OperatorKind) -> Staircase:
+        """The staircase of an operator at a rung's runtime, precision and threads, measured when first asked for."""
+        base = Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
+        subject = f"{base.name}-{kind.name}"
+        if subject in self._staircases:
+            return self._staircases[subject]
+        wanted = [g.width for g in self.bench.groups.groups if self._kinds[g.name] == kind]
+        widths = candidate_widths(wanted, self.bench.target.spec.pruning.ratios)
+        key = digest(self._place_key(base), kind.name, kind.extent, widths)
+
+        def make(folder: Path) -> Staircase:
+            def measure_p50_ms(model: nn.Module, shape: tuple[int, ...], name: str) -> float:
+                return self._micro_p50_ms(model, shape, base, folder / name)
+
+            return measure_staircase(kind, widths, measure_p50_ms, context=base.name)
+
+        def summary(staircase: Staircase) -> str:
+            return f"widths worth their time: {', '.join(map(str, staircase.admissible))}"
+
+        self._staircases[subject] = self.bench.step("staircase", subject, key, Staircase, make, summary)
+        return self._staircases[subject]
+
+    def _micro_p50_ms(self, model: nn.Module, shape: tuple[int, ...], rung: Rung, folder: Path) -> float:
+        import numpy as np
+
+        folder.mkdir()
+        samples = np.random.default_rng(0).standard_normal((16, *shape[1:]), dtype=np.float32)
+        artifact = compile_artifact(CompileJob(model, shape, samples), rung, folder)
+        there = self.bench.device.place(folder, artifact)
+        samples_there = self.bench.device.place_samples(samples)
+        return p50_ms(quick_block(self.bench, rung, there, samples_there))
+
+    def _figures(self, job: CompileJob, rung: Rung, folder: Path, widths: tuple[GroupWidth, ...]) -> ShapeFigures:
+        artifact = compile_artifact(job, rung, folder)
+        there = self.bench.device.place(folder, artifact)
+        block = quick_block(self.bench, rung, there, self.bench.samples_path)
+        return ShapeFigures(
+            rung=rung,
+            p50_ms=p50_ms(block),
+            p99_ms=ms_from_ns(quantile(block.samples_ns, 0.99)),
+            artifact_bytes=artifact.size_bytes,
+            peak_bytes=block.peak_bytes,
+            widths=widths,
+        )
+
+    def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...]) -> nn.Module:
+        """The model in a rung's shape. Which channels go does not matter here, how many does."""
+        model = self.bench.fresh_model()
+        match rung.pruning:
+            case PruningKind.NONE:
+                return model
+            case PruningKind.STRUCTURED:
+                after = {w.group: w.after for w in widths}
+                return structured_prune(model, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
+            case PruningKind.UNSTRUCTURED:
+                masks = WeightMasks.unstructured(model, rung.pruning_ratio)
+            case PruningKind.N_M:
+                kept, of = rung.n_m or (2, 4)
+                masks = WeightMasks.n_m(model, kept, of)
+        masks.make_permanent()
+        return model
+
+    def _place_key(self, rung: Rung) -> str:
+        return digest(self.bench.device.facts.fingerprint, rung.name, compiler_versions(rung))
+
+
+def quick_block(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Block:
+    """One short valid block: a look at an untrained shape, not a proof."""
+    first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
+    median_ns = sorted(first.samples_ns)[_FIRST_RUNS // 2]
+    runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
+    block = bench.device.block(rung, artifact_path, samples_path, runs)
+    for _ in range(_DISTURBED_RETRIES):
+        if disturbance(block) is None:
+            break
+        block = bench.device.block(rung, artifact_path, samples_path, runs)
+    return block
+
+
+def p50_ms(block: Block) -> float:
+    """Median latency of a block, nearest rank."""
+    return ms_from_ns(quantile(block.samples_ns, 0.5))

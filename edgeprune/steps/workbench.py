@@ -1,0 +1,178 @@
+"""What the steps of one build share: the inputs, the run folder, the device, and what is loaded only when needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from edgeprune.data.preprocessing import preprocess
+from edgeprune.data.splits import DataSplits, Split
+from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
+from edgeprune.graph.groups import Groups, find_groups
+from edgeprune.quantization.calibration import calibration_samples
+from edgeprune.schema.device import DeviceSpec
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.steps.inputs import Target, tool_versions
+from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
+from edgeprune.store.run_folder import RunFolder, digest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """One build's shared things. Made by the loop, handed to every step.
+
+    Attributes:
+        device: the session on the device that is built for.
+        host: the session on this host, where accuracy and parity are taken.
+    """
+
+    target: Target
+    profile: DeviceProfile
+    device_spec: DeviceSpec
+    run: RunFolder
+    reporter: Reporter
+    device: DeviceSession
+    host: DeviceSession
+
+    @cached_property
+    def data(self) -> DataSplits:
+        """The target's data, checked."""
+        return self.target.load_data()
+
+    @cached_property
+    def data_key(self) -> str:
+        """Identity of the data and of what is done to it before the model sees it."""
+        return digest(self.data.identity(), self.target.spec.preprocessing.model_dump(mode="json"))
+
+    @cached_property
+    def train_inputs(self) -> np.ndarray:
+        """The training split as the model takes it."""
+        return self.prepared(self.data.train)
+
+    @cached_property
+    def validation_inputs(self) -> np.ndarray:
+        """The validation split as the model takes it."""
+        return self.prepared(self.data.validation)
+
+    @cached_property
+    def calibration(self) -> np.ndarray:
+        """What quantizers look at: a part of the training split, never validation or test."""
+        spec = self.target.spec
+        count = spec.quantization.calibration_samples
+        return calibration_samples(self.data.train, spec.preprocessing, count, spec.seed)
+
+    @cached_property
+    def frozen_samples(self) -> np.ndarray:
+        """Real inputs that a benchmark cycles through."""
+        return self.calibration[:FROZEN_SAMPLES]
+
+    @cached_property
+    def samples_path(self) -> str:
+        """Where those inputs lie on the device."""
+        return self.device.place_samples(self.frozen_samples)
+
+    @cached_property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the model's input, with the batch of 1 in front."""
+        return (1, *self.frozen_samples.shape[1:])
+
+    @cached_property
+    def example(self) -> Tensor:
+        """One real input."""
+        import torch
+
+        return torch.from_numpy(self.frozen_samples[:1].copy())
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The channel groups that can be cut, each proved by a trial cut."""
+        return find_groups(self.fresh_model(), self.example, self.target.spec.pruning.ignored)
+
+    @cached_property
+    def model_key(self) -> str:
+        """Identity of the model's code, weights and seed, and of the torch that runs them."""
+        files = [(n, h) for n, h in self.target.identity if n != "target.toml"]
+        versions = dict(tool_versions())
+        torch_versions = [versions.get("torch"), versions.get("torch-pruning")]
+        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_versions)
+
+    def fresh_model(self) -> nn.Module:
+        """The factory's model, with pretrained weights where the target names some."""
+        from edgeprune.graph.weights import load_weights_
+
+        model = self.target.build_model()
+        weights = self.target.weights_path()
+        if weights is not None:
+            load_weights_(model, weights)
+        return model
+
+    def prepared(self, split: Split) -> np.ndarray:
+        """A split's inputs as the model takes them, [examples, ...], float32."""
+        return preprocess(split.inputs, self.target.spec.preprocessing)
+
+    def note(self, message: str, level: str = "info") -> None:
+        """Tell the person something."""
+        self.reporter.emit(Noted(message=message, level=level))
+
+    def step(
+        self,
+        stage: str,
+        subject: str,
+        key: str,
+        kind: type[Record],
+        make: Callable[[Path], Record],
+        summary: Callable[[Record], str] = lambda _: "",
+    ) -> Record:
+        """Make a step, or take it from the run folder; either way the person is told.
+
+        Args:
+            stage: what is done, such as `measure`.
+            subject: to what, such as a rung's name.
+            key: digest of all that the outcome depends on.
+            kind: class of the record.
+            make: called with an empty folder; returns the record.
+            summary: one short figure for the line that is shown.
+        """
+        name = step_name(stage, subject)
+        cached = self.run.is_done(name, key)
+        with self._told(stage, subject, cached=cached) as tell:
+            record = self.run.step(name, key, kind, make)
+            tell(summary(record))
+        return record
+
+    @contextmanager
+    def _told(self, stage: str, subject: str, *, cached: bool) -> Iterator[Callable[[str], None]]:
+        started = time.monotonic()
+        said: list[str] = []
+        if not cached:
+            self.reporter.emit(StageStarted(stage=stage, subject=subject))
+        yield said.append
+        self.reporter.emit(
+            StageFinished(
+                stage=stage,
+                subject=subject,
+                summary="".join(said),
+                seconds=time.monotonic() - started,
+                cached=cached,
+            )
+        )
+
+
+def step_name(stage: str, subject: str) -> str:
+    """Where a step lies below the run folder: what belongs to one subject lies together."""
+    return f"{stage}" if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
+
+
+_ROOMS = {"shape": "shapes", "staircase": "shapes", "compress": "compressed"}

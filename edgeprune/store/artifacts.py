@@ -1,0 +1,86 @@
+"""Artifact folders: files, their hashes, and the manifest that a program needs to run them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeprune.errors import InputError
+from edgeprune.records.artifact import Artifact, ArtifactFile, TensorSpec
+from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.recipe import PruningRecipe
+from edgeprune.records.rung import GroupWidth, Precision, Rung
+from edgeprune.store.run_folder import write_atomically
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What ships beside the compiled files.
+
+    Attributes:
+        preprocessing: what to do with a raw example, as the target's file says it.
+        class_names: of the output's indices.
+        origin: what it was made from and with, as (key, value).
+    """
+
+    artifact: Artifact
+    rung: Rung
+    preprocessing: dict[str, str | float | tuple[float, ...]]
+    class_names: tuple[str, ...]
+    widths: tuple[GroupWidth, ...]
+    recipe: PruningRecipe
+    origin: tuple[tuple[str, str], ...]
+    schema: int = 1
+
+
+def describe_files(
+    folder: Path,
+    names: tuple[str, ...],
+    *,
+    runtime: str,
+    precision: Precision,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    file_format: str,
+) -> Artifact:
+    """The artifact record of files in a folder."""
+    files = tuple(
+        ArtifactFile(name=n, sha256=sha256_of(folder / n), size_bytes=(folder / n).stat().st_size) for n in names
+    )
+    return Artifact(
+        runtime=runtime, precision=precision, files=files, inputs=inputs, outputs=outputs, format=file_format
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` beside the files."""
+    write_atomically(folder / MANIFEST, to_json(manifest, indent=2))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` and check the files against it.
+
+    Raises:
+        InputError: no manifest, or a file is missing or changed.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = from_json(Manifest, path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; an artifact folder has one") from error
+    for file in manifest.artifact.files:
+        found = folder / file.name
+        if not found.is_file():
+            raise InputError(f"{found}: no such file, but {path} names it")
+        if sha256_of(found) != file.sha256:
+            raise InputError(f"{found}: expected sha256 {file.sha256[:16]}..., found another: the file was changed")
+    return manifest
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
