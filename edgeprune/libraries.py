@@ -63,24 +63,24 @@ def refuse_telemetry() -> None:
 
 
 @contextlib.contextmanager
-def library_call(subject: str, folder: Path) -> Iterator[None]:
+def library_call(subject: str, folder: Path | None = None) -> Iterator[None]:
     """Import and call a converter or quantizer: silent, its exceptions ours, nothing left behind when it fails.
 
     Args:
         subject: who does what, for the message, such as `openvino: cannot convert the model`.
-        folder: what appears in here is taken out again when the block raises.
+        folder: where the block writes: what appears in here is taken out again when it raises.
 
     Raises:
         BuildError: with the cause's most telling line, and what was printed last as the fact `output`.
     """
-    before = set(folder.iterdir())
+    before = set(folder.iterdir()) if folder else set()
     printed: list[str] = []
     refuse_telemetry()
     try:
         with silenced(printed):
             yield
     except BaseException as error:
-        for path in set(folder.iterdir()) - before:
+        for path in (set(folder.iterdir()) if folder else set()) - before:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if isinstance(error, EdgepruneError) or not isinstance(error, Exception):
             raise

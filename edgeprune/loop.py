@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edgeprune.events import Noted, Reporter
 from edgeprune.gating.evidence import write_evidence
+from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
@@ -28,6 +29,7 @@ from edgeprune.steps.gates import EVIDENCE
 from edgeprune.steps.inputs import Target, tool_versions
 from edgeprune.steps.planning import make_plan, no_plan_error
 from edgeprune.steps.session import open_host_session, open_session
+from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench, step_name
 from edgeprune.store.event_log import EventLog, TeeReporter
 from edgeprune.store.inputs_file import Inputs, changes_since, read_inputs, write_inputs
@@ -155,6 +157,8 @@ class _Build:
             if weaker is not None:
                 self.bench.note(f"{planned.rung.name} is not tried: {weaker.rung.name} already lost too much accuracy")
                 continue
+            if planned.p50_ms is None and not self._shape_fits(planned, plan):
+                continue
             candidate, found = self.maker.attempt(planned, compiled, dense_p50_ms)
             tried.append(candidate)
             evidence = found or evidence
@@ -164,6 +168,13 @@ class _Build:
             if candidate.status is CandidateStatus.CHOSEN:
                 break
         return tried, evidence
+
+    def _shape_fits(self, planned: PlannedRung, plan: Plan) -> bool:
+        """A fallback is measured before it is trained, like every other rung."""
+        refusal = over_budget(ShapeBench(self.bench).measure(planned.rung), plan.limits)
+        if refusal is not None:
+            self.bench.note(f"{planned.rung.name} is not tried: {refusal}", "warning")
+        return refusal is None
 
     def _dense_on_same_runtime(self, plan: Plan, chosen: Candidate | None) -> tuple[Candidate, ...]:
         """Dense float32 on the chosen model's own runtime and threads, where the fastest dense one is another."""

@@ -42,7 +42,8 @@ class Connection(Protocol):
 
         Raises:
             DeviceTimeoutError: the deadline passed.
-            DeployError: the connection broke, or the program could not be started at all.
+            DeployError: the connection broke, or the program could not be started at all (then the fact
+                `program` names it).
         """
         ...
 

@@ -8,8 +8,6 @@ from edgeprune.errors import InputError
 from edgeprune.gating.evidence import read_evidence
 from edgeprune.gating.judge import judge
 from edgeprune.records.verdict import Judgement
-from edgeprune.reporting.junit import render_junit
-from edgeprune.reporting.markdown import render_markdown
 from edgeprune.store.run_folder import write_atomically
 
 EVIDENCE = "evidence.json"
@@ -27,7 +25,11 @@ def gate_run(run: Path, *, junit: Path | None, markdown: Path | None) -> Judgeme
     judgement = judge(read_evidence(path))
     title = path.resolve().parent.name
     if junit is not None:
+        from edgeprune.reporting.junit import render_junit
+
         write_atomically(junit, render_junit(judgement, suite=f"edgeprune {title}").encode())
     if markdown is not None:
+        from edgeprune.reporting.markdown import render_markdown
+
         write_atomically(markdown, render_markdown(judgement, title=title).encode())
     return judgement

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
 from edgeprune.planning.ladder import Ladder, accuracy_cost, make_ladder
-from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.compiling import compiler_versions
@@ -141,10 +141,20 @@ class _Planner:
             self._refuse_all(weaker, f"even {strongest.name} is over the budget: {refusal}")
             self.decided.append(decide(figures, limits, accuracy_cost(strongest)))
             return
-        measured = [*self._measure_all(weaker), figures]
-        for index, shape in enumerate(measured):
-            wider = [m for m in measured[:index] if m.p50_ms <= shape.p50_ms]
-            self.decided.append(_dominated(shape, wider[0]) if wider else self._decide(shape, limits))
+        fitting: list[ShapeFigures] = []
+        for rung in weaker:
+            if fitting:
+                # It fits as well, and is measured when it is tried: only if the gates reject the one before it.
+                self.decided.append(_fallback(rung, self.shapes.widths(rung), fitting[0]))
+                continue
+            shape = self._measure(rung)
+            if shape is None:
+                continue
+            self.decided.append(self._decide(shape, limits))
+            if self.decided[-1].status is RungStatus.PLANNED:
+                fitting.append(shape)
+        as_fast = [f for f in fitting if f.p50_ms <= figures.p50_ms]
+        self.decided.append(_dominated(figures, as_fast[0]) if as_fast else self._decide(figures, limits))
 
     def _decide(self, figures: ShapeFigures, limits: Limits) -> PlannedRung:
         return decide(figures, limits, accuracy_cost(figures.rung))
@@ -175,6 +185,18 @@ class _Planner:
 
 def _unpruned(rung: Rung) -> Rung:
     return Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
+
+
+def _fallback(rung: Rung, widths: tuple[GroupWidth, ...], weaker: ShapeFigures) -> PlannedRung:
+    """A rung that takes out more than one that fits; one of equal widths would be the same model again."""
+    same = widths == weaker.widths
+    return PlannedRung(
+        rung=rung,
+        status=RungStatus.REFUSED if same else RungStatus.PLANNED,
+        reason=f"same widths as {weaker.rung.name}" if same else f"if {weaker.rung.name} should fail its gates",
+        accuracy_cost=accuracy_cost(rung),
+        widths=widths,
+    )
 
 
 def _dominated(shape: ShapeFigures, wider: ShapeFigures) -> PlannedRung:

@@ -23,7 +23,7 @@ def read_inputs(folder: Path) -> Inputs:
     try:
         content = json.loads((folder / _FILE).read_bytes())
         return tuple(sorted((str(k), str(v)) for k, v in content["inputs"].items()))
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ()
 
 

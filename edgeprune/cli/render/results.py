@@ -45,8 +45,8 @@ def plan(found: Plan, output_format: str) -> str:
     if output_format == "json":
         return json.dumps({"schema": 1, **to_plain(found)})
     table = _table("rung", "", "p50", "p99 (hint)", "memory", "size", "why")
-    for rung in found.rungs:
-        table.add_row(*_rung_cells(rung))
+    for cells in _collapsed([_rung_cells(rung) for rung in found.rungs]):
+        table.add_row(*cells)
     limits = found.limits
     wanted = [f"{name} {format_ms(value)}" for name, value in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if value]
     wanted += [
@@ -150,6 +150,17 @@ def _rung_cells(rung: PlannedRung) -> tuple[str, ...]:
         format_mb(rung.artifact_bytes) if rung.artifact_bytes else "-",
         rung.reason,
     )
+
+
+def _collapsed(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rungs that are refused unmeasured for the same reason share a line."""
+    by_rest: dict[tuple[str, ...], list[str]] = {}
+    for name, *rest in rows:
+        by_rest.setdefault(tuple(rest), []).append(name)
+    return [
+        (names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", *rest)
+        for rest, names in by_rest.items()
+    ]
 
 
 def _closing(result: BuildResult) -> str:

@@ -1,0 +1,1 @@
+"""Measuring latency on the device: how long, how sure, and whether the run was disturbed."""

@@ -1,0 +1,71 @@
+"""Whether a block may be counted: what the kernel says about the time in which it was measured.
+
+A block is never judged by its latencies (that would throw the slow ones away), only by the evidence beside them.
+One busy neighbour leaves p50 unchanged and moves p99 tenfold, while the involuntary context switches go from 6 to
+189 (docs/ARCHITECTURE.md, fact 5).
+"""
+
+from __future__ import annotations
+
+from edgeprune.records.measurement import Block
+from edgeprune.units import NS_PER_S
+
+# A pinned process on a quiet core is switched out 0 to 10 times a second (timers, kernel threads). With one busy
+# neighbour the scheduler takes turns every few milliseconds: 50 to 250 times a second. The rate stands between.
+MOST_INVOLUNTARY_SWITCHES_PER_S = 20.0
+# Granted to every block however short: start and end of a 0.1 s block alone can cost this many.
+GRANTED_INVOLUNTARY_SWITCHES = 5
+# One thread that only computes has its core nearly all the time; a neighbour of equal priority leaves it half.
+# With several threads the idle part of a parallel loop looks the same as a disturbance, so it is not asked there.
+LEAST_CPU_SHARE = 0.85
+# Time that the hypervisor gave to another guest. Clouds show a few tenths of a percent when quiet.
+MOST_STEAL_SHARE = 0.02
+# Time that other processes used on the pinned cores.
+MOST_OTHER_SHARE = 0.05
+# /proc/stat counts in ticks of 10 ms, and reading it at both ends of a block errs by up to one tick each.
+TICKS_PER_S = 100.0
+LEAST_TICKS = 3
+# After the warm-up nothing should be read from disk; a fault costs milliseconds and means that memory is short.
+MOST_MAJOR_FAULTS = 0
+
+
+def disturbance(block: Block) -> str | None:
+    """Why the block must not be counted, with the numbers; None when it may."""
+    wall_s = block.wall_ns / NS_PER_S
+    cores = max(1, len(block.cpus))
+    found = (
+        _switches(block, wall_s * cores),
+        _cpu_share(block) if len(block.cpus) == 1 else None,
+        _ticks("stolen by the hypervisor", block.steal_ticks, wall_s * cores, MOST_STEAL_SHARE),
+        _ticks("used by other processes", block.other_ticks, wall_s * cores, MOST_OTHER_SHARE),
+        _major_faults(block),
+    )
+    return "; ".join(reason for reason in found if reason is not None) or None
+
+
+def _switches(block: Block, core_s: float) -> str | None:
+    limit = GRANTED_INVOLUNTARY_SWITCHES + MOST_INVOLUNTARY_SWITCHES_PER_S * core_s
+    if block.involuntary_switches <= limit:
+        return None
+    return f"{block.involuntary_switches} involuntary context switches in {core_s:.2f} s (limit {limit:.0f})"
+
+
+def _cpu_share(block: Block) -> str | None:
+    share = block.cpu_ns / max(1, block.wall_ns)
+    if share >= LEAST_CPU_SHARE:
+        return None
+    return f"the process had its core {share:.0%} of the time (limit {LEAST_CPU_SHARE:.0%})"
+
+
+def _ticks(what: str, ticks: int, core_s: float, limit: float) -> str | None:
+    used_s = ticks / TICKS_PER_S
+    if ticks < LEAST_TICKS or used_s <= limit * core_s:
+        return None
+    share = used_s / core_s if core_s > 0 else 1.0
+    return f"{used_s:.2f} s of the pinned cores {what}, {share:.0%} (limit {limit:.0%})"
+
+
+def _major_faults(block: Block) -> str | None:
+    if block.major_faults <= MOST_MAJOR_FAULTS:
+        return None
+    return f"{block.major_faults} page(s) read from disk during the timed runs (limit {MOST_MAJOR_FAULTS})"

@@ -1,0 +1,1 @@
+"""What a model is made of: channel groups, channel surgery, cost, weights on disk."""

@@ -1,0 +1,1 @@
+"""Taking channels and weights out of a model."""

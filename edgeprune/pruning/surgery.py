@@ -1,0 +1,161 @@
+"""Structured pruning: taking whole channels out, and building such a model again from its recipe."""
+
+from __future__ import annotations
+
+import copy
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.groups import ChannelGraph, ChannelGroup, cut_groups_
+from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
+from edgeprune.graph.weights import load_weights_
+from edgeprune.protocols import Criterion
+from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.recipe import Cut, PruningRecipe
+from edgeprune.records.rung import GroupWidth
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+RECIPE_FILE = "recipe.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+def structured_prune(
+    model: nn.Module, example: Tensor, widths: Mapping[str, int], criterion: Criterion, *, seed: int
+) -> tuple[nn.Module, tuple[Cut, ...]]:
+    """Bring channel groups down to given widths on a copy, keeping the best channels of each.
+
+    Args:
+        model: left alone.
+        example: one input, with its batch dimension.
+        widths: channels to keep, by group name; groups that are not named, or have that width, stay as they are.
+        criterion: scores each layer whose output belongs to the group; the scores are divided by their mean, so that
+            no layer outvotes the others, and averaged.
+        seed: for criteria that draw at random.
+
+    Returns:
+        The copy, and what was cut from it, in the order of `widths`.
+
+    Raises:
+        BuildError: no such group, a width under 1 or over the present one, or scores that are not finite.
+    """
+    graph = ChannelGraph(model, example)
+    cuts: list[Cut] = []
+    edits: list[ChannelEdit] = []
+    for group, width in widths.items():
+        present = graph.width(group)
+        if not 1 <= width <= present:
+            raise BuildError(f"group {group!r}: expected a width from 1 to {present}, got {width}", group=group)
+        if width == present:
+            continue
+        scores = _group_scores(model, group, graph.edits(group), criterion, seed=seed)
+        # A stable order, so that equal scores keep the channels of the lower index on every machine.
+        worst = torch.argsort(scores, descending=True, stable=True)[width:]
+        removed = tuple(sorted(worst.tolist()))
+        cuts.append(Cut(group=group, removed=removed))
+        edits.extend(graph.edits(group, removed))
+    pruned = copy.deepcopy(model)
+    remove_channels_(pruned, edits)
+    return pruned, tuple(cuts)
+
+
+def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Module:
+    """Replay a recipe's cuts on a copy of a fresh model; the shapes are those of the pruned one.
+
+    Raises:
+        BuildError: the recipe does not fit the model.
+    """
+    rebuilt = copy.deepcopy(model)
+    for together in _distinct_runs(recipe.cuts):
+        cut_groups_(rebuilt, example, {cut.group: cut.removed for cut in together})
+    return rebuilt
+
+
+def group_widths(before: Sequence[ChannelGroup], after: Sequence[ChannelGroup]) -> tuple[GroupWidth, ...]:
+    """The widths of the same groups in two models, in the order of the first."""
+    narrowed = {g.name: g.width for g in after}
+    return tuple(GroupWidth(group=g.name, before=g.width, after=narrowed.get(g.name, g.width)) for g in before)
+
+
+def save_pruned(model: nn.Module, recipe: PruningRecipe, folder: Path) -> None:
+    """Write `recipe.json` and `model.safetensors` into a folder, each by atomic rename.
+
+    A tensor that the model holds under two names is written once.
+    """
+    from safetensors.torch import save_model
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
+    save_model(copy.deepcopy(model), str(weights))
+    weights.replace(folder / WEIGHTS_FILE)
+    # The recipe comes last: where it is, the weights are.
+    text = folder / f".{RECIPE_FILE}.{os.getpid()}"
+    text.write_bytes(to_json(recipe, indent=1))
+    text.replace(folder / RECIPE_FILE)
+
+
+def load_pruned(model: nn.Module, example: Tensor, folder: Path) -> nn.Module:
+    """A pruned model as `save_pruned` wrote it.
+
+    Args:
+        model: fresh from the target's factory; left alone.
+        example: one input, with its batch dimension.
+        folder: that `save_pruned` wrote.
+
+    Raises:
+        InputError: a file is missing or damaged, or is not of this model; the message names file, tensor, expected
+            and found.
+    """
+    path = folder / RECIPE_FILE
+    try:
+        recipe = from_json(PruningRecipe, path.read_bytes())
+        pruned = rebuild(model, example, recipe)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    except BuildError as error:
+        raise InputError(f"{path}: {error.message}") from error
+    load_weights_(pruned, folder / WEIGHTS_FILE)
+    return pruned
+
+
+def _group_scores(
+    model: nn.Module, group: str, edits: Sequence[ChannelEdit], criterion: Criterion, *, seed: int
+) -> Tensor:
+    """[width of the group's root], float32: the mean over its layers of the criterion's normalised scores."""
+    totals: dict[int, float] = {}
+    counts: dict[int, int] = {}
+    # Another draw for each group, the same on every machine.
+    group_seed = seed ^ zlib.crc32(group.encode())
+    for edit in edits:
+        if edit.side not in {Side.OUT, Side.BOTH}:
+            continue
+        weight = output_weight(model.get_submodule(edit.layer))
+        if weight is None:
+            continue
+        scores = criterion.score(weight, seed=group_seed)[list(edit.indices)].double()
+        mean = float(scores.mean())
+        normalised = (scores / mean if mean > 0 else scores).tolist()
+        for root, score in zip(edit.roots, normalised, strict=True):
+            totals[root] = totals.get(root, 0.0) + score
+            counts[root] = counts.get(root, 0) + 1
+    result = torch.tensor([totals[i] / counts[i] for i in sorted(totals)])
+    if not bool(result.isfinite().all()):
+        raise BuildError(f"group {group!r}: the importance of its channels is not finite", group=group)
+    return result
+
+
+def _distinct_runs(cuts: Sequence[Cut]) -> list[list[Cut]]:
+    """Consecutive cuts of different groups, which one trace can serve."""
+    runs: list[list[Cut]] = []
+    for cut in cuts:
+        if not runs or any(cut.group == other.group for other in runs[-1]):
+            runs.append([])
+        runs[-1].append(cut)
+    return runs

@@ -1,0 +1,1 @@
+"""What wins accuracy back after a cut, and what trains the dense model."""

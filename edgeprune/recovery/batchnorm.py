@@ -1,0 +1,41 @@
+"""Batch norm statistics measured anew: after a cut they are those of another model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@torch.no_grad()
+def reestimate_(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None:
+    """Replace all running means and variances by averages over some data; no weight changes.
+
+    Args:
+        model: its batch norms are changed in place; a model without any is left alone.
+        inputs: [examples, ...], preprocessed; a last batch of a single example is left out.
+        batch_size: each batch counts alike.
+
+    Source: Li et al. 2020, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning", section 3.3,
+    arXiv:2007.02491.
+    """
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    was_training = model.training
+    model.eval()  # Dropout and the like stay off: only the norms learn.
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # A plain average over the batches.
+        norm.train()
+    for part in torch.split(inputs, batch_size):
+        if len(part) > 1:
+            model(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(was_training)

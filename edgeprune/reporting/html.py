@@ -1,0 +1,209 @@
+"""One self-contained HTML file about a build: it opens without a network, in ten years as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.records.result import BuildResult, Candidate
+from edgeprune.reporting import plots
+from edgeprune.reporting.summary import (
+    accuracy_floor_percent,
+    deciding_percent,
+    evidence,
+    headline,
+    subject_of,
+    tiles,
+)
+from edgeprune.reporting.tables import RungRow, comparison, rungs
+from edgeprune.units import format_mb, format_seconds, mb_from_bytes
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawing:
+    """A plot with the sentence that says what to see in it."""
+
+    title: str
+    svg: str
+    caption: str
+
+
+def render_html(result: BuildResult) -> str:
+    """The report of a build.
+
+    Everything is in the one string: style, drawings (SVG) and numbers; no script, font or image is loaded. Every text
+    from the build is escaped.
+    """
+    subject = subject_of(result)
+    rows = rungs(result)
+    return _template().render(
+        result=result,
+        subject=subject,
+        subject_word=_subject_word(result),
+        headline=headline(result),
+        tiles=tiles(result),
+        comparison=comparison(result),
+        drawings=_drawings(result, rows, subject),
+        rungs=rows,
+        evidence=_evidence_rows(result.dense, subject),
+        disturbed=_disturbed(result.dense, subject),
+        facts=_facts(result),
+        timeline=_timeline(result),
+        duration=format_seconds(result.seconds),
+    )
+
+
+def _subject_word(result: BuildResult) -> str:
+    return "chosen" if result.chosen is not None else "nearest miss"
+
+
+def _template() -> Template:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("edgeprune.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _drawings(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> list[_Drawing]:
+    made = (
+        _frontier(result, rows, subject),
+        _distribution(result, subject),
+        _footprint(result, subject),
+        _widths(subject),
+    )
+    return [drawing for drawing in made if drawing is not None]
+
+
+def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> _Drawing | None:
+    percent = deciding_percent(result)
+    numbers = {row.folder: str(row.number) for row in rows}
+    labelled = [(result.dense, "dense", "dense")]
+    labelled += [(c, numbers[c.folder], "other") for c in result.candidates if c is not subject]
+    if subject is not None:
+        labelled.append((subject, numbers[subject.folder], "subject"))
+    points = [p for p in (_point(c, label, role, percent) for c, label, role in labelled) if p is not None]
+    if not points:
+        return None
+    limits = result.plan.limits
+    svg = plots.plot_frontier(
+        points,
+        latency_name=f"p{percent:g}",
+        limit_ms=limits.p50_ms if percent == 50.0 else limits.p99_ms,  # noqa: PLR2004
+        floor_percent=accuracy_floor_percent(result),
+    )
+    caption = "Up and to the left is better. Numbers are rows of the table of rungs; lines are confidence bounds."
+    return _Drawing(title="Accuracy against latency", svg=svg, caption=caption)
+
+
+def _point(candidate: Candidate, label: str, role: str, percent: float) -> plots.Point | None:
+    found = next((p for p in candidate.percentiles if p.percent == percent), None)
+    if found is None or candidate.validation is None:
+        return None
+    return plots.Point(
+        label=label,
+        role=role,
+        latency_ms=found.value_ms,
+        accuracy_percent=100.0 * candidate.validation.overall,
+        lower_ms=found.lower_ms,
+        upper_ms=found.upper_ms,
+    )
+
+
+def _distribution(result: BuildResult, subject: Candidate | None) -> _Drawing | None:
+    shown = [(result.dense, "dense", "dense")]
+    if subject is not None:
+        shown.append((subject, _subject_word(result), "subject"))
+    series, marks = [], []
+    for candidate, label, role in shown:
+        samples = candidate.measurement.samples_ns if candidate.measurement else ()
+        if samples:
+            series.append(plots.Series(label=label, role=role, samples_ns=samples))
+            values = ((p, candidate.percentile_ms(p)) for p in (50.0, 99.0))
+            marks += [(role, p, value) for p, value in values if value is not None]
+    if not series:
+        return None
+    budget = (("p50", result.plan.limits.p50_ms), ("p99", result.plan.limits.p99_ms))
+    limits = [(name, limit) for name, limit in budget if limit is not None]
+    return _Drawing(
+        title="Latency of every run",
+        svg=plots.plot_distribution(series, limits, marks),
+        caption="Raw samples of all counted processes. The steeper, the steadier; a long top is a slow tail.",
+    )
+
+
+def _footprint(result: BuildResult, subject: Candidate | None) -> _Drawing | None:
+    limits = result.plan.limits
+    shown = [
+        (result.dense, "dense", "dense"),
+        *([(subject, _subject_word(result), "subject")] if subject is not None else []),
+    ]
+    sizes = [(label, role, c.artifact.size_bytes) for c, label, role in shown if c.artifact is not None]
+    peaks = [(label, role, c.measurement.peak_bytes) for c, label, role in shown if c.measurement is not None]
+    named = (("artifact, MB", sizes, limits.artifact_bytes), ("peak memory, MB", peaks, limits.memory_bytes))
+    panels = [
+        (title, [_bar(*value) for value in values], None if limit is None else mb_from_bytes(limit))
+        for title, values, limit in named
+        if values
+    ]
+    if not panels:
+        return None
+    caption = "Peak memory is that of the whole process, the runtime's own share included."
+    return _Drawing(title="Size and memory", svg=plots.plot_footprint(panels), caption=caption)
+
+
+def _bar(label: str, role: str, size_bytes: int) -> plots.Bar:
+    return plots.Bar(label=label, role=role, value=mb_from_bytes(size_bytes), text=format_mb(size_bytes))
+
+
+def _widths(subject: Candidate | None) -> _Drawing | None:
+    if subject is None or not subject.widths:
+        return None
+    caption = "Widths follow the steps of latency on the device, so groups need not shrink alike."
+    return _Drawing(title="Channels of each group", svg=plots.plot_widths(subject.widths), caption=caption)
+
+
+def _evidence_rows(dense: Candidate, subject: Candidate | None) -> list[tuple[str, str, str]]:
+    """(name, dense, subject), by name: either may be unmeasured."""
+    before = dict(evidence(dense.measurement))
+    after = dict(evidence(subject.measurement)) if subject is not None else {}
+    return [(name, before.get(name, ""), after.get(name, "")) for name in before | after]
+
+
+def _disturbed(dense: Candidate, subject: Candidate | None) -> list[tuple[str, str]]:
+    shown = [("dense", dense), *([("subject", subject)] if subject is not None else [])]
+    return [(name, d.reason) for name, c in shown if c.measurement is not None for d in c.measurement.disturbed]
+
+
+def _facts(result: BuildResult) -> list[tuple[str, str]]:
+    measurement = result.dense.measurement
+    found = [("profile", result.profile), ("device", result.device), ("seed", str(result.seed))]
+    if measurement is not None:
+        device = measurement.device
+        found += [
+            ("CPU", f"{device.cpu_model}, {device.cores} cores ({device.machine})"),
+            ("memory", format_mb(device.memory_bytes)),
+            ("kernel", f"{device.system} {device.kernel}"),
+            ("Python, numpy there", f"{device.python}, {device.numpy}"),
+            ("runtimes there", ", ".join(f"{name} {version}" for name, version in device.runtimes)),
+        ]
+    found.append(("build host", ", ".join(f"{name} {version}" for name, version in result.versions)))
+    found.append(("run folder", result.folder))
+    return found
+
+
+def _timeline(result: BuildResult) -> list[tuple[str, str, float]]:
+    """(step, duration, share of the longest in percent)."""
+    longest = max((entry.seconds for entry in result.timeline), default=0.0)
+    return [
+        (entry.step, format_seconds(entry.seconds), 100.0 * entry.seconds / longest if longest else 0.0)
+        for entry in result.timeline
+    ]

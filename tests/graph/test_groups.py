@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from models import EXAMPLES, example_of, seeded
+from torch import nn
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.groups import cut_group_, cut_groups_, find_groups
+
+
+def _names(model_name: str) -> set[str]:
+    return {g.name for g in find_groups(*example_of(model_name)).groups}
+
+
+def _refused(model_name: str) -> dict[str, str]:
+    return {r.name: r.reason for r in find_groups(*example_of(model_name)).refused}
+
+
+def test_plain_net_gives_every_layer_but_the_head() -> None:
+    groups = find_groups(*example_of("plain"))
+    assert [(g.name, g.width, g.kind, g.kernel) for g in groups.groups] == [
+        ("conv1", 12, "conv", (3, 3)),
+        ("conv2", 10, "conv", (3, 3)),
+        ("hidden", 14, "linear", ()),
+    ]
+    assert groups.refused == ()
+
+
+def test_residual_stream_is_one_group_and_inner_convolutions_are_their_own() -> None:
+    found = {g.name: g for g in find_groups(*example_of("resnet")).groups}
+    assert set(found) == {
+        "stem",
+        "layer1.0.conv1",
+        "layer1.1.conv1",
+        "layer2.0.conv1",
+        "layer2.0.conv2",
+        "layer2.1.conv1",
+    }
+    assert {"stem", "bn", "layer1.0.conv2", "layer1.1.conv2"} <= set(found["stem"].layers)
+    assert {"layer2.0.conv2", "layer2.0.shortcut.0", "layer2.1.conv2"} <= set(found["layer2.0.conv2"].layers)
+    assert "fc" in found["layer2.0.conv2"].consumers
+
+
+def test_padded_shortcuts_refuse_the_stream_and_keep_the_inner_convolutions() -> None:
+    assert _names("pad_resnet") == {"layer1.conv1", "layer2.conv1", "layer3.conv1"}
+    assert "padding" in _refused("pad_resnet")["conv1"]
+
+
+def test_attention_heads_are_refused_and_the_mlp_is_found() -> None:
+    assert "up" in _names("transformer")
+    assert "heads" in _refused("transformer")["query"]
+
+
+def test_concatenations_of_concatenations_are_found() -> None:
+    assert _names("densenet") == {"stem", "grow1.2", "grow2.2", "grow3.2", "transition"}
+
+
+def test_depthwise_convolutions_go_with_their_producer() -> None:
+    found = {g.name: g for g in find_groups(*example_of("separable")).groups}
+    assert set(found) == {"stem.0", "pointwise1", "pointwise2"}
+    assert found["pointwise1"].layers == ("pointwise1", "depthwise2")
+
+
+def test_grouped_convolution_is_refused_with_its_name() -> None:
+    assert "'grouped' is a grouped convolution (2 groups)" in _refused("grouped")["first"]
+
+
+class _Shuffle(nn.Module):
+    """The second convolution sees the channels in reverse, which no trace of shapes can tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.second = nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x)).flip(1)
+        return self.head(torch.relu(self.second(x)).mean(dim=(2, 3)))
+
+
+def test_cut_that_runs_but_computes_something_else_is_refused() -> None:
+    groups = find_groups(seeded(_Shuffle), torch.randn(1, 3, 4, 4))
+    assert [g.name for g in groups.groups] == ["second"]
+    assert "something else" in groups.refused[0].reason
+
+
+class _Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 6)
+        self.second = nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
+def test_shared_weights_are_refused() -> None:
+    groups = find_groups(seeded(_Tied), torch.randn(2, 6))
+    assert groups.groups == ()
+    assert "shared between first.weight and second.weight" in groups.refused[0].reason
+
+
+def test_zero_initialised_branch_does_not_hide_a_wrong_map() -> None:
+    model, example = example_of("pad_resnet")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert "conv1" not in {g.name for g in find_groups(model, example).groups}
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_model_and_its_mode_are_left_alone(name: str) -> None:
+    model, example = example_of(name)
+    model.train()
+    model.requires_grad_(requires_grad=False)
+    before = copy.deepcopy(model.state_dict())
+    assert find_groups(model, example).groups
+    assert model.training
+    assert not any(p.requires_grad for p in model.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_cutting_every_group_to_one_channel_still_runs(name: str) -> None:
+    model, example = example_of(name)
+    expected = model(example).shape
+    groups = find_groups(model, example).groups
+    cut_groups_(model, example, {g.name: range(1, g.width) for g in groups})
+    assert model(example).shape == expected
+    for group in groups:
+        assert model.get_submodule(group.name).weight.shape[0] == 1
+
+
+@pytest.mark.parametrize("name", sorted(EXAMPLES))
+def test_cutting_at_once_equals_one_after_the_other(name: str) -> None:
+    model, example = example_of(name)
+    removed = {g.name: tuple(range(0, g.width, 3)) for g in find_groups(model, example).groups}
+    together, single = copy.deepcopy(model), copy.deepcopy(model)
+    cut_groups_(together, example, removed)
+    for group, indices in removed.items():
+        cut_group_(single, example, group, indices)
+    expected = together.state_dict()
+    assert all(torch.equal(v, expected[k]) for k, v in single.state_dict().items())
+
+
+def test_cut_takes_the_right_rows_and_columns() -> None:
+    model, example = example_of("plain")
+    before = copy.deepcopy(model.state_dict())
+    cut_group_(model, example, "conv2", [0, 7])
+    rows = [1, 2, 3, 4, 5, 6, 8, 9]
+    columns = [16 * channel + pixel for channel in rows for pixel in range(16)]
+    after = model.state_dict()
+    assert torch.equal(after["conv2.weight"], before["conv2.weight"][rows])
+    assert torch.equal(after["conv2.bias"], before["conv2.bias"][rows])
+    assert torch.equal(after["hidden.weight"], before["hidden.weight"][:, columns])
+    assert torch.equal(after["conv1.weight"], before["conv1.weight"])
+
+
+def test_nested_concat_takes_the_right_columns() -> None:
+    model, example = example_of("densenet")
+    before = copy.deepcopy(model.state_dict())
+    cut_group_(model, example, "grow1.2", [1])
+    after = model.state_dict()
+    # Seen by grow3 the order is [stem 6, grow1 4, grow2 4]; by the transition [grow3 4, stem 6, grow1 4, grow2 4].
+    grow3 = [i for i in range(14) if i != 6 + 1]
+    transition = [i for i in range(18) if i != 4 + 6 + 1]
+    head = [i for i in range(26) if i != 8 + 4 + 6 + 1]
+    assert torch.equal(after["grow3.2.weight"], before["grow3.2.weight"][:, grow3])
+    assert torch.equal(after["grow3.0.running_mean"], before["grow3.0.running_mean"][grow3])
+    assert torch.equal(after["transition.weight"], before["transition.weight"][:, transition])
+    assert torch.equal(after["head.weight"], before["head.weight"][:, head])
+
+
+def test_frozen_parameters_stay_frozen() -> None:
+    model, example = example_of("plain")
+    model.conv1.requires_grad_(requires_grad=False)
+    cut_group_(model, example, "conv1", [0])
+    assert not model.conv1.weight.requires_grad
+    assert model.conv2.weight.requires_grad
+
+
+def test_ignored_layers_keep_their_width() -> None:
+    model, example = example_of("resnet")
+    names = {g.name for g in find_groups(model, example, ignored=["layer1.*"]).groups}
+    # The stem's group holds layer1.0.conv2, so it is kept as well.
+    assert names == {"layer2.0.conv1", "layer2.0.conv2", "layer2.1.conv1"}
+
+
+@pytest.mark.parametrize(("pattern", "hint"), [("layer1.0.conv3", "'layer1.0.conv"), ("layer1", "'layer1.*'")])
+def test_ignored_name_without_a_layer_is_an_error_with_a_hint(pattern: str, hint: str) -> None:
+    with pytest.raises(InputError, match=r"did you mean") as caught:
+        find_groups(*example_of("resnet"), ignored=[pattern])
+    assert hint in caught.value.message
+
+
+def test_batch_larger_than_one_and_zero_example_work() -> None:
+    model, _ = example_of("resnet")
+    assert len(find_groups(model, torch.zeros(2, 3, 16, 16)).groups) == 6
+
+
+def test_model_that_does_not_run_is_an_input_error() -> None:
+    model, _ = example_of("resnet")
+    with pytest.raises(InputError, match=r"does not run on an input shaped \(1, 4, 16, 16\)"):
+        find_groups(model, torch.zeros(1, 4, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("group", "removed", "message"),
+    [
+        ("conv9", [0], "did you mean 'conv"),
+        ("conv1", [12], "expected channels from 0 to 11, got 12"),
+        ("conv1", range(12), "no channel would be left of 12"),
+    ],
+)
+def test_impossible_cut_is_told(group: str, removed: list[int], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        cut_group_(*example_of("plain"), group, list(removed))
+
+
+def test_layers_of_torch_with_attention_inside_are_survived() -> None:
+    model = seeded(lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), nn.Linear(16, 3)))
+    groups = find_groups(model, torch.randn(1, 5, 16))
+    assert [g.name for g in groups.groups] == ["0.linear1"]
+    assert "MultiheadAttention cannot be cut" in {r.name: r.reason for r in groups.refused}["0.linear2"]
+
+
+class _Skipping(nn.Module):
+    """Learned scales, a split, and a pair of outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(1, 8, 1, 1))
+        self.left = nn.Conv2d(4, 6, 1)
+        self.right = nn.Conv2d(4, 6, 1)
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        first, second = (self.conv(x) * self.scale).split(4, dim=1)
+        return {"a": self.head(torch.relu(self.left(first))), "b": self.right(second)}
+
+
+def test_dict_of_outputs_and_a_fixed_split() -> None:
+    groups = find_groups(seeded(_Skipping), torch.randn(1, 3, 6, 6))
+    # `right` and `head` make the output; the split's sizes are written in the code.
+    assert [g.name for g in groups.groups] == ["left"]
+    assert [r.name for r in groups.refused] == ["conv"]

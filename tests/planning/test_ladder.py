@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+from edgeprune.planning.ladder import accuracy_cost, make_ladder
+from edgeprune.records.rung import Precision, PruningKind
+from edgeprune.schema.base import parse_toml
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.target import Pruning
+
+F32, BF16, INT8 = Precision.FLOAT32, Precision.BF16, Precision.INT8
+
+
+def profile(runtimes: str, threads: str = "[1]") -> DeviceProfile:
+    text = f'schema = 1\nname = "x"\nthreads = {threads}\n[hardware]\narch = "any"\ncores = 4\n{runtimes}\n[budget]\np50_ms = 1.0'
+    return parse_toml(text, DeviceProfile, where="x.toml")
+
+
+def pruning(**changes: Any) -> Pruning:
+    return Pruning(**{"ratios": (0.25, 0.5), "sparsities": (0.7,), **changes})
+
+
+def test_rungs_come_in_order_of_accuracy_cost() -> None:
+    ladder = make_ladder(
+        profile("[runtimes.openvino]\n[runtimes.tflite]"),
+        pruning(),
+        {"openvino": (F32, BF16, INT8), "tflite": (F32, INT8)},
+        can_cut=True,
+    )
+    names = [r.name for r in ladder.rungs]
+    assert names == [
+        "openvino-float32-t1", "tflite-float32-t1", "openvino-bf16-t1", "openvino-int8-t1", "tflite-int8-t1",
+        "openvino-int8-t1-structured25", "tflite-int8-t1-structured25",
+        "openvino-int8-t1-structured50", "tflite-int8-t1-structured50",
+    ]  # fmt: skip
+    assert [accuracy_cost(r) for r in ladder.rungs] == sorted(accuracy_cost(r) for r in ladder.rungs)
+
+
+def test_zeros_are_tried_only_where_sparse_kernels_are_declared() -> None:
+    declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4"]')
+    kinds = {r.pruning for r in make_ladder(declared, pruning(), {"tflite": (F32, INT8)}, can_cut=True).rungs}
+    assert kinds == {PruningKind.NONE, PruningKind.STRUCTURED, PruningKind.UNSTRUCTURED, PruningKind.N_M}
+    plain = make_ladder(profile("[runtimes.tflite]"), pruning(), {"tflite": (F32, INT8)}, can_cut=True)
+    assert {r.pruning for r in plain.rungs} == {PruningKind.NONE, PruningKind.STRUCTURED}
+
+
+def test_without_int8_the_structured_rungs_are_float() -> None:
+    ladder = make_ladder(profile("[runtimes.tflite]\nint8 = false"), pruning(), {"tflite": (F32, INT8)}, can_cut=True)
+    assert {r.precision for r in ladder.rungs} == {F32}
+    assert [r.reason for r in ladder.refused] == ["runtimes.tflite.int8 = false in the profile"]
+
+
+def test_every_thread_count_is_a_rung() -> None:
+    ladder = make_ladder(profile("[runtimes.tflite]", "[1, 4]"), pruning(), {"tflite": (F32,)}, can_cut=False)
+    assert [r.name for r in ladder.rungs] == ["tflite-float32-t1", "tflite-float32-t4"]
+
+
+def test_names_are_unique() -> None:
+    declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4", "4:8"]', "[1, 2]")
+    names = [r.name for r in make_ladder(declared, pruning(), {"tflite": (F32, INT8)}, can_cut=True).rungs]
+    assert len(names) == len(set(names))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import example_of, seeded
+from torch import nn
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.pruning.masks import WeightMasks
+
+
+def _zeros(model: nn.Module, layer: str) -> int:
+    weight = model.get_submodule(layer).weight
+    return int((weight == 0).sum())
+
+
+@given(sparsity=st.floats(0, 1), scope=st.sampled_from(["global", "layer"]))
+@settings(max_examples=25, deadline=None)
+def test_sparsity_is_met_exactly_and_the_last_layer_is_dense(sparsity: float, scope: str) -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, sparsity, scope=scope)  # type: ignore[arg-type]
+    masks.apply_()
+    masks.verify()
+    sizes = {name: model.get_submodule(name).weight.numel() for name in ("conv1", "conv2", "hidden")}
+    if scope == "layer":
+        assert {n: _zeros(model, n) for n in sizes} == {n: round(sparsity * size) for n, size in sizes.items()}
+    assert abs(masks.sparsity - sparsity) <= 0.5 * len(sizes) / sum(sizes.values()) + 1e-9
+    assert _zeros(model, "head") == 0
+
+
+def test_smallest_weights_of_all_layers_go_first() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.1, -0.2], [0.3, -9.0]]))
+        model[1].weight.copy_(torch.tensor([[5.0, -0.25], [6.0, 7.0]]))
+    WeightMasks.unstructured(model, 0.5).apply_()
+    assert model[0].weight.tolist() == [[0.0, 0.0], [0.0, -9.0]]
+    assert model[1].weight.tolist() == [[5.0, 0.0], [6.0, 7.0]]
+
+
+def test_masks_are_the_same_twice_even_for_equal_magnitudes() -> None:
+    def zeros() -> list[bool]:
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+        nn.init.ones_(model[0].weight)
+        WeightMasks.unstructured(model, 0.5).apply_()
+        return (model[0].weight == 0).flatten().tolist()
+
+    assert zeros() == zeros()
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.01, float("nan")])
+def test_impossible_sparsity_is_told(sparsity: float) -> None:
+    with pytest.raises(InputError, match="expected a number from 0 to 1"):
+        WeightMasks.unstructured(example_of("plain")[0], sparsity)
+
+
+def test_n_of_m_keeps_the_largest_along_the_input_channels() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1)))
+    before = model[0].weight.detach().clone()
+    masks = WeightMasks.n_m(model, 2, 4)
+    masks.apply_()
+    masks.verify()
+    for output in range(4):
+        for row in range(3):
+            for column in range(3):
+                for start in (0, 4):
+                    block = before[output, start : start + 4, row, column]
+                    kept = model[0].weight[output, start : start + 4, row, column] != 0
+                    assert set(kept.nonzero().flatten().tolist()) == set(block.abs().topk(2).indices.tolist())
+    assert masks.sparsity == 0.5
+
+
+def test_layers_that_do_not_divide_are_left_dense_and_reported() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.n_m(model, 2, 4)
+    masks.apply_()
+    # 3 input channels times 9 is no multiple of 4; 12 times 9 and 160 are; the head is the last layer.
+    assert masks.left_dense == ("conv1",)
+    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0.0, "conv2": 0.5, "hidden": 0.5}
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 4), (5, 4), (-1, 2)])
+def test_impossible_n_of_m_is_told(n: int, m: int) -> None:
+    with pytest.raises(InputError, match="expected 0 < N <= M"):
+        WeightMasks.n_m(example_of("plain")[0], n, m)
+
+
+def test_ignored_layers_are_dense() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, 0.9, ignored=["conv*"])
+    masks.apply_()
+    assert masks.left_dense == ("conv1", "conv2")
+    assert _zeros(model, "conv2") == 0
+    with pytest.raises(InputError, match="did you mean 'hidden'"):
+        WeightMasks.unstructured(model, 0.9, ignored=["hiden"])
+
+
+def test_masks_hold_through_steps_with_momentum() -> None:
+    model, example = example_of("plain")
+    masks = WeightMasks.unstructured(model, 0.6)
+    masks.apply_()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(example).square().sum().backward()
+        optimizer.step()
+        masks.apply_()
+        masks.verify()
+
+
+def test_weight_that_came_back_is_found() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, 0.5, scope="layer")
+    masks.apply_()
+    with torch.no_grad():
+        model.conv2.weight[model.conv2.weight == 0] = 1.0
+    with pytest.raises(BuildError, match="'conv2': 540 masked weights are not zero"):
+        masks.verify()
+
+
+def test_nan_is_zeroed_too() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, 1.0)
+    with torch.no_grad():
+        model.conv1.weight.fill_(float("nan"))
+    masks.apply_()
+    masks.verify()
+
+
+def test_permanent_zeros_are_held_no_longer() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, 0.5)
+    masks.make_permanent()
+    zeros = _zeros(model, "hidden")
+    assert zeros
+    with torch.no_grad():
+        model.hidden.weight.fill_(1.0)
+    masks.apply_()
+    assert _zeros(model, "hidden") == 0

@@ -1,0 +1,164 @@
+"""What every file of `edgeprune/quantization/schemes` must hold to."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compiled import run_compiled
+from models import ResNet, example_of, seeded
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.errors import BuildError
+from edgeprune.libraries import refuse_telemetry
+from edgeprune.protocols import CompiledFiles
+from edgeprune.quantization.schemes import SCHEMES
+from edgeprune.records.artifact import TensorSpec
+from edgeprune.runtimes import RUNTIMES
+
+SHAPE = (3, 16, 16)
+RUNTIME_OF = {RUNTIMES.get(name).int8_scheme(): name for name in RUNTIMES.names()}
+
+each_scheme = pytest.mark.parametrize("scheme", SCHEMES.names())
+
+
+def _examples(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Five patterns under noise: easy, yet not trivial."""
+    patterns = torch.randn((5, *SHAPE), generator=torch.Generator().manual_seed(9))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (count,), generator=generator)
+    return patterns[labels] + 1.5 * torch.randn((count, *SHAPE), generator=generator), labels
+
+
+def _trained_net() -> nn.Module:
+    model = seeded(lambda: ResNet(widths=(24, 48))).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for step in range(40):
+        inputs, labels = _examples(32, seed=100 + step)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_telemetry() -> None:
+    refuse_telemetry()
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    return _trained_net()
+
+
+@pytest.fixture(scope="module")
+def floating(trained: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CompiledFiles]:
+    """The trained net's float32 artifact for a scheme, compiled once."""
+    made: dict[str, CompiledFiles] = {}
+
+    def compile_for(scheme: str) -> CompiledFiles:
+        if scheme not in made:
+            inputs = TensorSpec(name="input", shape=(1, *SHAPE), dtype="float32")
+            made[scheme] = RUNTIMES.get(RUNTIME_OF[scheme]).compile(trained, inputs, tmp_path_factory.mktemp(scheme))
+        return made[scheme]
+
+    return compile_for
+
+
+def _size(files: CompiledFiles) -> int:
+    return sum((files.folder / name).stat().st_size for name in files.names)
+
+
+def _hashes(files: CompiledFiles) -> list[str]:
+    return [hashlib.sha256((files.folder / name).read_bytes()).hexdigest() for name in files.names]
+
+
+def test_each_runtime_has_a_scheme_of_its_own() -> None:
+    assert sorted(RUNTIME_OF) == list(SCHEMES.names())
+
+
+@each_scheme
+def test_quantised_net_is_small_quiet_as_good_and_as_told(
+    scheme: str,
+    trained: nn.Module,
+    floating: Callable[[str], CompiledFiles],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    source = floating(scheme)
+    before = _hashes(source)
+
+    files = SCHEMES.get(scheme).quantize(source, _examples(48, seed=1)[0].numpy(), tmp_path)
+
+    assert capfd.readouterr() == ("", "")
+    assert sorted(files.names) == sorted(p.name for p in tmp_path.iterdir())
+    assert files.names[0] == source.names[0]
+    dtype = "int8" if scheme == "ai_edge" else "float32"
+    assert files.inputs == (TensorSpec(name="input", shape=(1, *SHAPE), dtype=dtype),)
+    assert files.outputs == (TensorSpec(name="output", shape=(1, 5), dtype=dtype),)
+    assert _size(files) < _size(source) / 2
+    assert _hashes(source) == before
+    inputs, labels = _examples(200, seed=2)
+    found = run_compiled(RUNTIME_OF[scheme], files, inputs.numpy())
+    with torch.no_grad():
+        expected = trained(inputs).numpy()
+    assert (expected.argmax(1) == labels.numpy()).mean() > 0.8, "the float net shall have learnt"
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.95
+
+
+@each_scheme
+def test_same_calibration_gives_same_bytes(
+    scheme: str, floating: Callable[[str], CompiledFiles], tmp_path: Path
+) -> None:
+    hashes = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        calibration = _examples(16, seed=1)[0].numpy()
+        hashes.append(_hashes(SCHEMES.get(scheme).quantize(floating(scheme), calibration, tmp_path / name)))
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    "net", ["transformer", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plain", "separable", "densenet"))]
+)
+@each_scheme
+def test_other_nets_follow_their_float_selves(scheme: str, net: str, tmp_path: Path) -> None:
+    model, example = example_of(net)
+    for name in ("float", "int8"):
+        (tmp_path / name).mkdir()
+    inputs = TensorSpec(name="input", shape=tuple(example.shape), dtype="float32")
+    runtime = RUNTIME_OF[scheme]
+    source = RUNTIMES.get(runtime).compile(model, inputs, tmp_path / "float")
+    samples = torch.randn((64, *inputs.shape[1:]), generator=torch.Generator().manual_seed(3)).numpy()
+    files = SCHEMES.get(scheme).quantize(source, samples, tmp_path / "int8")
+    found, expected = (run_compiled(runtime, f, samples) for f in (files, source))
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+@each_scheme
+def test_damaged_source_is_refused_and_leaves_nothing(
+    scheme: str, floating: Callable[[str], CompiledFiles], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "int8").mkdir()
+    source = floating(scheme)
+    for name in source.names:
+        (tmp_path / "source" / name).write_bytes((source.folder / name).read_bytes()[:1000])
+    damaged = replace(source, folder=tmp_path / "source")
+    with pytest.raises(BuildError, match=rf"^{scheme}: cannot quantize the model: \S") as caught:
+        SCHEMES.get(scheme).quantize(damaged, _examples(16, seed=1)[0].numpy(), tmp_path / "int8")
+    assert "\n" not in caught.value.message
+    assert list((tmp_path / "int8").iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+@each_scheme
+def test_versions_name_the_quantizer(scheme: str) -> None:
+    assert {"nncf", "ai-edge-quantizer"} & dict(SCHEMES.get(scheme).versions()).keys()

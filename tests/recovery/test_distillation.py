@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import example_of
+
+from edgeprune.recovery.distillation import distillation_loss, teacher_logits
+
+
+def _logits(seed: int) -> torch.Tensor:
+    return 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(seed))
+
+
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.5, 10))
+@settings(max_examples=30, deadline=None)
+def test_loss_is_zero_for_agreement_and_positive_otherwise(seed: int, temperature: float) -> None:
+    student, teacher = _logits(seed), _logits(seed + 1)
+    # Softmax does not see a constant that is added to all logits.
+    assert float(distillation_loss(teacher + 2.0, teacher, temperature)) == pytest.approx(0, abs=1e-4)
+    assert float(distillation_loss(student, teacher, temperature)) > 0
+
+
+def test_loss_by_hand() -> None:
+    # Student 1/2, 1/2; teacher 3/4, 1/4: KL = 3/4 ln(3/2) + 1/4 ln(1/2), at temperature 1.
+    student = torch.zeros(1, 2)
+    teacher = torch.tensor([[0.75, 0.25]]).log()
+    assert float(distillation_loss(student, teacher, 1.0)) == pytest.approx(0.130812, abs=1e-5)
+    assert float(distillation_loss(2 * student, 2 * teacher, 2.0)) == pytest.approx(4 * 0.130812, abs=1e-5)
+
+
+def test_teacher_logits_are_in_order_and_in_eval_mode() -> None:
+    model, _ = example_of("resnet")
+    model.train()
+    before = model.bn.running_mean.clone()
+    inputs = torch.randn(5, 3, 16, 16)
+    logits = teacher_logits(model, inputs, batch_size=2)
+    assert model.training
+    assert torch.equal(model.bn.running_mean, before)
+    assert not logits.requires_grad
+    torch.testing.assert_close(logits, model.eval()(inputs).detach())

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import ResNet, seeded
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.recovery.distillation import Distillation
+from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_, schedule_factor
+
+SETTINGS = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16)
+
+
+def _task(examples: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images with a bright stripe at one of three heights."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, examples)
+    inputs = generator.normal(0, 0.3, (examples, 3, 8, 8)).astype(np.float32)
+    for image, label in zip(inputs, labels, strict=True):
+        image[:, 2 * label + 1] += 1.5
+    return inputs, labels
+
+
+def _net(seed: int = 0) -> nn.Module:
+    return seeded(lambda: ResNet((8, 8), classes=3), seed)
+
+
+def _fit(model: nn.Module, fit_settings: FitSettings = SETTINGS, **options: object) -> FitResult:
+    return fit_(model, *_task(), fit_settings, reporter=NullReporter(), stage="train", **options)  # type: ignore[arg-type]
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return copy.deepcopy(model.state_dict())
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+class _List:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_learns_the_task_and_ends_in_eval_mode(optimizer: str) -> None:
+    rate = 0.05 if optimizer == "sgd" else 0.01
+    model = _net()
+    chosen = replace(SETTINGS, epochs=8, learning_rate=rate, optimizer=optimizer)  # type: ignore[arg-type]
+    result = _fit(model, chosen, validation=_task(60, seed=1))
+    assert not model.training
+    assert result.epochs[-1].loss < result.epochs[0].loss / 2
+    inputs, labels = _task(60, seed=2)
+    assert accuracy_of(model, torch.as_tensor(inputs), torch.as_tensor(labels)) > 0.9
+    assert model.stem.weight.is_contiguous()
+
+
+def test_same_seed_gives_the_same_weights_and_another_seed_does_not() -> None:
+    states = []
+    for seed in (1, 1, 2):
+        model = _net()
+        _fit(model, replace(SETTINGS, seed=seed, augment=_noise))
+        states.append(_state(model))
+    assert _same(states[0], states[1])
+    assert not _same(states[0], states[2])
+
+
+def _noise(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
+
+
+def test_global_generator_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    _fit(_net())
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_weights_of_the_best_validation_epoch_are_restored() -> None:
+    model = _net()
+    validation = _task(60, seed=1)
+    result = _fit(model, replace(SETTINGS, epochs=4, learning_rate=0.3), validation=validation)
+    accuracies = [e.validation_accuracy for e in result.epochs]
+    assert result.best_epoch == max(i for i, a in enumerate(accuracies) if a == max(accuracies))
+    inputs, labels = (torch.as_tensor(v) for v in validation)
+    assert accuracy_of(model, inputs, labels) == pytest.approx(max(accuracies), abs=0.02)
+
+
+def test_zero_epochs_change_nothing() -> None:
+    model = _net()
+    before = _state(model)
+    result = _fit(model, replace(SETTINGS, epochs=0))
+    assert result == FitResult(epochs=(), best_epoch=None)
+    assert _same(before, _state(model))
+
+
+def test_events_tell_start_batches_and_end() -> None:
+    reporter = _List()
+    fit_(_net(), *_task(), SETTINGS, reporter=reporter, stage="recover", subject="half")
+    # 90 examples in batches of 16 are 6 batches, the last of 10.
+    assert reporter.events[0] == StageStarted(stage="recover", subject="half", total=18, unit="batch")
+    done = [e.done for e in reporter.events if isinstance(e, StageProgress)]
+    assert done == sorted(done)
+    assert done[-1] == 18
+    assert isinstance(reporter.events[-1], StageFinished)
+    assert "3 epochs" in reporter.events[-1].summary
+
+
+def test_last_batch_of_one_example_is_left_out() -> None:
+    inputs, labels = _task(33)
+    reporter = _List()
+    fit_(_net(), inputs, labels, SETTINGS, reporter=reporter, stage="train")
+    assert isinstance(reporter.events[0], StageStarted)
+    assert reporter.events[0].total == 3 * 2
+
+
+def test_loss_that_is_not_finite_names_epoch_and_batch() -> None:
+    calls = 0
+
+    def broken(outputs: Tensor, labels: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return functional.cross_entropy(outputs, labels) * (float("nan") if calls == 8 else 1.0)
+
+    with pytest.raises(BuildError, match="epoch 2, batch 2") as caught:
+        _fit(_net(), replace(SETTINGS, loss=broken))
+    assert caught.value.facts == {"epoch": 2, "batch": 2}
+
+
+def test_after_step_runs_after_each_step() -> None:
+    calls: list[int] = []
+    _fit(_net(), after_step=lambda: calls.append(1))
+    assert len(calls) == 18
+
+
+def test_teacher_alone_teaches_and_is_left_alone() -> None:
+    teacher, student = _net(0), _net(1)
+    _fit(teacher, replace(SETTINGS, epochs=8))
+    before = _state(teacher)
+    inputs, labels = _task()
+    wrong = (labels + 1) % 3
+    for augment in (None, _noise):
+        learner = copy.deepcopy(student)
+        chosen = replace(SETTINGS, epochs=8, augment=augment, distillation=Distillation(teacher=teacher, weight=1.0))
+        fit_(learner, inputs, wrong, chosen, reporter=NullReporter(), stage="train")
+        assert accuracy_of(learner, torch.as_tensor(inputs), torch.as_tensor(labels)) > 0.9
+    assert _same(before, _state(teacher))
+
+
+def test_bf16_comes_close_to_float32() -> None:
+    model = _net()
+    result = _fit(model, replace(SETTINGS, epochs=6, bf16=True), validation=_task(60, seed=1))
+    assert max(e.validation_accuracy or 0 for e in result.epochs) > 0.9
+    assert model.stem.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("examples", "labels"), [(0, 0), (4, 3)])
+def test_unusable_data_is_told(examples: int, labels: int) -> None:
+    data = np.zeros((examples, 3, 8, 8), np.float32), np.zeros(labels, np.int64)
+    with pytest.raises(InputError, match=f"got {examples} and {labels}"):
+        fit_(_net(), *data, SETTINGS, reporter=NullReporter(), stage="train")
+
+
+@given(total=st.integers(1, 400))
+@settings(max_examples=50, deadline=None)
+def test_schedule_rises_to_the_peak_and_falls_towards_zero(total: int) -> None:
+    factors = [schedule_factor(step, total) for step in range(total)]
+    peak = factors.index(max(factors))
+    assert max(factors) == 1.0
+    assert all(0 < f <= 1 for f in factors)
+    assert factors[:peak] == sorted(factors[:peak])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert peak <= total / 20
+
+
+@pytest.mark.parametrize(
+    ("text", "fast"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True),
+        ("flags\t\t: fpu amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f\nmodel name : amx_bf16\n", False),
+    ],
+)
+def test_bf16_is_told_from_the_cpu_flags(tmp_path: Path, text: str, fast: bool) -> None:  # noqa: FBT001
+    (tmp_path / "cpuinfo").write_text(text)
+    assert bf16_is_fast(tmp_path / "cpuinfo") is fast
+    assert bf16_is_fast(tmp_path / "missing") is False

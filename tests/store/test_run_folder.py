@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.store.run_folder import RunFolder, digest, write_atomically
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    value: int
+
+
+def test_a_finished_step_is_not_repeated(tmp_path: Path) -> None:
+    calls = []
+
+    def make(folder: Path) -> Figure:
+        calls.append(folder)
+        (folder / "weights.bin").write_bytes(b"w")
+        return Figure(value=7)
+
+    for _ in range(2):
+        run = RunFolder(tmp_path)
+        assert run.step("candidates/a/compile", "key", Figure, make) == Figure(value=7)
+    assert len(calls) == 1
+    assert (tmp_path / "candidates/a/compile/weights.bin").read_bytes() == b"w"
+    assert run.outcomes[0].cached
+
+
+def test_a_step_is_made_again_when_its_key_changes(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.step("a", "old", Figure, lambda _: Figure(value=1))
+    assert run.step("a", "new", Figure, lambda _: Figure(value=2)) == Figure(value=2)
+    assert run.step("a", "new", Figure, lambda _: pytest.fail("repeated")) == Figure(value=2)
+
+
+def test_a_failed_step_leaves_nothing_and_keeps_the_old_one(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.step("a", "old", Figure, lambda _: Figure(value=1))
+
+    def fail(folder: Path) -> Figure:
+        (folder / "half").write_text("half")
+        raise BuildError("no")
+
+    with pytest.raises(BuildError):
+        run.step("a", "new", Figure, fail)
+    assert run.is_done("a", "old")
+    assert not (tmp_path / "a" / "half").exists()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(InputError, match="another edgeprune"),
+        RunFolder(tmp_path).locked(),
+    ):
+        pass
+
+
+def test_a_killed_process_loses_only_the_step_in_hand(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from test_run_folder import Figure
+        from edgeprune.store.run_folder import RunFolder
+        run = RunFolder(Path(sys.argv[1]))
+        with run.locked():
+            run.step("first", "k", Figure, lambda _: Figure(value=1))
+            def die(folder):
+                (folder / "half").write_text("half")
+                os.kill(os.getpid(), signal.SIGKILL)
+            run.step("second", "k", Figure, die)
+        """
+    )
+    here = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path), here], check=False, env=dict(os.environ))
+    assert done.returncode == -signal.SIGKILL
+    run = RunFolder(tmp_path)
+    with run.locked():
+        assert run.is_done("first", "k")
+        assert not run.is_done("second", "k")
+        assert not (tmp_path / ".partial").exists()
+        assert run.step("second", "k", Figure, lambda _: Figure(value=2)) == Figure(value=2)
+
+
+def test_a_damaged_step_says_what_to_do(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.step("a", "k", Figure, lambda _: Figure(value=1))
+    (tmp_path / "a" / "step.json").write_text("{")
+    with pytest.raises(BuildError, match="remove the folder"):
+        run.step("a", "k", Figure, lambda _: Figure(value=1))
+
+
+def test_digest_is_of_content_not_of_order_in_dicts() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest("ab", "c") != digest("a", "bc")
+
+
+def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.json"
+    write_atomically(path, b"one")
+    write_atomically(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]

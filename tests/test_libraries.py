@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.libraries import library_call, silenced, telling_line
+
+
+def test_nothing_gets_out_by_any_way(capfd: pytest.CaptureFixture[str]) -> None:
+    printed: list[str] = []
+    with silenced(printed):
+        print("from Python")  # noqa: T201
+        print("to the other stream", file=sys.stderr)  # noqa: T201
+        os.write(1, b"from C\n")
+        subprocess.run(["sh", "-c", "echo from a child >&2"], check=True)
+        warnings.warn("from a library", stacklevel=1)
+    print("after")  # noqa: T201
+    assert capfd.readouterr() == ("after\n", "")
+    assert printed == ["from Python\nto the other stream\nfrom C\nfrom a child\n"]
+
+
+def test_what_was_printed_before_is_not_lost_nor_moved() -> None:
+    program = """
+import ctypes
+from edgeprune.libraries import silenced
+c = ctypes.CDLL(None)
+print("before")
+with silenced([]):
+    c.puts(b"kept in a buffer of C")
+print("after")
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout == "before\nafter\n"
+
+
+def test_caller_that_has_replaced_stdout_keeps_it() -> None:
+    replaced = io.StringIO()
+    with redirect_stdout(replaced):
+        with silenced([]):
+            print("inside")  # noqa: T201
+        print("outside")  # noqa: T201
+    assert replaced.getvalue() == "outside\n"
+
+
+def test_threads_take_turns(capfd: pytest.CaptureFixture[str]) -> None:
+    def work(mark: bytes) -> None:
+        for _ in range(50):
+            with silenced([]):
+                os.write(1, mark)
+
+    threads = [threading.Thread(target=work, args=(mark,)) for mark in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(1, b"end")
+    assert capfd.readouterr() == ("end", "")
+
+
+def _fail(folder: Path, error: BaseException) -> None:
+    with library_call("x: cannot y", folder):
+        (folder / "half").touch()
+        (folder / "folder").mkdir()
+        (folder / "folder" / "inner").touch()
+        print("the last words")  # noqa: T201
+        raise error
+
+
+def test_failure_becomes_a_build_error_and_takes_its_files_along(tmp_path: Path) -> None:
+    (tmp_path / "older").touch()
+    with pytest.raises(BuildError, match=r"^x: cannot y: bad shape$") as caught:
+        _fail(tmp_path, RuntimeError("bad shape\nin a long story"))
+    assert [p.name for p in tmp_path.iterdir()] == ["older"]
+    assert caught.value.facts == {"output": "the last words\n"}
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("error", [InputError("ours"), KeyboardInterrupt()])
+def test_our_own_errors_and_interrupts_pass_unchanged(error: BaseException, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as caught:
+        _fail(tmp_path, error)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("", "ValueError"),
+        ("\n  - \x1b[96mfirst\x1b[0m thing\nsecond", "first thing"),
+        ("Check failed\n-- No conversion rule found for operations: aten::foo", None),
+        ("Failed to convert\n<DispatchError>: No ONNX function found for aten._foo", None),
+    ],
+)
+def test_telling_line(message: str, line: str | None) -> None:
+    assert telling_line(ValueError(message)) == (line or message.splitlines()[1].strip(" -"))

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from edgeprune import statistics
+from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.measurement import Percentile
+from edgeprune.records.verdict import Verdict
+
+latencies = st.lists(st.integers(min_value=1, max_value=10**10), min_size=1, max_size=400)
+shares = st.floats(min_value=0.01, max_value=0.99)
+confidences = st.floats(min_value=0.5, max_value=0.999)
+
+
+@pytest.mark.parametrize(
+    ("count", "q", "rank"),
+    [(1, 0.5, 1), (2, 0.5, 1), (3, 0.5, 2), (4, 0.5, 2), (100, 0.99, 99), (101, 0.99, 100), (300, 0.99, 297)],
+)
+def test_nearest_rank_by_hand(count: int, q: float, rank: int) -> None:
+    assert statistics.nearest_rank(count, q) == rank
+
+
+def test_nearest_rank_is_not_misled_by_rounding() -> None:
+    assert 0.07 * 100 > 7
+    assert statistics.nearest_rank(100, 0.07) == 7
+
+
+def test_quantile_of_an_unsorted_list() -> None:
+    assert statistics.quantile([5, 1, 4, 2, 3], 0.5) == 3
+    assert statistics.quantile([5, 1, 4, 2, 3], 0.99) == 5
+
+
+@pytest.mark.parametrize(("q", "confidence", "count"), [(0.99, 0.95, 299), (0.99, 0.99, 459), (0.5, 0.95, 5)])
+def test_smallest_sample_count(q: float, confidence: float, count: int) -> None:
+    assert statistics.smallest_sample_count(q, confidence) == count
+    assert statistics.upper_rank(count, q, confidence) == count
+    assert statistics.upper_rank(count - 1, q, confidence) is None
+
+
+def test_median_bounds_of_ten_samples_by_hand() -> None:
+    # P(Bin(10, 1/2) <= 7) = 968/1024 = 0.945; <= 8: 1013/1024 = 0.989: so x_(9) at 95 %, and x_(2) by symmetry.
+    ordered = list(range(1, 11))
+    assert statistics.quantile_upper_bound(ordered, 0.5, 0.95) == 9
+    assert statistics.quantile_lower_bound(ordered, 0.5, 0.95) == 2
+    assert statistics.quantile_upper_bound(ordered, 0.5, 0.94) == 8
+
+
+def test_too_few_samples_bound_nothing() -> None:
+    assert statistics.quantile_upper_bound([1, 2, 3], 0.99, 0.95) == math.inf
+    assert statistics.quantile_lower_bound([1, 2, 3], 0.01, 0.95) == 0.0
+    assert statistics.upper_rank(0, 0.5, 0.9) is None
+    assert statistics.lower_rank(0, 0.5, 0.9) is None
+
+
+@pytest.mark.parametrize("bad", [0.0, 1.0, 99.0, float("nan")])
+def test_shares_out_of_range_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="expected a number in"):
+        statistics.quantile([1, 2], bad)
+    with pytest.raises(ValueError, match="expected a number in"):
+        statistics.upper_rank(10, 0.5, bad)
+
+
+def test_no_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one sample"):
+        statistics.percentile([], 50.0, 0.95)
+
+
+@given(latencies, shares)
+@settings(max_examples=50, deadline=None)
+def test_quantile_is_the_order_statistic(samples: list[int], q: float) -> None:
+    value = statistics.quantile(samples, q)
+    at_or_under = sum(s <= value for s in samples)
+    under = sum(s < value for s in samples)
+    assert value in samples
+    assert at_or_under >= q * len(samples) - 1e-6
+    assert under < q * len(samples)
+
+
+@given(latencies, confidences)
+@settings(max_examples=50, deadline=None)
+def test_p50_is_at_most_p99_and_bounds_contain_the_point(samples: list[int], confidence: float) -> None:
+    p50, p99 = (statistics.percentile(samples, p, confidence) for p in (50.0, 99.0))
+    assert p50.value_ms <= p99.value_ms
+    for found in (p50, p99):
+        assert found.lower_ms <= found.value_ms
+        assert found.upper_ms is None or found.value_ms <= found.upper_ms
+
+
+@given(st.integers(min_value=1, max_value=5000), shares, confidences)
+@settings(max_examples=100, deadline=None)
+def test_ranks_are_the_tightest_that_keep_the_confidence(count: int, q: float, confidence: float) -> None:
+    upper, lower = (
+        statistics.upper_rank(count, q, confidence),
+        statistics.lower_rank(count, q, confidence),
+    )
+    if upper is not None:
+        assert binom.cdf(upper - 1, count, q) >= confidence - 1e-12
+        assert binom.cdf(upper - 2, count, q) < confidence + 1e-12
+    if lower is not None:
+        assert binom.sf(lower - 1, count, q) >= confidence - 1e-12
+        assert binom.sf(lower, count, q) <= confidence + 1e-12
+
+
+@given(latencies, shares, confidences, confidences)
+@settings(max_examples=50, deadline=None)
+def test_more_confidence_gives_wider_bounds(samples: list[int], q: float, one: float, other: float) -> None:
+    ordered = sorted(samples)
+    less, more = sorted((one, other))
+    assert statistics.quantile_upper_bound(ordered, q, less) <= statistics.quantile_upper_bound(ordered, q, more)
+    assert statistics.quantile_lower_bound(ordered, q, less) >= statistics.quantile_lower_bound(ordered, q, more)
+
+
+@given(latencies, shares, st.integers(min_value=2, max_value=1000))
+@settings(max_examples=50, deadline=None)
+def test_bounds_scale_with_the_samples(samples: list[int], q: float, factor: int) -> None:
+    scaled = [factor * s for s in samples]
+    for bound in (statistics.quantile_upper_bound, statistics.quantile_lower_bound):
+        assert bound(sorted(scaled), q, 0.9) == factor * bound(sorted(samples), q, 0.9)
+
+
+@pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
+def test_bounds_cover_the_true_quantile_as_often_as_they_say(q: float) -> None:
+    campaigns, confidence = 4000, 0.95
+    ordered = np.sort(np.random.default_rng(5).exponential(size=(campaigns, 600)), axis=1)
+    true = -math.log(1 - q)
+    upper, lower = statistics.upper_rank(600, q, confidence), statistics.lower_rank(600, q, confidence)
+    assert upper is not None
+    assert lower is not None
+    least = confidence - 3 * math.sqrt(confidence * (1 - confidence) / campaigns)
+    assert np.mean(ordered[:, upper - 1] >= true) >= least
+    assert np.mean(ordered[:, lower - 1] <= true) >= least
+
+
+def test_judgement_by_the_bound_that_decides() -> None:
+    samples = list(range(1, 1001))
+    passed = statistics.judge_quantile(samples, 0.99, 1000, 0.95)
+    failed = statistics.judge_quantile(samples, 0.99, 900, 0.95)
+    open_ = statistics.judge_quantile(samples, 0.99, 990, 0.95)
+    assert (passed.verdict, passed.bound_ns) == (Verdict.PASS, passed.upper_ns)
+    assert (failed.verdict, failed.bound_ns) == (Verdict.FAIL, failed.lower_ns)
+    assert open_.verdict is Verdict.INCONCLUSIVE
+    assert passed.value_ns == 990
+    assert failed.lower_ns > 900
+    assert passed.upper_ns <= 1000
+
+
+def test_a_budget_that_equals_the_bound_passes() -> None:
+    samples = list(range(1, 1001))
+    upper = statistics.quantile_upper_bound(samples, 0.99, 0.95)
+    assert statistics.judge_quantile(samples, 0.99, upper, 0.95).verdict is Verdict.PASS
+    assert statistics.judge_quantile(samples, 0.99, upper - 0.5, 0.95).verdict is Verdict.INCONCLUSIVE
+
+
+def test_too_few_samples_are_inconclusive_however_fast() -> None:
+    assert statistics.judge_quantile([1] * 298, 0.99, 100, 0.95).verdict is Verdict.INCONCLUSIVE
+    assert statistics.judge_quantile([1] * 299, 0.99, 100, 0.95).verdict is Verdict.PASS
+
+
+def test_error_is_split_over_the_looks() -> None:
+    assert statistics.confidence_per_look(0.95, 1) == pytest.approx(0.95)
+    assert statistics.confidence_per_look(0.95, 5) == pytest.approx(0.99)
+
+
+def test_percentile_in_milliseconds_survives_json() -> None:
+    found = statistics.percentile([1_000_000, 2_000_000, 3_000_000], 50.0, 0.95)
+    assert found == Percentile(percent=50.0, value_ms=2.0, lower_ms=0.0, upper_ms=None, confidence=0.95, samples=3)
+    assert from_json(Percentile, to_json(found)) == found
