@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import InputError
-from edgeprune.events import NullReporter, Reporter
+from edgeprune.events import Noted, NullReporter, Reporter
 from edgeprune.records.rung import Limits, Plan
 from edgeprune.records.verdict import Judgement
 from edgeprune.steps.inputs import Target
@@ -15,9 +15,9 @@ from edgeprune.steps.inputs import load_profile as _load_profile
 from edgeprune.steps.inputs import load_target as _load_target
 
 if TYPE_CHECKING:
-    from edgeprune.loop import BuildInputs
     from edgeprune.records.result import BenchResult, BuildResult
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
+    from edgeprune.steps.outcome import BuildInputs
 
 load_profile = _load_profile
 load_target = _load_target
@@ -103,9 +103,16 @@ def build(
         DeployError: the device could not be reached or could not take the files.
         MeasurementError: the dense model could not be measured.
     """
+    from edgeprune.steps.outcome import kept_result
+
+    inputs, told = _inputs(target, profile, device, output), reporter or NullReporter()
+    kept = kept_result(inputs)
+    if kept is not None:
+        told.emit(Noted(message=f"nothing changed since the last build in {inputs.folder}"))
+        return kept
     from edgeprune.loop import run_build
 
-    return run_build(_inputs(target, profile, device, output), reporter or NullReporter())
+    return run_build(inputs, told)
 
 
 def plan(
@@ -130,7 +137,7 @@ def explain(
     output: str | Path = "runs",
 ) -> tuple[str, ...]:
     """What changed since the last finished build of the same target, profile and device, a line each."""
-    from edgeprune.loop import explain_changes
+    from edgeprune.steps.outcome import explain_changes
 
     return explain_changes(_inputs(target, profile, device, output))
 
@@ -181,7 +188,7 @@ def _inputs(
     target: str | Path | Target, profile: str | Path | DeviceProfile | None, device: str, output: str | Path
 ) -> BuildInputs:
     from edgeprune.deployment.inventory import load_device
-    from edgeprune.loop import BuildInputs
+    from edgeprune.steps.outcome import BuildInputs
 
     found = target if isinstance(target, Target) else load_target(target)
     wanted = profile if profile is not None else found.spec.profiles[0]

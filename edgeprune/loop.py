@@ -6,61 +6,29 @@ the first that passes -> test split, once -> report. What was finished before is
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
-from edgeprune.events import Noted, Reporter
-from edgeprune.gating.evidence import write_evidence
+from edgeprune.events import Reporter
+from edgeprune.gating.limits import with_absolute_limits
 from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind
 from edgeprune.records.verdict import Evidence, Verdict, worst_verdict
-from edgeprune.schema.device import DeviceSpec
-from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.gates import EVIDENCE
-from edgeprune.steps.inputs import Target, tool_versions
+from edgeprune.steps.inputs import tool_versions
+from edgeprune.steps.outcome import BuildInputs, forget_undecided, write_outcome
 from edgeprune.steps.planning import make_plan, no_plan_error
 from edgeprune.steps.session import open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
-from edgeprune.steps.workbench import Workbench, step_name
+from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
-from edgeprune.store.inputs_file import Inputs, changes_since, read_inputs, write_inputs
-from edgeprune.store.run_folder import RunFolder, digest, write_atomically
-
-SUMMARY = "summary.json"
-REPORT = "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class BuildInputs:
-    """All that a build is a function of, and where its run folder lies."""
-
-    target: Target
-    profile: DeviceProfile
-    device: DeviceSpec
-    output: Path
-
-    @property
-    def folder(self) -> Path:
-        """The run folder: one a target, profile and device, so that what is kept is found again."""
-        return self.output / f"{self.target.spec.name}-{self.profile.name}-{self.device.name}"
-
-    def identity(self) -> Inputs:
-        """Name and digest of every input; equal ones give the same result."""
-        return (
-            *((f"target {name}", sha) for name, sha in self.target.identity),
-            ("profile", digest(self.profile.model_dump(mode="json"))),
-            ("device", digest(self.device.model_dump(mode="json"))),
-            *((f"version of {name}", version) for name, version in tool_versions()),
-        )
+from edgeprune.store.inputs_file import write_inputs
+from edgeprune.store.run_folder import RunFolder, digest
 
 
 def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
@@ -70,28 +38,18 @@ def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
 
 
 def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
-    """Build, or return what an equal build ended with.
+    """Build; steps that were finished before with the same inputs are not repeated.
 
     Raises:
         PlanError: no rung's shape fits the budget.
     """
     identity = inputs.identity()
-    kept = _kept_result(inputs.folder, identity)
-    if kept is not None:
-        reporter.emit(Noted(message=f"nothing changed since the last build: {inputs.folder}"))
-        return kept
+    forget_undecided(inputs.folder)
     with _workbench(inputs, reporter) as bench:
         result, evidence = _Build(bench).run()
-        _write_outcome(bench.run.root, result, evidence)
+        write_outcome(bench.run.root, result, evidence)
         write_inputs(bench.run.root, identity)
     return result
-
-
-def explain_changes(inputs: BuildInputs) -> tuple[str, ...]:
-    """What differs from the last finished build of the same target, profile and device; empty when nothing does."""
-    if not (inputs.folder / SUMMARY).is_file():
-        return ("no finished build in " + str(inputs.folder),)
-    return changes_since(read_inputs(inputs.folder), inputs.identity())
 
 
 @contextmanager
@@ -138,7 +96,7 @@ class _Build:
             dense=dense,
             chosen=chosen,
             candidates=(*beside, *tried),
-            plan=plan,
+            plan=replace(plan, limits=with_absolute_limits(evidence).limits) if evidence else plan,
             folder=str(self.bench.run.root.resolve()),
             seconds=time.monotonic() - self.started_s,
             timeline=tuple(TimelineEntry(step=o.name, seconds=o.seconds) for o in self.bench.run.outcomes),
@@ -226,43 +184,3 @@ def _nearest_miss(tried: list[Candidate]) -> Verdict:
         if undecided in verdicts:
             return undecided
     return worst_verdict(verdicts or {Verdict.FAIL})
-
-
-def _kept_result(folder: Path, identity: Inputs) -> BuildResult | None:
-    """The result of an equal build that ended with PASS or FAIL; undecided ones are measured again."""
-    path = folder / SUMMARY
-    if not path.is_file() or changes_since(read_inputs(folder), identity):
-        return None
-    result = from_json(BuildResult, path.read_bytes())
-    if result.verdict in {Verdict.PASS, Verdict.FAIL}:
-        return result
-    for candidate in result.candidates:
-        judgement = candidate.judgement
-        if judgement is not None and judgement.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}:
-            shutil.rmtree(folder / step_name("measure", candidate.rung.name), ignore_errors=True)
-    return None
-
-
-def _write_outcome(root: Path, result: BuildResult, evidence: Evidence | None) -> None:
-    from edgeprune.reporting.html import render_html
-
-    if evidence is not None:
-        write_evidence(root / EVIDENCE, evidence)
-    if result.chosen is not None:
-        _publish_artifact(root, result.chosen)
-    write_atomically(root / REPORT, render_html(result).encode())
-    write_atomically(root / SUMMARY, to_json(result, indent=1))
-
-
-def _publish_artifact(root: Path, chosen: Candidate) -> None:
-    """`artifact/` is what ships: the chosen candidate's files and manifest, appearing by one rename."""
-    source = root / step_name("compile", chosen.rung.name)
-    partial = root / ".partial" / "artifact"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial, ignore=shutil.ignore_patterns("record.json", "step.json"))
-    final = root / "artifact"
-    if final.exists():
-        stale = root / ".partial" / "stale-artifact"
-        shutil.rmtree(stale, ignore_errors=True)
-        final.rename(stale)
-    partial.rename(final)

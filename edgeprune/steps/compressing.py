@@ -20,8 +20,8 @@ from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import Loss, resolve_loss
-from edgeprune.steps.workbench import Workbench, step_name
-from edgeprune.store.run_folder import digest
+from edgeprune.steps.workbench import Workbench
+from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,7 +21,7 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.inputs import Target, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
-from edgeprune.store.run_folder import RunFolder, digest
+from edgeprune.store.run_folder import RunFolder, digest, step_name
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -168,11 +168,3 @@ class Workbench:
                 cached=cached,
             )
         )
-
-
-def step_name(stage: str, subject: str) -> str:
-    """Where a step lies below the run folder: what belongs to one subject lies together."""
-    return f"{stage}" if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
-
-
-_ROOMS = {"shape": "shapes", "staircase": "shapes", "compress": "compressed"}

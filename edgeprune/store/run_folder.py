@@ -148,3 +148,11 @@ class RunFolder:
 
     def _seconds_of(self, folder: Path) -> float:
         return float(self._read_step(folder).get("seconds", 0.0))
+
+
+def step_name(stage: str, subject: str) -> str:
+    """Where a step lies below the run folder: what belongs to one subject lies together."""
+    return f"{stage}" if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
+
+
+_ROOMS = {"shape": "shapes", "staircase": "shapes", "compress": "compressed"}

@@ -1,0 +1,109 @@
+"""The agent's commands: probe, bench, infer, receive, have. Exit code 1 after an error event, 2 on bad usage."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from typing import List
+
+from . import sessions
+from .bench import Job, Warmup, bench
+from .files import have, receive
+from .infer import infer
+from .probe import probe
+from .reply import AgentError, Replies, claim_stdout
+
+
+def main(argv: List[str]) -> int:
+    """Run one command; the last line on stdout is an error event where it fails."""
+    arguments = parser().parse_args(argv)
+    replies = claim_stdout()
+    try:
+        dispatch(replies, arguments)
+    except BrokenPipeError:
+        # The host is gone: nobody is left to tell.
+        os._exit(1)
+    except AgentError as error:
+        replies.emit("error", kind=error.kind, message=error.message)
+    except MemoryError:
+        replies.emit("error", kind="memory", message="out of memory")
+    except OSError as error:
+        replies.emit("error", kind="io", message=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        replies.emit("error", kind="runtime", message="%s: %s" % (type(error).__name__, error))
+    else:
+        return 0
+    return 1
+
+
+def dispatch(replies: Replies, a: argparse.Namespace) -> None:
+    """Call what the command line asks for."""
+    if a.command == "probe":
+        probe(replies, a.work)
+    elif a.command == "bench":
+        warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
+        model = (a.runtime, a.artifact, a.precision, a.threads)
+        bench(replies, Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs))
+    elif a.command == "infer":
+        infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
+    elif a.command == "receive":
+        receive(replies, a.part, a.sha256, a.size, a.to)
+    else:
+        have(replies, a.path, a.sha256)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, one sub-command a command."""
+    top = argparse.ArgumentParser(prog="edgeprune-agent", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("probe", help="facts of this device")
+    command.add_argument("--work", required=True)
+    _add_bench(commands.add_parser("bench", help="time an artifact"))
+    command = commands.add_parser("infer", help="run samples and save the outputs")
+    _add_model(command)
+    command.add_argument("--outputs", required=True)
+    command = commands.add_parser("receive", help="check an uploaded part and move it to its name")
+    command.add_argument("--part", required=True)
+    command.add_argument("--sha256", required=True)
+    command.add_argument("--size", type=int, required=True)
+    command.add_argument("--to", required=True)
+    command = commands.add_parser("have", help="is a file there with this content?")
+    command.add_argument("--path", required=True)
+    command.add_argument("--sha256", required=True)
+    return top
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runtime", choices=sessions.names(), required=True)
+    command.add_argument("--artifact", required=True)
+    command.add_argument("--precision", choices=["float32", "bf16", "fp16", "int8"], required=True)
+    command.add_argument("--threads", type=_positive, required=True)
+    command.add_argument("--inputs", required=True)
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    _add_model(command)
+    command.add_argument("--work", required=True)
+    command.add_argument("--runs", type=_positive, required=True)
+    command.add_argument("--warmup-min-runs", type=int, required=True)
+    command.add_argument("--warmup-max-runs", type=int, required=True)
+    command.add_argument("--warmup-max-s", type=float, required=True)
+    command.add_argument("--cpus", type=_cpus, default=())
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a number > 0, got %s" % text)
+    return number
+
+
+def _cpus(text: str) -> "tuple[int, ...]":
+    return tuple(int(c) for c in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,211 @@
+"""One repetition: pin, import, load, warm up until steady, time, and tell what else happened meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import statistics
+import time
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from . import sessions
+from .evidence import difference, peak_memory_bytes, snapshot
+from .reply import AgentError, Replies
+
+LOCK_WAIT_S = 30.0
+_CHUNK = 200
+_PROGRESS_NS = 1000000000
+_SLOW_RUN_NS = 20000000
+_STEADY_SPREAD = 0.03
+_STEADY_WINDOWS = 3
+_WINDOW_RUNS = 20
+_WINDOW_NS = 2000000
+_SLOW_WINDOW_RUNS = 5
+# Samples and at least one axis of the model's input.
+_MIN_NDIM = 2
+
+
+class Warmup(NamedTuple):
+    """When the warm-up ends: see `records.measurement.BenchRequest`."""
+
+    min_runs: int
+    max_runs: int
+    max_s: float
+
+
+class Job(NamedTuple):
+    """What to time. `cpus` may be empty."""
+
+    work: str
+    runtime: str
+    artifact: str
+    precision: str
+    threads: int
+    runs: int
+    warmup: Warmup
+    cpus: Tuple[int, ...]
+    inputs: str
+
+
+def bench(replies: Replies, job: Job) -> None:
+    """Time one artifact and tell every field of `records.measurement.Block`."""
+    cpus = pin(job.cpus, job.threads)
+    lock = take_lock(job.work, LOCK_WAIT_S)
+    try:
+        _measure(replies, job, cpus)
+    finally:
+        os.close(lock)
+
+
+def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
+    samples = load_inputs(job.inputs)
+    sessions.import_library(job.runtime)
+    fields: Dict[str, Any] = {"cpus": cpus, "base_bytes": peak_memory_bytes()}
+    start = time.perf_counter_ns()
+    session = sessions.load(job.runtime, job.artifact, job.precision, job.threads)
+    fields["load_ns"] = time.perf_counter_ns() - start
+    fields["peak_load_bytes"] = peak_memory_bytes()
+    replies.emit("loaded", load_ns=fields["load_ns"])
+    time_one = timed_runs(session, samples)
+    gc.collect()
+    gc.disable()
+    warmup_runs, steady, typical_ns = warm_up(time_one, job.warmup)
+    fields.update(warmup_runs=warmup_runs, warmup_steady=steady)
+    replies.emit("warm", warmup_runs=warmup_runs, warmup_steady=steady)
+    fields["started_unix_s"] = time.time()
+    before = snapshot(cpus)
+    unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+    fields.update(difference(before, snapshot(cpus)))
+    fields["peak_bytes"] = peak_memory_bytes()
+    _tell(replies, unsent)
+    replies.emit("done", runs=job.runs, **fields)
+
+
+def _time_all(replies: Replies, time_one: Callable[[], int], runs: int, *, slow: bool) -> List[int]:
+    """Time all runs; slow ones are told about once a second, between two runs. Returns what was not told yet."""
+    unsent: List[int] = []
+    told = time.perf_counter_ns()
+    for _ in range(runs):
+        unsent.append(time_one())
+        if slow and time.perf_counter_ns() - told > _PROGRESS_NS:
+            _tell(replies, unsent)
+            unsent = []
+            told = time.perf_counter_ns()
+    return unsent
+
+
+def _tell(replies: Replies, samples_ns: List[int]) -> None:
+    for first in range(0, len(samples_ns), _CHUNK):
+        replies.emit("samples", samples_ns=samples_ns[first : first + _CHUNK])
+
+
+def timed_runs(session: Any, samples: Any) -> Callable[[], int]:
+    """A function that runs the next sample, with batch 1, and returns its latency in ns; samples are cycled.
+
+    A latency is: set the input, run, read the output. Preparing the samples is done here, before.
+    """
+    natives = [session.prepare(samples[i : i + 1]) for i in range(len(samples))]
+    run = session.run
+    clock = time.perf_counter_ns
+    position = 0
+
+    def time_one() -> int:
+        nonlocal position
+        native = natives[position]
+        position = (position + 1) % len(natives)
+        start = clock()
+        run(native)
+        return clock() - start
+
+    return time_one
+
+
+def warm_up(time_one: Callable[[], int], limits: Warmup) -> Tuple[int, bool, float]:
+    """Run until the latency is steady: the medians of the last three windows lie within 3 % of each other.
+
+    Returns:
+        The runs thrown away, whether it was steady (else a limit ended it), and the last window's median in ns.
+    """
+    end = time.perf_counter() + limits.max_s
+    medians: List[float] = []
+    window: List[int] = []
+    runs = 0
+    while runs < limits.max_runs and time.perf_counter() < end:
+        window.append(time_one())
+        runs += 1
+        if _complete(window):
+            medians.append(statistics.median(window))
+            window = []
+        if not window and runs >= limits.min_runs and _steady(medians[-_STEADY_WINDOWS:]):
+            return runs, True, medians[-1]
+    return runs, False, medians[-1] if medians else statistics.median(window or [0])
+
+
+def _complete(window: Sequence[int]) -> bool:
+    """20 runs that last 2 ms, so that a median means something; 5 are enough where a run takes 20 ms."""
+    total_ns = sum(window)
+    quick = len(window) >= _WINDOW_RUNS and total_ns >= _WINDOW_NS
+    return quick or (len(window) >= _SLOW_WINDOW_RUNS and total_ns >= len(window) * _SLOW_RUN_NS)
+
+
+def _steady(medians: Sequence[float]) -> bool:
+    return len(medians) == _STEADY_WINDOWS and max(medians) <= min(medians) * (1 + _STEADY_SPREAD)
+
+
+def pin(cpus: Sequence[int], threads: int) -> List[int]:
+    """Pin this process, and all threads that it starts later; returns the cores it may use then.
+
+    Args:
+        cpus: the cores; empty for the last `threads` allowed ones (core 0 gets most interrupts).
+        threads: of the runtime.
+    """
+    allowed = sorted(os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(0, cpus or allowed[-threads:])
+    except (OSError, ValueError):
+        # Some containers and kernels forbid it: measured as it is, and the record tells the cores.
+        return allowed
+    return sorted(os.sched_getaffinity(0))
+
+
+def take_lock(work: str, wait_s: float) -> int:
+    """Wait for the right to measure on this device; the kernel gives it back when this process dies.
+
+    Raises:
+        AgentError: busy, after `wait_s`.
+    """
+    os.makedirs(work, exist_ok=True)
+    path = os.path.join(work, "measuring.lock")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > end:
+                os.close(descriptor)
+                raise AgentError("busy", "another measurement holds %s since %g s" % (path, wait_s)) from error
+            time.sleep(0.05)
+        else:
+            return descriptor
+
+
+def load_inputs(path: str) -> Any:
+    """The float32 array [samples, *input shape without the batch] of an .npy file.
+
+    Raises:
+        AgentError: not_installed, where numpy is missing; io, where the file is no such array.
+    """
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise AgentError("not_installed", "numpy cannot be imported: %s" % error) from error
+    try:
+        samples = np.load(path, allow_pickle=False)
+    except ValueError as error:
+        raise AgentError("io", "%s is no array: %s" % (path, error)) from error
+    if samples.dtype != np.float32 or samples.ndim < _MIN_NDIM or not len(samples):
+        shape = "%s %s" % (samples.dtype, list(samples.shape))
+        raise AgentError("io", "%s: expected float32 [samples, ...], got %s" % (path, shape))
+    return samples

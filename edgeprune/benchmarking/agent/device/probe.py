@@ -1,0 +1,95 @@
+"""The facts of the device, without importing numpy or a runtime."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+from typing import Any, Dict, List
+
+from . import sessions
+from .evidence import read
+from .reply import Replies
+
+
+def probe(replies: Replies, work: str) -> None:
+    """Tell every field of `records.measurement.DeviceFacts`.
+
+    Args:
+        replies: where to.
+        work: the work folder; it need not exist yet.
+    """
+    cpu = cpu_facts(read("/proc/cpuinfo"))
+    replies.emit(
+        "facts",
+        machine=platform.machine(),
+        system=platform.system(),
+        kernel=platform.release(),
+        cpu_model=cpu["model"] or read("/proc/device-tree/model").strip("\0\n "),
+        cpu_flags=cpu["flags"].split(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=_memory_bytes(),
+        disk_free_bytes=shutil.disk_usage(_existing_parent(work)).free,
+        python=platform.python_version(),
+        numpy=_version("numpy", "numpy"),
+        runtimes=_runtimes(),
+        boot_id=read("/proc/sys/kernel/random/boot_id").strip(),
+    )
+
+
+def cpu_facts(cpuinfo: str) -> Dict[str, str]:
+    """Model and flags from /proc/cpuinfo, whose keys differ between x86 and ARM; empty where it has none."""
+    first: Dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, separator, value = line.partition(":")
+        if separator:
+            first.setdefault(key.strip().lower(), value.strip())
+    part = "ARM implementer %s part %s" % (first.get("cpu implementer"), first.get("cpu part"))
+    model = first.get("model name") or first.get("hardware") or (part if "cpu part" in first else "")
+    return {"model": model, "flags": first.get("flags") or first.get("features") or ""}
+
+
+def _memory_bytes() -> int:
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _existing_parent(path: str) -> str:
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _runtimes() -> List[List[str]]:
+    found = []
+    for name in sessions.names():
+        versions = (_version(m, d) for m, d in sessions.module(name).LIBRARIES)
+        version = next((v for v in versions if v), "")
+        if version:
+            found.append([name, version])
+    return found
+
+
+def _version(module: str, distribution: str) -> str:
+    """A library's version; empty where it is missing."""
+    if importlib.util.find_spec(module) is None:
+        return ""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        # A vendor's build under another distribution name: only the module itself can tell.
+        return _version_by_import(module)
+
+
+def _version_by_import(module: str) -> str:
+    try:
+        library: Any = importlib.import_module(module)
+    except ImportError:
+        return ""
+    return str(getattr(library, "__version__", "unknown"))

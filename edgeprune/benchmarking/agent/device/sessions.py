@@ -1,0 +1,59 @@
+"""Finds the runtimes' session files by name: a file `<runtime>_session.py` beside this one is a runtime.
+
+Such a file has `LIBRARIES`, the (module, distribution) pairs that can run it, the preferred one first;
+`import_library()`, which imports one of them; and the class `Session(artifact, precision, threads)` with
+`prepare(sample)`, `run(native)` and `result(native)`, of which only `run` is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from typing import Any, List
+
+from .reply import AgentError
+
+_SUFFIX = "_session"
+
+
+def names() -> List[str]:
+    """All runtimes that this agent knows, sorted; nothing is imported."""
+    package = importlib.import_module(__package__ or "")
+    found = (m.name for m in pkgutil.iter_modules(package.__path__))
+    return sorted(n[: -len(_SUFFIX)] for n in found if n.endswith(_SUFFIX))
+
+
+def module(name: str) -> Any:
+    """The session file of a runtime; the runtime itself is not imported."""
+    return importlib.import_module("." + name + _SUFFIX, __package__)
+
+
+def import_library(name: str) -> None:
+    """Import the runtime.
+
+    Raises:
+        AgentError: not_installed, with the import's own words.
+    """
+    try:
+        module(name).import_library()
+    except ImportError as error:
+        raise AgentError("not_installed", "%s cannot be imported: %s" % (name, error)) from error
+
+
+def load(name: str, artifact: str, precision: str, threads: int) -> Any:
+    """Open an artifact.
+
+    Raises:
+        AgentError: bad_artifact, where the runtime refuses it; memory.
+    """
+    if not os.path.isfile(artifact):
+        raise AgentError("bad_artifact", "no such artifact: %s" % artifact)
+    try:
+        return module(name).Session(artifact, precision, threads)
+    except AgentError:
+        raise
+    except MemoryError as error:
+        raise AgentError("memory", "out of memory while loading %s" % artifact) from error
+    except Exception as error:
+        raise AgentError("bad_artifact", "%s refuses %s: %s" % (name, artifact, error)) from error

@@ -1,0 +1,206 @@
+"""The host's side of the agent: starts its commands on a device and turns its replies into records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from edgeprune.errors import BuildError, DeployError, DeviceTimeoutError, EdgepruneError, MeasurementError
+from edgeprune.protocols import CommandResult, Connection
+from edgeprune.records.codec import from_json
+from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
+from edgeprune.records.rung import Precision
+from edgeprune.units import format_seconds
+
+Record = TypeVar("Record", DeviceFacts, Block)
+
+_SCHEMA = 1
+_PROBE_TIMEOUT_S = 60.0
+_NOT_FOUND = 127
+# A signal, an unknown signal over SSH, a signal under a shell.
+_KILLED = (-9, -1, 137)
+_INSTALL = {"tflite": "ai-edge-litert or tflite-runtime"}
+
+
+class AgentClient:
+    """Talks to the agent on one device.
+
+    Args:
+        connection: open, to the device.
+        python: the interpreter there that has numpy and the runtimes.
+        agent_path: where the agent is there.
+        work_folder: there; it holds the lock that keeps two measurements apart.
+        device: how messages call the device.
+    """
+
+    def __init__(
+        self, connection: Connection, *, python: str, agent_path: str, work_folder: str, device: str = "the device"
+    ) -> None:
+        self._connection = connection
+        self._agent = (python, agent_path)
+        self._work_folder = work_folder
+        self._device = device
+
+    def probe(self) -> DeviceFacts:
+        """Ask for the facts of the device.
+
+        Raises:
+            DeployError: the device cannot be reached or has no such Python.
+            MeasurementError: the agent failed or its answer cannot be read.
+        """
+        command = _Command(self._device)
+        command.take(self._run(["probe", "--work", self._work_folder], command, _PROBE_TIMEOUT_S))
+        return command.record(DeviceFacts, "facts")
+
+    def bench(self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float) -> Block:
+        """Time an artifact in a fresh process.
+
+        Args:
+            request: what to time and how often.
+            artifact_path: on the device.
+            inputs_path: on the device: .npy, float32 [samples, *input shape without the batch].
+            timeout_s: for all of it, waiting for another measurement included.
+
+        Raises:
+            MeasurementError: whatever kept the block from being complete; samples that came before are dropped.
+            DeployError: the device has no such Python.
+        """
+        model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
+        argv = ["bench", "--work", self._work_folder, *model, "--inputs", inputs_path, "--runs", str(request.runs)]
+        argv += ["--warmup-min-runs", str(request.warmup_min_runs)]
+        argv += ["--warmup-max-runs", str(request.warmup_max_runs), "--warmup-max-s", str(request.warmup_max_s)]
+        if request.cpus:
+            argv += ["--cpus", ",".join(map(str, request.cpus))]
+        command = _Command(self._device, request.runtime)
+        try:
+            result = self._run(argv, command, timeout_s)
+        except DeviceTimeoutError as error:
+            raise command.failed(f"no end within {format_seconds(timeout_s)}") from error
+        except DeployError as error:
+            if "program" in error.facts:
+                raise
+            raise command.failed(f"the connection broke: {error.message}") from error
+        command.take(result)
+        if len(command.samples_ns) != request.runs:
+            raise command.failed(f"expected {request.runs} samples, got {len(command.samples_ns)}")
+        return command.record(Block, "done", samples_ns=command.samples_ns)
+
+    def infer(
+        self,
+        runtime: str,
+        precision: Precision,
+        threads: int,
+        artifact_path: str,
+        *,
+        inputs_path: str,
+        outputs_path: str,
+        timeout_s: float,
+    ) -> None:
+        """Run all samples and leave the first output in a file on the device.
+
+        Args:
+            runtime: the session's name.
+            precision: what to compute in.
+            threads: of the runtime.
+            artifact_path: on the device.
+            inputs_path: on the device: .npy, float32 [samples, *input shape without the batch].
+            outputs_path: on the device: .npy, float32 [samples, *output shape without the batch].
+            timeout_s: for all samples together.
+
+        Raises:
+            DeployError: the connection broke, the deadline passed, or the device has no such Python.
+            MeasurementError: the agent failed.
+        """
+        model = _model_arguments(runtime, precision, threads, artifact_path)
+        command = _Command(self._device, runtime)
+        argv = ["infer", *model, "--inputs", inputs_path, "--outputs", outputs_path]
+        command.take(self._run(argv, command, timeout_s))
+        command.reply("inferred")
+
+    def _run(self, arguments: Sequence[str], command: _Command, timeout_s: float) -> CommandResult:
+        python = self._agent[0]
+        try:
+            result = self._connection.run([*self._agent, *arguments], timeout_s=timeout_s, on_line=command.on_line)
+        except DeployError as error:
+            if error.facts.get("program") != python:
+                raise
+            raise self._no_python() from error
+        if result.returncode == _NOT_FOUND:
+            raise self._no_python()
+        return result
+
+    def _no_python(self) -> DeployError:
+        python = self._agent[0]
+        return DeployError(
+            f"no {python} on {self._device}: install Python 3.8 or newer there, or name the interpreter in the "
+            "device's file (python = ...)",
+            program=python,
+        )
+
+
+class _Command:
+    """Collects the replies of one command."""
+
+    def __init__(self, device: str, runtime: str = "") -> None:
+        self._where = f"{runtime} on {device}" if runtime else device
+        self._device = device
+        self._runtime = runtime
+        self._replies: dict[str, dict[str, Any]] = {}
+        self._bad_line: str | None = None
+        self.samples_ns: list[int] = []
+
+    def on_line(self, line: str) -> None:
+        try:
+            reply = json.loads(line)
+            event = reply["event"] if reply["schema"] == _SCHEMA else None
+            if event == "samples":
+                self.samples_ns.extend(reply["samples_ns"])
+        except (ValueError, KeyError, TypeError):
+            event = None
+        if event is None:
+            self._bad_line = line if self._bad_line is None else self._bad_line
+        else:
+            self._replies[event] = reply
+
+    def take(self, result: CommandResult) -> None:
+        """Raise what the command's end tells of."""
+        if "error" in self._replies:
+            raise self._agent_error(self._replies["error"])
+        if result.returncode in _KILLED:
+            raise self.failed("the process was killed (out of memory?)", kind="killed")
+        if self._bad_line is not None:
+            raise self.failed(f"the agent's answer cannot be read: {self._bad_line[:200]!r}")
+        if result.returncode != 0:
+            raise self.failed(f"exit code {result.returncode}: {result.stderr.strip()[-500:]}")
+
+    def reply(self, event: str) -> dict[str, Any]:
+        if event not in self._replies:
+            raise self.failed(f"the agent ended without {event!r}")
+        return self._replies[event]
+
+    def record(self, kind: type[Record], event: str, **more: object) -> Record:
+        """A record from the reply's fields of the same names."""
+        reply = {**self.reply(event), **more}
+        values = {f.name: reply[f.name] for f in fields(kind) if f.name in reply}
+        try:
+            return from_json(kind, json.dumps(values))
+        except BuildError as error:
+            raise self.failed(f"the agent's answer cannot be read: {error.message}") from error
+
+    def failed(self, reason: str, *, kind: str = "lost") -> MeasurementError:
+        dropped = f"; the {len(self.samples_ns)} samples that had come are dropped" if self._runtime else ""
+        return MeasurementError(f"{self._where}: {reason}{dropped}", kind=kind, samples=len(self.samples_ns))
+
+    def _agent_error(self, reply: dict[str, Any]) -> EdgepruneError:
+        kind, message = str(reply.get("kind")), str(reply.get("message"))
+        if kind == "not_installed":
+            package = "numpy" if message.startswith("numpy") else _INSTALL.get(self._runtime, self._runtime)
+            message = f"{message}; install {package} for the device's Python"
+        return self.failed(message, kind=kind)
+
+
+def _model_arguments(runtime: str, precision: Precision, threads: int, artifact_path: str) -> list[str]:
+    model = ["--runtime", runtime, "--artifact", artifact_path]
+    return [*model, "--precision", precision.value, "--threads", str(threads)]

@@ -1,0 +1,151 @@
+"""The build host itself as a device: subprocesses and plain copies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from edgeprune.deployment.streams import Stream
+from edgeprune.errors import DeployError, DeviceTimeoutError
+from edgeprune.protocols import CommandResult, Connection, Connector
+from edgeprune.schema.device import DeviceSpec
+from edgeprune.units import format_mb, format_seconds
+
+_READ_BYTES = 1 << 16
+
+
+class LocalConnection:
+    """Runs commands in the home folder, where relative paths begin, as they do over SSH."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def run(
+        self, argv: Sequence[str], *, timeout_s: float, on_line: Callable[[str], None] | None = None
+    ) -> CommandResult:
+        """See `protocols.Connection.run`."""
+        deadline = time.monotonic() + timeout_s
+        process = self._start(argv)
+        stdout, stderr = Stream(on_line), Stream()
+        try:
+            if not _pump(process, stdout, stderr, deadline) or not _ended(process, deadline):
+                raise DeviceTimeoutError(
+                    f"device {self._name}: {argv[0]} did not end within {format_seconds(timeout_s)}"
+                )
+        finally:
+            # Also on Ctrl-C.
+            _end(process)
+        return CommandResult(returncode=process.returncode, stdout=stdout.finish(), stderr=stderr.finish())
+
+    def put(self, source: Path, destination: str) -> None:
+        """See `protocols.Connection.put`; the file appears by atomic rename."""
+        if not source.is_file():
+            raise DeployError(f"cannot copy {source} to device {self._name}: no such file")
+        with self._translated(f"write {destination}", source):
+            _copy(source, _absolute(destination))
+
+    def get(self, source: str, destination: Path) -> None:
+        """See `protocols.Connection.get`."""
+        with self._translated(f"read {source}", _absolute(source)):
+            _copy(_absolute(source), destination)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=Path.home(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DeployError(
+                f"device {self._name}: cannot start {argv[0]}: {error.strerror}", program=argv[0]
+            ) from error
+
+    @contextlib.contextmanager
+    def _translated(self, doing: str, source: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = str(error.strerror or error)
+            if error.errno == errno.ENOSPC:
+                reason = f"disk full on {self._name}: needs {format_mb(source.stat().st_size)}"
+            raise DeployError(f"device {self._name}: cannot {doing}: {reason}") from error
+
+
+class LocalConnector:
+    """Opens what needs no opening."""
+
+    def connect(self, device: DeviceSpec) -> Connection:
+        """See `protocols.Connector.connect`."""
+        return LocalConnection(device.name)
+
+
+def _pump(process: subprocess.Popen[bytes], stdout: Stream, stderr: Stream, deadline: float) -> bool:
+    """Read both streams to their ends; False where the deadline comes first."""
+    with selectors.DefaultSelector() as selector:
+        for pipe, stream in ((process.stdout, stdout), (process.stderr, stderr)):
+            assert pipe is not None  # noqa: S101 - told to Popen above; for the type checker
+            selector.register(pipe, selectors.EVENT_READ, stream)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            for key, _ in selector.select(left):
+                data = os.read(key.fd, _READ_BYTES)
+                if data:
+                    key.data.feed(data)
+                else:
+                    selector.unregister(key.fileobj)
+    return True
+
+
+def _ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the process group of a command that has not ended, and close the pipes."""
+    if process.returncode is None:
+        # Not waited for yet, so the number cannot have gone to somebody else's group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _copy(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(destination)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _absolute(path: str) -> Path:
+    return Path.home() / path
+
+
+CONNECTOR: Final[Connector] = LocalConnector()

@@ -1,0 +1,115 @@
+"""The user's devices: one TOML file each below the configuration folder, and the build host as `local`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from edgeprune.errors import InputError
+from edgeprune.registry import suggest
+from edgeprune.schema.base import load_toml, parse_toml
+from edgeprune.schema.device import DeviceSpec
+
+LOCAL = "local"
+
+
+def config_folder() -> Path:
+    """`$EDGEPRUNE_HOME`, else `$XDG_CONFIG_HOME/edgeprune`, else `~/.config/edgeprune`."""
+    own = os.environ.get("EDGEPRUNE_HOME")
+    return Path(own).expanduser() if own else _xdg_folder("XDG_CONFIG_HOME", ".config")
+
+
+def list_devices() -> tuple[str, ...]:
+    """The names of all devices, sorted; `local` is always among them."""
+    enrolled = {p.stem for p in _devices_folder().glob("*.toml")}
+    return tuple(sorted(enrolled | {LOCAL}))
+
+
+def load_device(name: str) -> DeviceSpec:
+    """One device.
+
+    Raises:
+        InputError: unknown, with the known names and the closest; or its file is not what it must be.
+    """
+    if name == LOCAL:
+        return _local_device()
+    if name not in list_devices():
+        raise InputError(f"unknown device {name!r}{suggest(name, list_devices())}", name=name)
+    path = _path(name)
+    spec = load_toml(path, DeviceSpec)
+    if spec.name != name:
+        raise InputError(f"{path}: name: expected {name!r}, as the file is called, got {spec.name!r}")
+    return spec
+
+
+def save_device(spec: DeviceSpec) -> Path:
+    """Write a device's file, readable by its owner only; it appears by atomic rename.
+
+    Raises:
+        InputError: `local` is built in; or a value cannot be written as TOML.
+    """
+    if spec.name == LOCAL:
+        raise InputError("the device name 'local' is the build host itself; choose another name")
+    path = _path(spec.name)
+    text = _to_toml(spec)
+    if parse_toml(text, DeviceSpec, where=str(path)) != spec:
+        raise InputError(f"{path}: a value of device {spec.name!r} cannot be written as TOML")
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def remove_device(name: str) -> None:
+    """Forget a device.
+
+    Raises:
+        InputError: unknown, or `local`.
+    """
+    if name == LOCAL:
+        raise InputError("the device 'local' is the build host itself and cannot be removed")
+    if name not in list_devices():
+        raise InputError(f"unknown device {name!r}{suggest(name, list_devices())}", name=name)
+    _path(name).unlink()
+
+
+def _local_device() -> DeviceSpec:
+    return DeviceSpec(
+        schema=1,
+        name=LOCAL,
+        connection="local",
+        profile=LOCAL,
+        python=sys.executable,
+        work_folder=str(_xdg_folder("XDG_CACHE_HOME", ".cache")),
+    )
+
+
+def _to_toml(spec: DeviceSpec) -> str:
+    """JSON's strings and numbers are TOML's, but for DEL, which TOML wants escaped."""
+    values = spec.model_dump(mode="json", by_alias=True)
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
+    return "\n".join(lines).replace("\x7f", "\\u007f") + "\n"
+
+
+def _devices_folder() -> Path:
+    return config_folder() / "devices"
+
+
+def _path(name: str) -> Path:
+    return _devices_folder() / f"{name}.toml"
+
+
+def _xdg_folder(variable: str, fallback: str) -> Path:
+    """The XDG base directory specification asks to ignore relative values."""
+    base = os.environ.get(variable, "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / fallback) / "edgeprune"  # noqa: PTH117
