@@ -31,6 +31,9 @@ class _Drawing:
     caption: str
 
 
+_TIMELINE_ROWS = 12
+
+
 def render_html(result: BuildResult) -> str:
     """The report of a build.
 
@@ -201,9 +204,17 @@ def _facts(result: BuildResult) -> list[tuple[str, str]]:
 
 
 def _timeline(result: BuildResult) -> list[tuple[str, str, float]]:
-    """(step, duration, share of the longest in percent)."""
-    longest = max((entry.seconds for entry in result.timeline), default=0.0)
-    return [
-        (entry.step, format_seconds(entry.seconds), 100.0 * entry.seconds / longest if longest else 0.0)
-        for entry in result.timeline
-    ]
+    """(step, duration, share of the longest in percent): the longest steps in their order, then the rest together."""
+    longest = sorted(result.timeline, key=lambda e: e.seconds, reverse=True)[:_TIMELINE_ROWS]
+    rows = [(_step_title(e.step), e.seconds) for e in result.timeline if e in longest]
+    rest = [e.seconds for e in result.timeline if e not in longest]
+    if rest:
+        rows.append((f"{len(rest)} shorter steps", sum(rest)))
+    most = max((seconds for _, seconds in rows), default=0.0)
+    return [(name, format_seconds(seconds), 100.0 * seconds / most if most else 0.0) for name, seconds in rows]
+
+
+def _step_title(step: str) -> str:
+    """`candidates/tflite-int8-t1/measure` is told as `measure tflite-int8-t1`."""
+    *_, subject, stage = ("", *step.split("/"))
+    return f"{stage} {subject}".strip()

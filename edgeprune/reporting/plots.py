@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeprune.units import ms_from_ns
+from edgeprune.units import format_ms, ms_from_ns
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def plot_frontier(
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.15)
     if limit_ms is not None:
-        _vertical(axes, limit_ms, f"budget {limit_ms:g} ms")
+        _vertical(axes, limit_ms, f"budget {format_ms(limit_ms)}")
     if floor_percent is not None:
         axes.axhline(floor_percent, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
@@ -116,6 +116,8 @@ def plot_frontier(
             xytext=(0, -3), textcoords="offset points", ha="right", va="top", color=LIMIT,
         )  # fmt: skip
     _milliseconds(axes, f"{latency_name}, ms (log scale)")
+    # The margin above the best model must not suggest an accuracy over 100 %.
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
     axes.set_ylabel("validation accuracy, %")
     return _svg(figure, "frontier", f"Accuracy against {latency_name} of {len(points)} measured models")
 
@@ -149,7 +151,7 @@ def plot_distribution(
     axes.margins(x=0.22)
     axes.set_ylim(0, 104)
     for position, (name, limit_ms) in enumerate(limits_ms):
-        _vertical(axes, limit_ms, f"{name} budget {limit_ms:g} ms", height=0.02 + 0.09 * position)
+        _vertical(axes, limit_ms, f"{name} budget {format_ms(limit_ms)}", height=0.02 + 0.09 * position)
     _milliseconds(axes, "latency of one run, ms (log scale)")
     axes.set_ylabel("runs that took at most this, %")
     return _svg(figure, "distribution", "Cumulative distribution of latency: " + ", ".join(s.label for s in series))

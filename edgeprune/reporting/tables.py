@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.records.rung import PlannedRung, RungStatus
@@ -139,7 +139,10 @@ def _ratio(better: str, worse: str) -> Callable[[float, float], str]:
 
 
 def rungs(result: BuildResult) -> tuple[RungRow, ...]:
-    """Every rung of the plan in its order, with its candidates; then candidates that the plan did not foresee."""
+    """Every rung of the plan in its order, with its candidates; then candidates that the plan did not foresee.
+
+    Rungs refused unmeasured for one and the same reason share a row.
+    """
     tried: dict[str, list[Candidate]] = {}
     for candidate in result.candidates:
         tried.setdefault(candidate.rung.name, []).append(candidate)
@@ -147,7 +150,19 @@ def rungs(result: BuildResult) -> tuple[RungRow, ...]:
     for planned in result.plan.rungs:
         pairs += [(planned, c) for c in tried.pop(planned.rung.name, [])] or [(planned, None)]
     pairs += [(None, c) for rest in tried.values() for c in rest]
-    return tuple(_rung_row(k, planned, c) for k, (planned, c) in enumerate(pairs, start=1))
+    rows = [_rung_row(0, planned, c) for planned, c in pairs]
+    return tuple(replace(row, number=k) for k, row in enumerate(_together(rows), start=1))
+
+
+def _together(rows: Sequence[RungRow]) -> list[RungRow]:
+    alike: dict[tuple[str, ...], list[RungRow]] = {}
+    for position, row in enumerate(rows):
+        unmeasured = row.outcome == "refused" and row.shape_p50 == NONE
+        alike.setdefault((row.reason,) if unmeasured else (row.reason, str(position)), []).append(row)
+    return [
+        found[0] if len(found) == 1 else replace(found[0], name=f"{found[0].name} and {len(found) - 1} more")
+        for found in alike.values()
+    ]
 
 
 def _rung_row(number: int, planned: PlannedRung | None, candidate: Candidate | None) -> RungRow:

@@ -226,7 +226,9 @@ def _load_module(path: Path, *, where: str) -> object:
 
     if not path.is_file():
         raise InputError(f"{where}: no such file: {path}")
-    name = f"edgeprune_target_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    # Path and content: a file that was edited is imported again, also by a long-lived Python process.
+    identity = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
+    name = f"edgeprune_target_{identity[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)

@@ -22,7 +22,7 @@ def test_frontier_names_points_and_limits() -> None:
         plots.Point(label="3", role="subject", latency_ms=2.0, accuracy_percent=95.0, lower_ms=1.9, upper_ms=2.2),
     ]
     svg = plots.plot_frontier(points, latency_name="p99", limit_ms=3.0, floor_percent=94.5)
-    assert {"dense", "3", "budget 3 ms", "floor 94.5 %", "p99, ms (log scale)"} <= set(texts(svg))
+    assert {"dense", "3", "budget 3.00 ms", "floor 94.5 %", "p99, ms (log scale)"} <= set(texts(svg))
 
 
 def test_frontier_takes_one_point_and_no_limit() -> None:
@@ -34,7 +34,7 @@ def test_frontier_takes_one_point_and_no_limit() -> None:
 def test_distribution_takes_one_equal_or_wide_samples(samples: list[int]) -> None:
     series = [plots.Series(label="dense", role="dense", samples_ns=samples)]
     svg = plots.plot_distribution(series, [("p99", 3.0)], [("dense", 50.0, samples[0] / 1e6)])
-    assert "p99 budget 3 ms" in texts(svg)
+    assert "p99 budget 3.00 ms" in texts(svg)
 
 
 def test_distribution_of_many_samples_is_thinned_but_keeps_its_tail() -> None:

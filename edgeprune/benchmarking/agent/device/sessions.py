@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import sys
 from typing import Any, List
 
 from .reply import AgentError
@@ -35,6 +36,9 @@ def import_library(name: str) -> None:
     Raises:
         AgentError: not_installed, with the import's own words.
     """
+    # OpenVINO and ONNX Runtime would send usage data, and write ids into the home folder, from the timed process.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         module(name).import_library()
     except ImportError as error:

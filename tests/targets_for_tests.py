@@ -1,0 +1,163 @@
+"""A target that trains in a second and a profile that is easy to meet, for the tests that build."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import edgeprune.cli
+
+MODEL_CODE = '''
+import numpy as np
+import torch
+from torch import nn
+
+from edgeprune import DataSplits, Split
+
+
+class TinyNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+        self.head = nn.Linear(32 * 9, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.max_pool2d(torch.relu(self.conv2(x)), 2)
+        return self.head(torch.flatten(x, 1))
+
+
+def build_model():
+    return TinyNet()
+
+
+def load_data(seed):
+    return DataSplits(
+        train=_split(256, 1), validation=_split(96, 2), test=_split(64, 3), class_names=("nw", "ne", "sw", "se")
+    )
+
+
+def _split(count, seed):
+    """One bright quarter of a noisy 12x12 image; the class tells which."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 4
+    images = generator.normal(0.0, 0.3, (count, 1, 12, 12)).astype(np.float32)
+    for image, label in zip(images, labels):
+        row, column = 6 * (label // 2), 6 * (label % 2)
+        image[0, row : row + 6, column : column + 6] += 1.0
+    return Split(images, labels)
+'''
+
+TARGET_KEYS: Mapping[str, object] = {
+    "schema": 1,
+    "name": "tiny",
+    "profiles": ["bench-box.toml"],
+    "model.factory": "model.py:build_model",
+    "data.factory": "model.py:load_data",
+    "training.learning_rate": 0.05,
+    "training.epochs": 2,
+    "training.batch_size": 16,
+    "recovery.rounds": 1,
+    "recovery.epochs": 1,
+    "pruning.ratios": [0.5],
+    "quantization.calibration_samples": 16,
+    "accuracy.max_drop_points": 10.0,
+    "accuracy.min_class_recall": 0.5,
+}
+
+# Latency limits are passed, or missed, by orders of magnitude; what a test shall decide by is the size.
+PROFILE_KEYS: Mapping[str, object] = {
+    "schema": 1,
+    "name": "bench-box",
+    "hardware.arch": "any",
+    "hardware.cores": 1,
+    "runtimes.onnxruntime.int8": False,
+    "budget.p50_ms": 500.0,
+    "budget.p99_ms": 2000.0,
+    "measurement.min_runs": 300,
+    "measurement.looks": 1,
+}
+
+
+@dataclass(frozen=True)
+class MadeTarget:
+    """Paths of what `make_target` made."""
+
+    folder: Path
+    profile: Path
+    runs: Path
+
+    @property
+    def run(self) -> Path:
+        """The run folder of a build on `local`."""
+        return self.runs / "tiny-bench-box-local"
+
+    def arguments(self, command: str, *more: str) -> list[str]:
+        """`edgeprune COMMAND` for this target and profile."""
+        return [command, str(self.folder), "--profile", str(self.profile), "--output", str(self.runs), *more]
+
+
+def make_target(
+    folder: Path,
+    *,
+    target: Mapping[str, object] | None = None,
+    profile: Mapping[str, object] | None = None,
+    code: str = MODEL_CODE,
+) -> MadeTarget:
+    """Write `tiny/` and `bench-box.toml` into a folder.
+
+    Args:
+        folder: made when missing.
+        target, profile: by dotted key, what is different in the file; None takes the key out.
+        code: of `model.py`.
+    """
+    made = MadeTarget(folder=folder / "tiny", profile=folder / "bench-box.toml", runs=folder / "runs")
+    made.folder.mkdir(parents=True, exist_ok=True)
+    (made.folder / "model.py").write_text(code)
+    (made.folder / "target.toml").write_text(toml_text({**TARGET_KEYS, **(target or {})}))
+    made.profile.write_text(toml_text({**PROFILE_KEYS, **(profile or {})}))
+    return made
+
+
+def toml_text(values: Mapping[str, object]) -> str:
+    """Dotted keys, a line each; None leaves one out."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+
+
+def run_until_decided(arguments: list[str], attempts: int = 3) -> int:
+    """Run the command line in this process, again while it says INVALID: this machine has other work too."""
+    for _ in range(attempts):
+        code = edgeprune.cli.run(arguments)
+        if code != 9:
+            break
+    return code
+
+
+def start_command(arguments: list[str]) -> subprocess.Popen[str]:
+    """`edgeprune ...` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "edgeprune", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Inventory and work folder of these tests are not the user's."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPRUNE_HOME", str(home / "config"))
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        yield home
