@@ -91,7 +91,8 @@ def build(
 
     Args:
         target: folder with `target.toml`, or a loaded target.
-        profile: name, path or a loaded profile; by default the first that the target names.
+        profile: name, path or a loaded profile; by default the device's own; for `local`, the first that the
+            target names.
         device: an enrolled device's name, or `local`.
         output: where run folders lie.
         reporter: hears what happens; None for silence.
@@ -187,10 +188,17 @@ def gate(run: str | Path, *, junit: str | Path | None = None, markdown: str | Pa
 def _inputs(
     target: str | Path | Target, profile: str | Path | DeviceProfile | None, device: str, output: str | Path
 ) -> BuildInputs:
-    from edgeprune.deployment.inventory import load_device
+    from edgeprune.deployment.inventory import LOCAL, load_device
     from edgeprune.steps.outcome import BuildInputs
 
     found = target if isinstance(target, Target) else load_target(target)
-    wanted = profile if profile is not None else found.spec.profiles[0]
-    checked = load_profile(wanted) if isinstance(wanted, str | Path) else wanted
-    return BuildInputs(target=found, profile=checked, device=load_device(device), output=Path(output))
+    spec = load_device(device)
+    if isinstance(profile, str | Path):
+        checked = load_profile(profile)
+    elif profile is not None:
+        checked = profile
+    elif device == LOCAL:
+        checked = found.profile(found.spec.profiles[0])
+    else:
+        checked = load_profile(spec.profile)
+    return BuildInputs(target=found, profile=checked, device=spec, output=Path(output))

@@ -62,6 +62,19 @@ class MeasurementError(EdgepruneError):
 
     exit_code = 6
 
+    @property
+    def about_artifact(self) -> bool:
+        """Whether it was the artifact that failed, and not the device, the link or the time."""
+        return self.facts.get("kind") in _ARTIFACT_FAULTS
+
+
+_ARTIFACT_FAULTS = ("bad_artifact", "runtime", "not_installed", "memory", "killed")
+"""What the agent calls them: see `benchmarking/client.py`."""
+
+
+class DeviceLostError(MeasurementError):
+    """The device went away in mid-measurement: nothing is said about what was measured there."""
+
 
 EXIT_CODES: dict[int, str] = {
     0: "pass",

@@ -9,26 +9,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
-from edgeprune.events import Reporter
-from edgeprune.gating.limits import with_absolute_limits
+from edgeprune.errors import BuildError, InputError
+from edgeprune.events import Noted, Reporter
+from edgeprune.gating.limits import absolute_limits
 from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
-from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind
-from edgeprune.records.verdict import Evidence, Verdict, worst_verdict
-from edgeprune.steps.candidates import CandidateMaker, Compiled
+from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
+from edgeprune.records.verdict import Evidence, Verdict
+from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.enrolment import differences
+from edgeprune.steps.examination import check_model_takes
 from edgeprune.steps.inputs import tool_versions
-from edgeprune.steps.outcome import BuildInputs, forget_undecided, write_outcome
+from edgeprune.steps.measuring import measured_in_turn
+from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome
 from edgeprune.steps.planning import make_plan, no_plan_error
-from edgeprune.steps.session import open_host_session, open_session
+from edgeprune.steps.session import DeviceSession, open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
 from edgeprune.store.inputs_file import write_inputs
-from edgeprune.store.run_folder import RunFolder, digest
+from edgeprune.store.run_folder import RunFolder, digest, step_name
 
 
 def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
@@ -44,8 +48,8 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         PlanError: no rung's shape fits the budget.
     """
     identity = inputs.identity()
-    forget_undecided(inputs.folder)
     with _workbench(inputs, reporter) as bench:
+        forget_outcome(bench.run.root)
         result, evidence = _Build(bench).run()
         write_outcome(bench.run.root, result, evidence)
         write_inputs(bench.run.root, identity)
@@ -58,7 +62,8 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
     with run.locked(), EventLog(run.root / "events.jsonl") as log:
         told = TeeReporter((reporter, log))
         with open_session(inputs.device) as device, open_host_session() as host:
-            yield Workbench(
+            _check_device(inputs, device, told)
+            bench = Workbench(
                 target=inputs.target,
                 profile=inputs.profile,
                 device_spec=inputs.device,
@@ -67,6 +72,35 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
                 device=device,
                 host=host,
             )
+            classes = len(bench.data.class_names)
+            check_model_takes(bench.fresh_model(), bench.frozen_samples[:2], classes, where=str(inputs.target.file))
+            yield bench
+
+
+def _check_device(inputs: BuildInputs, device: DeviceSession, reporter: Reporter) -> None:
+    """A PASS for a class of devices must come from a device of that class.
+
+    Raises:
+        InputError: the device has another architecture than the profile.
+    """
+    wanted, found = inputs.profile.hardware.arch, device.facts.machine
+    if wanted not in {"any", found}:
+        raise InputError(
+            f"profile {inputs.profile.name}: hardware.arch is {wanted}, device {inputs.device.name} is {found}; "
+            "enrol a device of that profile and name it with --device",
+            expected=wanted,
+            found=found,
+        )
+    for difference in differences(device.facts, inputs.profile):
+        reporter.emit(Noted(message=f"device {inputs.device.name}: {difference}", level="warning"))
+
+
+@dataclass(slots=True)
+class _Climbed:
+    """What was tried, in order, and which planned rungs were not, with the reason."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    skipped: list[PlannedRung] = field(default_factory=list)
 
 
 class _Build:
@@ -82,21 +116,26 @@ class _Build:
         if not plan.planned:
             raise no_plan_error(plan)
         compiled, dense = self.maker.dense(plan.dense)
-        tried, evidence = self._climb(plan, compiled, dense)
-        chosen = next((c for c in tried if c.status is CandidateStatus.CHOSEN), None)
+        climbed = self._climb(plan, compiled, dense)
+        deciding = _deciding(climbed.attempts)
+        chosen = deciding.candidate if deciding and deciding.candidate.status is CandidateStatus.CHOSEN else None
         beside = self._dense_on_same_runtime(plan, chosen)
+        tried = [a.candidate for a in climbed.attempts]
         if chosen is not None:
             dense, chosen = self._tested(dense), self._tested(chosen)
-            tried = [chosen if c.rung == chosen.rung else c for c in tried]
+            tried[-1] = chosen
+        evidence = deciding.evidence if deciding else None
+        if evidence is not None:
+            dense = measured_in_turn(dense, evidence, self.bench.profile.measurement)
         result = BuildResult(
             target=self.bench.target.spec.name,
             profile=self.bench.profile.name,
             device=self.bench.device_spec.name,
-            verdict=Verdict.PASS if chosen else _nearest_miss(tried),
+            verdict=deciding.verdict if deciding else Verdict.FAIL,
             dense=dense,
             chosen=chosen,
             candidates=(*beside, *tried),
-            plan=replace(plan, limits=with_absolute_limits(evidence).limits) if evidence else plan,
+            plan=_with_outcome(plan, climbed.skipped, evidence),
             folder=str(self.bench.run.root.resolve()),
             seconds=time.monotonic() - self.started_s,
             timeline=tuple(TimelineEntry(step=o.name, seconds=o.seconds) for o in self.bench.run.outcomes),
@@ -105,34 +144,37 @@ class _Build:
         )
         return result, evidence
 
-    def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> tuple[list[Candidate], Evidence | None]:
+    def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
         """Try the planned rungs in order; the first that passes ends it."""
-        tried: list[Candidate] = []
-        evidence: Evidence | None = None
+        climbed = _Climbed()
         dense_p50_ms = dense.percentile_ms(50.0) or plan.dense.p50_ms or 1.0
         for planned in plan.planned:
-            weaker = _weaker_that_lost_accuracy(planned, tried)
-            if weaker is not None:
-                self.bench.note(f"{planned.rung.name} is not tried: {weaker.rung.name} already lost too much accuracy")
+            reason = self._why_skipped(planned, plan, climbed)
+            if reason is not None:
+                self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
+                climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
                 continue
-            if planned.p50_ms is None and not self._shape_fits(planned, plan):
-                continue
-            candidate, found = self.maker.attempt(planned, compiled, dense_p50_ms)
-            tried.append(candidate)
-            evidence = found or evidence
-            verdict = candidate.judgement.verdict if candidate.judgement else candidate.status
-            level = "info" if candidate.status is CandidateStatus.CHOSEN else "warning"
-            self.bench.note(f"{planned.rung.name}: {verdict}: {candidate.reason}", level)
-            if candidate.status is CandidateStatus.CHOSEN:
+            attempt = self.maker.attempt(planned, compiled, dense_p50_ms)
+            climbed.attempts.append(attempt)
+            passed = attempt.candidate.status is CandidateStatus.CHOSEN
+            told = f"{planned.rung.name}: {attempt.verdict}: {attempt.candidate.reason}"
+            self.bench.note(told, "info" if passed else "warning")
+            if passed:
                 break
-        return tried, evidence
+        return climbed
 
-    def _shape_fits(self, planned: PlannedRung, plan: Plan) -> bool:
-        """A fallback is measured before it is trained, like every other rung."""
-        refusal = over_budget(ShapeBench(self.bench).measure(planned.rung), plan.limits)
-        if refusal is not None:
-            self.bench.note(f"{planned.rung.name} is not tried: {refusal}", "warning")
-        return refusal is None
+    def _why_skipped(self, planned: PlannedRung, plan: Plan, climbed: _Climbed) -> str | None:
+        """Why a planned rung need not be trained, now that others were tried; None when it must be."""
+        weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts])
+        if weaker is not None:
+            return f"{weaker.rung.name} takes out less and lost too much accuracy already"
+        if planned.p50_ms is not None:
+            return None
+        try:
+            # A fallback is measured before it is trained, like every other rung.
+            return over_budget(ShapeBench(self.bench).measure(planned.rung), plan.limits)
+        except BuildError as error:
+            return error.message
 
     def _dense_on_same_runtime(self, plan: Plan, chosen: Candidate | None) -> tuple[Candidate, ...]:
         """Dense float32 on the chosen model's own runtime and threads, where the fastest dense one is another."""
@@ -147,15 +189,17 @@ class _Build:
         return ()
 
     def _tested(self, candidate: Candidate) -> Candidate:
-        name = candidate.rung.name
-        self.bench.note(f"reading the test split for {name}: all choices are made")
-        key = digest(candidate.artifact.digest if candidate.artifact else "", self.bench.data_key)
+        rung, artifact = candidate.rung, candidate.artifact
+        if artifact is None:
+            raise BuildError(f"{rung.name} has no artifact to test")
+        self.bench.note(f"reading the test split for {rung.name}: all choices are made")
+        folder = self.bench.run.path(step_name("compile", rung.name))
         accuracy = self.bench.step(
             "test",
-            name,
-            key,
+            rung.name,
+            digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
             Accuracy,
-            lambda _: self.maker.test_accuracy(candidate, self.bench.data.test),
+            lambda _: self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test),
             lambda a: f"test accuracy {100 * a.overall:.2f} %",
         )
         return replace(candidate, test=accuracy)
@@ -177,10 +221,21 @@ def _failed_gates(candidate: Candidate) -> set[str]:
     return {g.gate for g in gates if g.verdict is Verdict.FAIL}
 
 
-def _nearest_miss(tried: list[Candidate]) -> Verdict:
-    """Undecided beats decided: when one candidate could still pass, the build does not say that none can."""
-    verdicts = {c.judgement.verdict for c in tried if c.judgement}
-    for undecided in (Verdict.INVALID, Verdict.INCONCLUSIVE):
-        if undecided in verdicts:
-            return undecided
-    return worst_verdict(verdicts or {Verdict.FAIL})
+def _deciding(attempts: list[Attempt]) -> Attempt | None:
+    """The attempt whose verdict is the build's: the one that passed, else the nearest miss.
+
+    Undecided beats decided: when one candidate could still pass, the build does not say that none can.
+    """
+    for verdict in (Verdict.PASS, Verdict.INVALID, Verdict.INCONCLUSIVE, Verdict.FAIL):
+        found = [a for a in attempts if a.verdict is verdict]
+        judged = [a for a in found if a.evidence is not None]
+        if found:
+            return (judged or found)[0]
+    return None
+
+
+def _with_outcome(plan: Plan, skipped: list[PlannedRung], evidence: Evidence | None) -> Plan:
+    """The plan as it came out: what was skipped and why, and the limits that were judged by."""
+    reasons = {rung.rung: rung for rung in skipped}
+    rungs = tuple(reasons.get(rung.rung, rung) for rung in plan.rungs)
+    return replace(plan, rungs=rungs, limits=absolute_limits(evidence) if evidence else plan.limits)

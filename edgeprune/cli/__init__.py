@@ -12,7 +12,7 @@ import traceback
 import click
 
 from edgeprune import __version__
-from edgeprune.errors import EXIT_CODES, EdgepruneError
+from edgeprune.errors import EXIT_CODES, BuildError, EdgepruneError
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -62,27 +62,35 @@ def run(arguments: list[str]) -> int:
         code = cli.main(args=arguments, prog_name="edgeprune", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept, run the same command to go on", err=True)
-        return 130
-    except EdgepruneError as error:
-        _show_error(error, as_json=_wants_json(arguments))
-        return error.exit_code
-    except Exception:  # noqa: BLE001 - the last place where a bug of ours can be told as one
-        traceback.print_exc()
-        click.echo("this is a bug of edgeprune; please report it with the lines above", err=True)
-        return 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place where an error can be told
+        return _tell(error, as_json=_wants_json(arguments))
     return code if isinstance(code, int) else 0
 
 
-def _show_error(error: EdgepruneError, *, as_json: bool) -> None:
-    click.echo(f"error: {error.message}", err=True)
+def _tell(error: BaseException, *, as_json: bool) -> int:
+    """Say what went wrong, on stderr and where asked for as JSON on stdout; returns the exit code."""
+    facts: dict[str, object] = {}
+    if isinstance(error, click.ClickException):
+        error.show()
+        message, code = error.format_message(), error.exit_code
+    elif isinstance(error, click.Abort | KeyboardInterrupt):
+        message, code = "interrupted; what was finished is kept, run the same command to go on", 130
+        click.echo(message, err=True)
+    elif isinstance(error, EdgepruneError):
+        message, code, facts = error.message, error.exit_code, error.facts
+        click.echo(f"error: {message}", err=True)
+    elif isinstance(error, OSError):
+        # The disk is full, a folder may not be written: nothing that we could do better.
+        message, code = f"{error.filename or 'this host'}: {error.strerror or error}", BuildError.exit_code
+        click.echo(f"error: {message}", err=True)
+    else:
+        traceback.print_exception(error)
+        message, code = "this is a bug of edgeprune; please report it with the lines above", 1
+        click.echo(message, err=True)
     if as_json:
-        content = {"kind": type(error).__name__, "message": error.message, "exit_code": error.exit_code}
-        click.echo(json.dumps({"schema": 1, "error": {**content, "facts": error.facts}}, default=str))
+        content = {"kind": type(error).__name__, "message": message, "exit_code": code, "facts": facts}
+        click.echo(json.dumps({"schema": 1, "error": content}, default=str))
+    return code
 
 
 def _wants_json(arguments: list[str]) -> bool:

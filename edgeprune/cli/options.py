@@ -19,8 +19,9 @@ output_format = click.option(
 )  # fmt: skip
 quiet = click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
 profile = click.option(
-    "--profile", "-p", metavar="NAME|FILE", help="Device profile; by default the first that the target names."
-)
+    "--profile", "-p", metavar="NAME|FILE",
+    help="Device profile; by default the device's own, or for `local` the first that the target names.",
+)  # fmt: skip
 device = click.option(
     "--device", "-d", default="local", show_default=True, metavar="NAME",
     help="An enrolled device (`edgeprune device list`), or `local`.",

@@ -62,6 +62,7 @@ def check_splits(data: object, *, where: str) -> DataSplits:
     """
     if not isinstance(data, DataSplits):
         raise InputError(f"{where}: expected an edgeprune.DataSplits, got {type(data).__name__}")
+    _check_names(data.class_names, where=where)
     shapes = {}
     for name in ("train", "validation", "test"):
         split: Split = getattr(data, name)
@@ -72,16 +73,28 @@ def check_splits(data: object, *, where: str) -> DataSplits:
     return data
 
 
+def _check_names(names: object, *, where: str) -> None:
+    if not isinstance(names, tuple) or not names or not all(isinstance(n, str) and n for n in names):
+        raise InputError(f"{where}: expected class_names as a tuple of strings, got {names!r}")
+    if len(set(names)) != len(names):
+        raise InputError(f"{where}: expected each class name once, got {names}")
+
+
 def _check_split(split: Split, classes: int, *, where: str) -> None:
     inputs, labels = split.inputs, split.labels
     if len(inputs) == 0:
         raise InputError(f"{where}: expected at least one example, got none")
     if len(inputs) != len(labels):
         raise InputError(f"{where}: expected one label an example, got {len(inputs)} and {len(labels)}")
+    if inputs.ndim < 2:  # noqa: PLR2004
+        raise InputError(f"{where}: expected inputs [examples, ...] of two dimensions or more, got {inputs.shape}")
     if inputs.dtype.kind not in "uifb":
         raise InputError(f"{where}: expected numeric inputs, got dtype {inputs.dtype}")
     if inputs.dtype.kind == "f":
-        finite = np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+        with np.errstate(over="ignore"):
+            # As the model will see them: a float64 of 1e300 is infinity there.
+            as_float32 = inputs.astype(np.float32, copy=False)
+        finite = np.isfinite(as_float32).reshape(len(inputs), -1).all(axis=1)
         if not finite.all():
             first = int(np.argmin(finite))
             raise InputError(

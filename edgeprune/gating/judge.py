@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeprune.gating.gates import GATES
-from edgeprune.gating.limits import with_absolute_limits
 from edgeprune.records.measurement import Measurement
 from edgeprune.records.verdict import Evidence, Judgement, Verdict, worst_verdict
 
@@ -26,7 +25,6 @@ def judge_latency(evidence: Evidence, measurement: Measurement, baseline: Measur
 
 
 def _ask(evidence: Evidence, names: tuple[str, ...]) -> Judgement:
-    absolute = with_absolute_limits(evidence)
-    asked = (GATES.get(name).judge(absolute) for name in names)
+    asked = (GATES.get(name).judge(evidence) for name in names)
     results = tuple(result for result in asked if result is not None)
     return Judgement(verdict=worst_verdict(r.verdict for r in results), gates=results)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
+from edgeprune.gating.limits import LatencyLimit
 from edgeprune.records.measurement import Measurement
-from edgeprune.records.verdict import Evidence, GateResult, Verdict
+from edgeprune.records.verdict import GateResult, Verdict
 from edgeprune.statistics import QuantileJudgement, confidence_per_look, judge_quantile
 from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
 
@@ -15,16 +16,7 @@ from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
 LEAST_PROCESSES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyLimit:
-    """A percentile and the limit that the budget sets for it."""
-
-    gate: str
-    percent: float
-    limit_ms: float
-
-
-def judge_latency(evidence: Evidence, limit: LatencyLimit) -> GateResult:
+def judge_latency(measurement: Measurement | None, limit: LatencyLimit) -> GateResult:
     """Hold a percentile of the pooled raw samples to its limit.
 
     The error that the measurement allows is split over the looks that were planned, so that the last look of the
@@ -34,19 +26,23 @@ def judge_latency(evidence: Evidence, limit: LatencyLimit) -> GateResult:
         PASS or FAIL where a bound decides; INCONCLUSIVE where none does, or nothing was measured; INVALID where
         disturbances left fewer than three processes.
     """
-    measurement = evidence.measurement
     if measurement is None:
         return _undecided(limit, Verdict.INCONCLUSIVE, "not measured")
     if len(measurement.blocks) < LEAST_PROCESSES:
         return _too_few_processes(limit, measurement)
     confidence = confidence_per_look(measurement.confidence, measurement.planned_looks)
-    judged = judge_quantile(measurement.samples_ns, limit.percent / 100.0, ns_from_ms(limit.limit_ms), confidence)
+    samples_ns, q = measurement.samples_ns, limit.percent / 100.0
+    judged = judge_quantile(samples_ns, q, ns_from_ms(limit.pass_ms), confidence)
+    if judged.verdict is Verdict.FAIL:
+        # Over the limit for a PASS is not yet over the limit for a FAIL, where the limit itself is uncertain.
+        over = judged.lower_ns > ns_from_ms(limit.fail_ms)
+        judged = judged if over else replace(judged, verdict=Verdict.INCONCLUSIVE)
     return GateResult(
         gate=limit.gate,
         verdict=judged.verdict,
         measured=ms_from_ns(judged.value_ns),
         bound=ms_from_ns(judged.bound_ns) if math.isfinite(judged.bound_ns) else None,
-        limit=limit.limit_ms,
+        limit=limit.pass_ms,
         unit="ms",
         reason=_reason(limit, judged, confidence, measurement),
     )
@@ -85,7 +81,7 @@ def _undecided(limit: LatencyLimit, verdict: Verdict, reason: str) -> GateResult
         verdict=verdict,
         measured=None,
         bound=None,
-        limit=limit.limit_ms,
+        limit=limit.pass_ms,
         unit="ms",
         reason=reason,
     )

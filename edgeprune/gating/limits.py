@@ -2,35 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from edgeprune.records.measurement import Measurement
+from edgeprune.records.rung import Limits
 from edgeprune.records.verdict import Evidence
-from edgeprune.statistics import quantile_lower_bound
+from edgeprune.statistics import quantile_lower_bound, quantile_upper_bound
 from edgeprune.units import ms_from_ns
 
 BASELINE_CONFIDENCE = 0.999
-"""Of the bound on the baseline. It adds at most 0.001 to the error of a PASS, and with 600 samples it lies within a few
-ranks of the point value."""
+"""Of each bound on the baseline. It adds at most 0.001 a look to the error of a verdict, and with 600 samples it lies
+within a few ranks of the point value."""
 
 
-def with_absolute_limits(evidence: Evidence) -> Evidence:
-    """Turn `speedups` into limits in milliseconds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyLimit:
+    """A percentile of latency and what it is held to.
 
-    "Four times faster than dense" is held against the lower confidence bound of the dense model's percentile, not its
-    point value: a baseline that was slow by chance must not make a candidate look fast. Where the baseline has too few
-    samples for a bound, the limit is 0 and no candidate passes.
+    The two limits are equal where the budget is in milliseconds. "Four times faster than dense" is known only as well
+    as dense is: a PASS is held against the lower bound of the dense model's percentile, so that a baseline that was
+    slow by chance makes no candidate look fast, and a FAIL against the upper one, so that one that was fast by chance
+    makes none look slow.
+
+    Attributes:
+        pass_ms: at or under this with confidence is a PASS.
+        fail_ms: over this with confidence is a FAIL; infinite where the baseline has too few samples.
     """
-    speedups = evidence.speedups
-    limits = evidence.limits
-    if speedups.p50 is not None:
-        limits = replace(limits, p50_ms=_bound_ms(evidence.baseline, 0.50) / speedups.p50)
-    if speedups.p99 is not None:
-        limits = replace(limits, p99_ms=_bound_ms(evidence.baseline, 0.99) / speedups.p99)
-    return replace(evidence, limits=limits)
+
+    gate: str
+    percent: float
+    pass_ms: float
+    fail_ms: float
 
 
-def _bound_ms(baseline: Measurement | None, q: float) -> float:
+def latency_limit(evidence: Evidence, percent: float) -> LatencyLimit | None:
+    """The limit of p50 or p99; None where the budget sets none."""
+    gate = f"p{percent:g}"
+    absolute = {50.0: evidence.limits.p50_ms, 99.0: evidence.limits.p99_ms}[percent]
+    speedup = {50.0: evidence.speedups.p50, 99.0: evidence.speedups.p99}[percent]
+    if speedup is not None:
+        lower_ms, upper_ms = _bounds_ms(evidence.baseline, percent / 100)
+        return LatencyLimit(gate=gate, percent=percent, pass_ms=lower_ms / speedup, fail_ms=upper_ms / speedup)
+    if absolute is not None:
+        return LatencyLimit(gate=gate, percent=percent, pass_ms=absolute, fail_ms=absolute)
+    return None
+
+
+def absolute_limits(evidence: Evidence) -> Limits:
+    """The limits that a PASS was held against, in milliseconds, for people to look at."""
+    p50, p99 = latency_limit(evidence, 50.0), latency_limit(evidence, 99.0)
+    return replace(evidence.limits, p50_ms=p50.pass_ms if p50 else None, p99_ms=p99.pass_ms if p99 else None)
+
+
+def _bounds_ms(baseline: Measurement | None, q: float) -> tuple[float, float]:
+    """Of the baseline's percentile; nothing passes and nothing fails against one that was not measured."""
     if baseline is None or not baseline.blocks:
-        return 0.0
-    return ms_from_ns(quantile_lower_bound(sorted(baseline.samples_ns), q, BASELINE_CONFIDENCE))
+        return 0.0, float("inf")
+    ordered = sorted(baseline.samples_ns)
+    lower_ns = quantile_lower_bound(ordered, q, BASELINE_CONFIDENCE)
+    return ms_from_ns(lower_ns), ms_from_ns(quantile_upper_bound(ordered, q, BASELINE_CONFIDENCE))

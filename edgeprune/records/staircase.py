@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOISE = 1.02
+"""Two short measurements of one operator differ by up to about this factor; a gain below it is none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Staircase:
@@ -17,11 +20,11 @@ class Staircase:
 
     @property
     def admissible(self) -> tuple[int, ...]:
-        """The widths that no larger width beats or equals: one more channel there costs time."""
+        """The widths that no larger one of them beats or equals, within what the device shows twice for the same."""
         kept: list[int] = []
         fastest_above = float("inf")
         for width, latency_ms in reversed(self.points):
-            if latency_ms < fastest_above:
+            if latency_ms * NOISE < fastest_above:
                 kept.append(width)
-            fastest_above = min(fastest_above, latency_ms)
+                fastest_above = latency_ms
         return tuple(reversed(kept))

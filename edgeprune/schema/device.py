@@ -16,13 +16,17 @@ class DeviceSpec(FileModel):
     schema_version: Literal[1] = Field(1, alias="schema")
     """Version of this file's format."""
     name: Name
+    """Equal to the file's name without `.toml`."""
     connection: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "ssh"
     """A file of `deployment/connections`: `ssh` or `local`."""
     profile: str
     """Name or path of the device's profile."""
     host: str = ""
+    """Name or address."""
     port: Annotated[int, Field(ge=1, le=65535)] = 22
+    """Of the SSH server."""
     user: str = ""
+    """Who logs in there; needs no root."""
     identity_file: str = ""
     """Private key file; empty: ssh-agent only. The key itself is never copied."""
     host_key: str = ""
@@ -32,3 +36,4 @@ class DeviceSpec(FileModel):
     work_folder: str = ".cache/edgeprune"
     """On the device; a relative one is below the login folder."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
+    """For connecting and logging in."""

@@ -56,14 +56,17 @@ class Training(FileModel):
     loss: Annotated[str, Field(pattern=r"^([a-z_]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "cross_entropy"
     """A function of `torch.nn.functional`, or `file.py:function` of (outputs, labels)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """For the dense model and for recovery."""
     learning_rate: Positive = 0.1
     """Peak of the cosine schedule."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """Of weights of two dimensions and more, not of biases and norms."""
     epochs: Annotated[int, Field(ge=0)] = 30
     """For the dense model; not used when `model.weights` is given."""
     batch_size: Annotated[int, Field(gt=0)] = 64
+    """Examples a training step; the artifact itself has a batch of 1."""
     augment: Factory | None = None
     """`file.py:function` of (inputs, generator), on a preprocessed batch; returns the augmented batch."""
 
@@ -136,6 +139,7 @@ class TargetSpec(FileModel):
     profiles: Annotated[tuple[str, ...], Field(min_length=1)]
     """Names or paths of the profiles that it ships to; the first one is the default."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Of initial weights, order of the batches, augmentation, and what is drawn for calibration."""
     model: ModelSection
     data: DataSection
     preprocessing: Preprocessing = Preprocessing()

@@ -34,7 +34,7 @@ def bench_subject(path: Path, threads: int | None) -> Subject:
     if path.is_dir():
         manifest = read_manifest(path)
         rung = replace(manifest.rung, threads=threads or manifest.rung.threads)
-        return Subject(name=path.name, rung=rung, artifact=manifest.artifact, folder=path)
+        return Subject(rung=rung, artifact=manifest.artifact, folder=path)
     if not path.is_file():
         raise InputError(
             f"{path}: no such file or folder; expected an artifact folder with {MANIFEST}, or a model file"
@@ -52,7 +52,7 @@ def bench_subject(path: Path, threads: int | None) -> Subject:
                 outputs=opened.outputs,
                 file_format=opened.format,
             )
-            return Subject(name=path.name, rung=rung, artifact=artifact, folder=path.parent)
+            return Subject(rung=rung, artifact=artifact, folder=path.parent)
     raise InputError(f"{path}: no runtime opens a {path.suffix or 'nameless'} file; expected .onnx, .tflite or .xml")
 
 
@@ -101,9 +101,9 @@ def bench_artifact(
 
 
 def _one_input(subject: Subject) -> TensorSpec:
-    inputs = subject.artifact.inputs
+    inputs, where = subject.artifact.inputs, subject.folder / subject.artifact.files[0].name
     if len(inputs) != 1:
-        raise InputError(f"{subject.name}: expected a model with one input, found {len(inputs)}")
+        raise InputError(f"{where}: expected a model with one input, found {len(inputs)}")
     if any(size < 1 for size in inputs[0].shape):
-        raise InputError(f"{subject.name}: expected a static input shape, found {inputs[0].shape}")
+        raise InputError(f"{where}: expected a static input shape, found {inputs[0].shape}")
     return inputs[0]

@@ -7,33 +7,32 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune.data.splits import Split
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.gating.judge import judge
 from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.artifact import Artifact, Parity
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
 from edgeprune.records.verdict import Evidence, Floors, Speedups, Verdict
-from edgeprune.statistics import percentile
+from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.compressing import Compressor, TorchModel
-from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
 from edgeprune.steps.inputs import tool_versions
-from edgeprune.steps.measuring import Campaign, Measured, Subject, measure
+from edgeprune.steps.measuring import (
+    Campaign,
+    Measured,
+    Subject,
+    latency_summary,
+    measure,
+    percentiles_of,
+    require_enough,
+)
+from edgeprune.steps.outcome import undecided_campaigns
 from edgeprune.steps.planning import resolve_limits
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
 from edgeprune.store.run_folder import digest, step_name
-from edgeprune.units import format_ms, ms_from_ns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What a compiled artifact gets right on the validation split, and how it agrees with torch there."""
-
-    accuracy: Accuracy
-    parity: Parity
+from edgeprune.units import ms_from_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +49,20 @@ class Compiled:
     @property
     def subject(self) -> Subject:
         """What is measured."""
-        return Subject(name=self.rung.name, rung=self.rung, artifact=self.artifact, folder=self.folder)
+        return Subject(rung=self.rung, artifact=self.artifact, folder=self.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A candidate and what it was judged by; None when it could not be made or run."""
+
+    candidate: Candidate
+    evidence: Evidence | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the judgement; a candidate that could not be made or run is a FAIL."""
+        return self.candidate.judgement.verdict if self.candidate.judgement else Verdict.FAIL
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,11 @@ class CandidateMaker:
 
     bench: Workbench
     compressor: Compressor
+
+    @property
+    def assessor(self) -> Assessor:
+        """Takes accuracy and parity."""
+        return Assessor(self.bench)
 
     def compile(self, planned: PlannedRung) -> Compiled:
         """Compress, compile and evaluate a rung.
@@ -87,11 +104,12 @@ class CandidateMaker:
         evaluation = self.bench.step(
             "evaluate",
             rung.name,
-            key,
+            digest(key, self.assessor.evaluator(rung).facts.fingerprint),
             Evaluation,
-            lambda _: self._evaluate(rung, model, artifact, folder),
+            lambda _: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder),
             lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
         )
+        self.assessor.agree_there(rung, artifact, folder)
         if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:
             raise BuildError(f"{rung.name}: the artifact disagrees with torch: {evaluation.parity.detail}")
         return Compiled(rung=rung, model=model, artifact=artifact, key=key, folder=folder, evaluation=evaluation)
@@ -107,11 +125,17 @@ class CandidateMaker:
         compiled = self.compile(planned)
         nothing = Evidence(limits=Limits(), floors=Floors(), artifact_bytes=compiled.artifact.size_bytes)
         measured = self._measure(compiled, None, nothing, planned.p50_ms or 1.0)
-        candidate = self._candidate(compiled, measured, CandidateStatus.DENSE, "the baseline")
+        reason = f"dense float32 on {planned.rung.runtime}, measured for comparison"
+        candidate = self._candidate(compiled, measured, CandidateStatus.DENSE, reason)
         return compiled, replace(candidate, seconds=time.monotonic() - started)
 
-    def attempt(self, planned: PlannedRung, dense: Compiled, dense_p50_ms: float) -> tuple[Candidate, Evidence | None]:
-        """A judged candidate; one that cannot be made or run is a value with its reason."""
+    def attempt(self, planned: PlannedRung, dense: Compiled, dense_p50_ms: float) -> Attempt:
+        """A judged candidate; one that cannot be made or run is a value with its reason.
+
+        Raises:
+            MeasurementError: the device went away or stays disturbed, which says nothing about the candidate.
+            NotInstalledError: a compiler is missing on this host.
+        """
         started = time.monotonic()
         try:
             compiled = self.compile(planned)
@@ -120,6 +144,8 @@ class CandidateMaker:
         except NotInstalledError:
             raise
         except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
             failed = Candidate(
                 rung=planned.rung,
                 status=CandidateStatus.FAILED,
@@ -127,17 +153,19 @@ class CandidateMaker:
                 folder=f"candidates/{planned.rung.name}",
                 seconds=time.monotonic() - started,
             )
-            return failed, None
+            return Attempt(candidate=failed)
         evidence = replace(evidence, measurement=measured.candidate, baseline=measured.baseline)
         judgement = judge(evidence)
         passed = judgement.verdict is Verdict.PASS
         reason = "; ".join(
             f"{g.gate} {g.verdict}: {g.reason}" for g in judgement.gates if g.verdict is not Verdict.PASS
         )
+        before = undecided_campaigns(self.bench.run.path(step_name("measure", planned.rung.name)))
+        again = f" ({before} measurement(s) before this one ended undecided)" if before else ""
         status = CandidateStatus.CHOSEN if passed else CandidateStatus.REJECTED
-        candidate = self._candidate(compiled, measured, status, reason or "every gate passed")
+        candidate = self._candidate(compiled, measured, status, f"{reason or 'every gate passed'}{again}")
         candidate = replace(candidate, judgement=judgement, seconds=time.monotonic() - started)
-        return candidate, evidence
+        return Attempt(candidate=candidate, evidence=evidence)
 
     def evidence(self, compiled: Compiled, dense: Compiled) -> Evidence:
         """Limits and floors for a candidate, before it is measured."""
@@ -150,23 +178,6 @@ class CandidateMaker:
             artifact_bytes=compiled.artifact.size_bytes,
             accuracy=compiled.evaluation.accuracy,
         )
-
-    def test_accuracy(self, candidate: Candidate, split: Split) -> Accuracy:
-        """Accuracy of a finished candidate on the test split. Called once a build, when nothing is chosen any more."""
-        artifact = candidate.artifact
-        if artifact is None:
-            raise BuildError(f"{candidate.rung.name} has no artifact to test")
-        folder = self.bench.run.path(step_name("compile", candidate.rung.name))
-        inputs = self.bench.prepared(split)
-        outputs = self.bench.host.infer(candidate.rung, self.bench.host.place(folder, artifact), inputs)
-        return accuracy_of(outputs, split, "test", self.bench.data.class_names)
-
-    def _evaluate(self, rung: Rung, model: TorchModel, artifact: Artifact, folder: Path) -> Evaluation:
-        inputs = self.bench.validation_inputs
-        outputs = self.bench.host.infer(rung, self.bench.host.place(folder, artifact), inputs)
-        reference = torch_outputs(self.compressor.load(model), inputs)
-        accuracy = accuracy_of(outputs, self.bench.data.validation, "validation", self.bench.data.class_names)
-        return Evaluation(accuracy=accuracy, parity=parity_of(outputs, reference, rung.precision))
 
     def _measure(self, compiled: Compiled, dense: Compiled | None, evidence: Evidence, estimate_ms: float) -> Measured:
         bench = self.bench
@@ -193,9 +204,16 @@ class CandidateMaker:
             compiled.rung.name,
             key,
             Measured,
-            lambda _: measure(campaign, compiled.subject, dense.subject if dense else None),
-            _latency_summary,
+            lambda _: self._measured(campaign, compiled, dense),
+            latency_summary,
         )
+
+    @staticmethod
+    def _measured(campaign: Campaign, compiled: Compiled, dense: Compiled | None) -> Measured:
+        measured = measure(campaign, compiled.subject, dense.subject if dense else None)
+        if dense is None:
+            require_enough(measured.candidate, campaign.session.spec.name)
+        return measured
 
     def _floors(self, dense: Accuracy) -> Floors:
         """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
@@ -211,7 +229,7 @@ class CandidateMaker:
 
     def _candidate(self, compiled: Compiled, measured: Measured, status: CandidateStatus, reason: str) -> Candidate:
         measurement = measured.candidate
-        samples, policy = measurement.samples_ns, self.bench.profile.measurement
+        policy = self.bench.profile.measurement
         loads = [block.load_ns for block in measurement.blocks]
         return Candidate(
             rung=compiled.rung,
@@ -221,7 +239,7 @@ class CandidateMaker:
             artifact=compiled.artifact,
             parity=compiled.evaluation.parity,
             measurement=measurement,
-            percentiles=tuple(percentile(samples, p, policy.confidence) for p in policy.percentiles) if samples else (),
+            percentiles=percentiles_of(measurement, policy),
             validation=compiled.evaluation.accuracy,
             widths=compiled.model.widths,
             parameters=compiled.model.parameters,
@@ -247,12 +265,3 @@ class CandidateMaker:
             recipe=model.recipe,
             origin=tuple(sorted(origin.items())),
         )
-
-
-def _latency_summary(measured: Measured) -> str:
-    samples = measured.candidate.samples_ns
-    if not samples:
-        return "no valid block"
-    confidence = measured.candidate.confidence
-    p50, p99 = (percentile(samples, p, confidence) for p in (50.0, 99.0))
-    return f"p50 {format_ms(p50.value_ms)}, p99 {format_ms(p99.value_ms)}, {len(samples)} runs"

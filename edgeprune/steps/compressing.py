@@ -150,9 +150,9 @@ class Compressor:
             settings = self._recovery_settings(number)
             title = f"{subject} round {number + 1} of {spec.recovery.rounds}"
             epochs += self._fit(model, settings, "recover", title, after_step=masks.apply_)
-        masks.verify()
+        sparsity = masks.sparsity
         masks.make_permanent()
-        return self._save(model, folder, subject, key, epochs=epochs, sparsity=rung.pruning_ratio)
+        return self._save(model, folder, subject, key, epochs=epochs, sparsity=sparsity)
 
     def _fit(
         self,
@@ -190,7 +190,7 @@ class Compressor:
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             batch_size=training.batch_size,
-            augment=target.function(training.augment, key="training.augment") if training.augment else None,
+            augment=target.guarded(training.augment, key="training.augment") if training.augment else None,
             seed=target.spec.seed,
             bf16=bf16_is_fast(),
             distillation=teacher,
@@ -209,13 +209,17 @@ class Compressor:
 
     def _loss(self, reference: str) -> Loss:
         if ".py:" in reference:
-            return self.bench.target.function(reference, key="training.loss")
+            return self.bench.target.guarded(reference, key="training.loss")
         return resolve_loss(reference)
 
     def _reestimate(self, model: nn.Module) -> None:
+        import numpy as np
         import torch
 
-        reestimate_(model, torch.from_numpy(self.bench.train_inputs[:_REESTIMATION_SAMPLES]))
+        # Drawn, not the first ones: many data sets are sorted by class.
+        generator = np.random.default_rng(self.bench.target.spec.seed)
+        chosen = generator.permutation(len(self.bench.train_inputs))[:_REESTIMATION_SAMPLES]
+        reestimate_(model, torch.from_numpy(self.bench.train_inputs[np.sort(chosen)]))
 
     def _save(
         self,
@@ -247,6 +251,4 @@ def _pruning_name(rung: Rung) -> str:
 
 
 def _summary(model: TorchModel) -> str:
-    trained = [e.validation_accuracy for e in model.epochs if e.validation_accuracy is not None]
-    accuracy = f", validation accuracy {100 * max(trained):.2f} % in torch" if trained else ""
-    return f"{model.macs / 1e6:.1f} M multiply-accumulates, {model.parameters:,} parameters{accuracy}"
+    return f"{model.macs / 1e6:.1f} M multiply-accumulates, {model.parameters:,} parameters"

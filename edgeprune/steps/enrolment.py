@@ -56,6 +56,7 @@ def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str
     from edgeprune.deployment.connections.ssh import scan_host_key
 
     load_profile(request.profile)
+    spec = _spec(request)
     if request.name == "local" or (request.name in list_devices() and not request.replace):
         raise InputError(f"device {request.name!r} is enrolled already; --replace enrols it again with its key of now")
     if request.identity_file and not Path(request.identity_file).expanduser().is_file():
@@ -69,21 +70,31 @@ def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str
         )
     if fingerprint is None and not confirm(found.type, found.fingerprint):
         raise HostKeyError(f"{request.host}:{request.port}: host key {found.fingerprint} was refused; not enrolled")
+    pinned = spec.model_copy(update={"host_key": found.line})
+    save_device(pinned)
+    return pinned
+
+
+def _spec(request: Enrolment) -> DeviceSpec:
+    from pydantic import ValidationError
+
     identity = str(Path(request.identity_file).expanduser().resolve()) if request.identity_file else ""
     profile = request.profile
-    spec = DeviceSpec(
-        schema=1,
-        name=request.name,
-        profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
-        host=request.host,
-        port=request.port,
-        user=request.user,
-        identity_file=identity,
-        host_key=found.line,
-        python=request.python,
-    )
-    save_device(spec)
-    return spec
+    try:
+        return DeviceSpec(
+            schema=1,
+            name=request.name,
+            profile=str(Path(profile).resolve()) if profile.endswith(".toml") else profile,
+            host=request.host,
+            port=request.port,
+            user=request.user,
+            identity_file=identity,
+            python=request.python,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"device {request.name!r}: {key}: {first['msg']}, got {first['input']!r}") from error
 
 
 def check_device(spec: DeviceSpec) -> DeviceReport:

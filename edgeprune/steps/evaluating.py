@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.splits import Split
 from edgeprune.errors import BuildError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Parity
 from edgeprune.records.rung import Precision
-from edgeprune.schema.target import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,11 +68,6 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> np.ndarray:
         ]
     model.train(was_training)
     return np.concatenate(parts)
-
-
-def prepared(split: Split, spec: Preprocessing) -> np.ndarray:
-    """A split's inputs as the model takes them."""
-    return preprocess(split.inputs, spec)
 
 
 def parity_of(compiled: np.ndarray, reference: np.ndarray, precision: Precision) -> Parity:

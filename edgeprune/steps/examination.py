@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from edgeprune.data.preprocessing import preprocess
 from edgeprune.errors import InputError
 from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.weights import load_weights_
-from edgeprune.steps.evaluating import prepared, torch_outputs
+from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.inputs import Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
 
 
 def examine(target: Target) -> tuple[str, ...]:
@@ -26,18 +33,8 @@ def examine(target: Target) -> tuple[str, ...]:
     weights = target.weights_path()
     if weights is not None:
         load_weights_(model, weights)
-    examples = prepared(data.validation, target.spec.preprocessing)[:2]
-    try:
-        outputs = torch_outputs(model, examples)
-    except RuntimeError as error:
-        raise InputError(
-            f"{target.file}: the model does not take the data: input {examples.shape[1:]} after preprocessing: {error}"
-        ) from error
-    if outputs.shape != (len(examples), len(data.class_names)):
-        raise InputError(
-            f"{target.file}: expected outputs (examples, classes) = {(len(examples), len(data.class_names))}, "
-            f"got {outputs.shape}"
-        )
+    examples = preprocess(data.validation.inputs[:2], target.spec.preprocessing)
+    check_model_takes(model, examples, len(data.class_names), where=str(target.file))
     example = torch.from_numpy(examples[:1])
     groups = find_groups(model, example, target.spec.pruning.ignored)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
@@ -47,3 +44,21 @@ def examine(target: Target) -> tuple[str, ...]:
         f"groups that can be cut: {', '.join(f'{g.name} ({g.width})' for g in groups.groups) or 'none'}",
         *(f"keeps its width: {g.name}: {g.reason}" for g in groups.refused),
     )
+
+
+def check_model_takes(model: nn.Module, examples: np.ndarray, classes: int, *, where: str) -> None:
+    """Pass a few preprocessed examples through the model.
+
+    Raises:
+        InputError: the model does not run on them, or gives something else than one row of class scores an example.
+    """
+    try:
+        outputs = torch_outputs(model, examples)
+    except Exception as error:  # A user's model may raise anything; it becomes one clear message.
+        raise InputError(
+            f"{where}: the model does not take the data: input {examples.shape[1:]} after preprocessing: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    expected = (len(examples), classes)
+    if outputs.shape != expected:
+        raise InputError(f"{where}: expected model outputs (examples, classes) = {expected}, got {outputs.shape}")

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,8 @@ _SHIPPED = Path(__file__).resolve().parent.parent / "_shipped"
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # Whatever of these is installed has a say in the outcome of a build.
 _TOOLS = (
-    "edgeprune", "numpy", "torch", "torch-pruning", "openvino", "nncf", "onnx", "onnxscript", "onnxruntime",
+    "edgeprune", "numpy", "torch", "torch-pruning", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
+    "onnxruntime", "litert-converter",
     "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
 )  # fmt: skip
 
@@ -102,6 +103,14 @@ class Target:
         data = self._call(self.spec.data.factory, "data.factory", seed=self.spec.seed)
         return check_splits(data, where=f"{self.file}: data.factory {self.spec.data.factory}")
 
+    def profile(self, name_or_path: str) -> DeviceProfile:
+        """A profile that the target's file names; a path there is relative to the file, like every other.
+
+        Raises:
+            InputError: missing, or not what the format says.
+        """
+        return load_profile(self.folder / name_or_path if _is_path(name_or_path) else name_or_path)
+
     def function(self, reference: str, *, key: str) -> Callable[..., Any]:
         """A function of the target's own Python file.
 
@@ -120,6 +129,15 @@ class Target:
             )
         return found  # type: ignore[no-any-return]
 
+    def guarded(self, reference: str, *, key: str) -> Callable[..., Any]:
+        """The same function; what it raises becomes an InputError that names it and the line."""
+        function = self.function(reference, key=key)
+
+        def call(*arguments: object) -> object:
+            return self._guard(lambda: function(*arguments), reference, key)
+
+        return call
+
     @cached_property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """(name, sha256) of every file that the target is made of, without importing any of them."""
@@ -137,8 +155,11 @@ class Target:
 
     def _call(self, reference: str, key: str, **arguments: object) -> object:
         function = self.function(reference, key=key)
+        return self._guard(lambda: function(**arguments), reference, key)
+
+    def _guard(self, call: Callable[[], object], reference: str, key: str) -> object:
         try:
-            return function(**arguments)
+            return call()
         except InputError:
             raise
         except Exception as error:  # A user's code may raise anything; it becomes one clear message.
@@ -203,7 +224,7 @@ def shipped_folder(name: str) -> Path:
 
 def tool_versions() -> tuple[tuple[str, str], ...]:
     """(distribution, version) of every installed library that has a say in a build, and of Python."""
-    found = [("python", sys.version.split()[0])]
+    found = [("python", sys.version.split()[0]), ("edgeprune code", code_digest())]
     for name in _TOOLS:
         try:
             found.append((name, metadata.version(name)))
@@ -212,13 +233,27 @@ def tool_versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+@cache
+def code_digest() -> str:
+    """sha256 over edgeprune's own sources: a fix in how it prunes or measures makes every kept step stale."""
+    package = Path(__file__).resolve().parent.parent
+    total = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        total.update(str(path.relative_to(package)).encode() + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
 def _profile_path(text: str) -> Path:
-    if text.endswith(".toml") or os.sep in text:
+    if _is_path(text):
         return Path(text)
     known = profile_paths()
     if text not in known:
         raise InputError(f"unknown profile {text!r}{suggest(text, tuple(sorted(known)))}")
     return known[text]
+
+
+def _is_path(profile: str) -> bool:
+    return profile.endswith(".toml") or os.sep in profile
 
 
 def _load_module(path: Path, *, where: str) -> object:

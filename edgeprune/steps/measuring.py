@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 
-from edgeprune.benchmarking.sampling import Patience, Sampled, SampledSeries, plan_schedule, sample_until_certain
+from edgeprune.benchmarking.sampling import Patience, plan_schedule, sample_until_certain
 from edgeprune.benchmarking.validity import disturbance
+from edgeprune.errors import MeasurementError
 from edgeprune.events import Reporter, StageFinished, StageProgress, StageStarted
 from edgeprune.gating.judge import judge_latency
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.measurement import Block, Measurement
+from edgeprune.records.measurement import Block, Measurement, Percentile
+from edgeprune.records.result import Candidate
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.profile import MeasurementPolicy
+from edgeprune.statistics import percentile
 from edgeprune.steps.session import DeviceSession
-from edgeprune.units import ns_from_ms
+from edgeprune.units import format_ms, ns_from_ms
 
 _MOST_DISTURBED = 12
 """Rounds measured again before the answer is INVALID; with the back-off that is about a minute of waiting."""
+
+_CANDIDATE = "candidate"
+_BASELINE = "baseline"
+_LEAST_BLOCKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """An artifact to be timed and how."""
 
-    name: str
     rung: Rung
     artifact: Artifact
     folder: Path
@@ -64,41 +72,54 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     Raises:
         MeasurementError: the device died or the artifact does not run there.
     """
-    subjects = [s for s in (candidate, baseline) if s is not None]
-    places = {s.name: campaign.session.place(s.folder, s.artifact) for s in subjects}
-    schedule = plan_schedule(campaign.policy, ns_from_ms(campaign.estimate_ms))
+    subjects = {_CANDIDATE: candidate} if baseline is None else {_CANDIDATE: candidate, _BASELINE: baseline}
+    estimate_ns = ns_from_ms(campaign.estimate_ms)
+    schedule = plan_schedule(campaign.policy, estimate_ns)
     runs = schedule.looks[0].runs_per_process
     told = _Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
 
-    def assemble(subject: Subject, blocks: tuple[Block, ...], found: SampledSeries | None, looks: int) -> Measurement:
-        return Measurement(
-            artifact_digest=subject.artifact.digest,
-            runtime=subject.rung.runtime,
-            precision=subject.rung.precision,
-            threads=subject.rung.threads,
-            device=campaign.session.facts,
-            blocks=blocks,
-            disturbed=found.disturbed if found else (),
-            looks=looks,
-            planned_looks=campaign.policy.looks,
-            confidence=campaign.policy.confidence,
-        )
-
     def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
-        taken = {s.name: assemble(s, blocks[s.name], None, 1) for s in subjects}
-        return judge_latency(campaign.evidence, taken[candidate.name], taken.get(baseline.name) if baseline else None)
+        # The gates take the confidence of a look from the policy, as they will when the evidence is judged again.
+        found = {role: _record(campaign, subjects[role], taken) for role, taken in blocks.items()}
+        return judge_latency(campaign.evidence, found[_CANDIDATE], found.get(_BASELINE))
 
-    def measure_block(subject: Subject) -> Block:
-        block = campaign.session.block(subject.rung, places[subject.name], campaign.samples_path, runs)
-        told.one_more(disturbance(block))
-        return block
+    def series(subject: Subject) -> Callable[[int], Block]:
+        place = campaign.session.place(subject.folder, subject.artifact)
 
-    series = {s.name: lambda _attempt, s=s: measure_block(s) for s in subjects}
+        def measure_block(_attempt: int) -> Block:
+            block = campaign.session.block(subject.rung, place, campaign.samples_path, runs, estimate_ns)
+            told.one_more(disturbance(block))
+            return block
+
+        return measure_block
+
     patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=_MOST_DISTURBED)
     with told:
-        sampled: Sampled = sample_until_certain(schedule, series, assess, disturbance, patience)
-    records = {s.name: assemble(s, sampled.of(s.name).blocks, sampled.of(s.name), sampled.looks) for s in subjects}
-    return Measured(candidate=records[candidate.name], baseline=records[baseline.name] if baseline else None)
+        sampled = sample_until_certain(
+            schedule, {role: series(s) for role, s in subjects.items()}, assess, disturbance, patience
+        )
+    records = {
+        role: replace(
+            _record(campaign, subject, sampled.of(role).blocks),
+            disturbed=sampled.of(role).disturbed,
+            looks=sampled.looks,
+        )
+        for role, subject in subjects.items()
+    }
+    return Measured(candidate=records[_CANDIDATE], baseline=records.get(_BASELINE))
+
+
+def _record(campaign: Campaign, subject: Subject, blocks: tuple[Block, ...]) -> Measurement:
+    return Measurement(
+        artifact_digest=subject.artifact.digest,
+        runtime=subject.rung.runtime,
+        precision=subject.rung.precision,
+        threads=subject.rung.threads,
+        device=campaign.session.facts,
+        blocks=blocks,
+        planned_looks=campaign.policy.looks,
+        confidence=campaign.policy.confidence,
+    )
 
 
 class _Told:
@@ -109,17 +130,58 @@ class _Told:
         self._subject = subject
         self._total = total
         self._done = 0
+        self._started_s = time.monotonic()
 
     def __enter__(self) -> None:
         self._reporter.emit(
             StageStarted(stage="sample", subject=self._subject, total=self._total, unit="processes at most")
         )
 
-    def __exit__(self, *_: object) -> None:
-        summary = f"{self._done} processes"
-        self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary))
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return
+        summary, seconds = f"{self._done} processes", time.monotonic() - self._started_s
+        self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary, seconds=seconds))
 
     def one_more(self, disturbed: str | None) -> None:
         self._done += 1
         detail = f"disturbed: {disturbed}" if disturbed else ""
         self._reporter.emit(StageProgress(stage="sample", subject=self._subject, done=self._done, detail=detail))
+
+
+def percentiles_of(measurement: Measurement, policy: MeasurementPolicy) -> tuple[Percentile, ...]:
+    """Those that the policy reports, and always p50 and p99; none where nothing valid was measured."""
+    if not measurement.samples_ns:
+        return ()
+    wanted = sorted({50.0, 99.0, *policy.percentiles})
+    return tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in wanted)
+
+
+def measured_in_turn(dense: Candidate, evidence: Evidence, policy: MeasurementPolicy) -> Candidate:
+    """The dense candidate with the latencies that it was judged by: block by block in turn with the other."""
+    if evidence.baseline is None or not evidence.baseline.blocks:
+        return dense
+    return replace(dense, measurement=evidence.baseline, percentiles=percentiles_of(evidence.baseline, policy))
+
+
+def require_enough(measurement: Measurement, device: str) -> None:
+    """A dense model that could not be measured is no baseline, and must not be kept as one.
+
+    Raises:
+        MeasurementError: fewer than three processes were undisturbed.
+    """
+    if len(measurement.blocks) < _LEAST_BLOCKS:
+        why = f": {measurement.disturbed[-1].reason}" if measurement.disturbed else ""
+        raise MeasurementError(f"device {device}: the dense model could not be measured{why}", kind="disturbed")
+
+
+def latency_summary(measured: Measured) -> str:
+    """p50, p99 and the number of runs, for the line that is shown."""
+    samples = measured.candidate.samples_ns
+    if not samples:
+        return "no valid block"
+    confidence = measured.candidate.confidence
+    p50, p99 = (percentile(samples, p, confidence) for p in (50.0, 99.0))
+    return f"p50 {format_ms(p50.value_ms)}, p99 {format_ms(p99.value_ms)}, {len(samples)} runs"

@@ -6,9 +6,10 @@ Light on purpose: building again when nothing changed loads no torch.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeprune.errors import BuildError
 from edgeprune.gating.evidence import write_evidence
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
@@ -17,11 +18,12 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.gates import EVIDENCE
 from edgeprune.steps.inputs import Target, tool_versions
-from edgeprune.store.inputs_file import Inputs, changes_since, read_inputs
+from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
 from edgeprune.store.run_folder import digest, step_name, write_atomically
 
 SUMMARY = "summary.json"
 REPORT = "report.html"
+ARTIFACT = "artifact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,39 @@ def kept_result(inputs: BuildInputs) -> BuildResult | None:
     path = inputs.folder / SUMMARY
     if not path.is_file() or changes_since(read_inputs(inputs.folder), inputs.identity()):
         return None
-    result = from_json(BuildResult, path.read_bytes())
-    return result if result.verdict in {Verdict.PASS, Verdict.FAIL} else None
+    result = _kept_summary(path)
+    if result is None or result.verdict not in {Verdict.PASS, Verdict.FAIL}:
+        return None
+    wanted = [REPORT, EVIDENCE, ARTIFACT] if result.chosen else [REPORT]
+    if not all((inputs.folder / name).exists() for name in wanted):
+        return None
+    # The folder may have been moved since.
+    return replace(result, folder=str(inputs.folder.resolve()))
 
 
-def forget_undecided(folder: Path) -> None:
-    """Drop measurements that ended INCONCLUSIVE or INVALID, so that building again measures again."""
-    path = folder / SUMMARY
-    if not path.is_file():
-        return
-    for candidate in from_json(BuildResult, path.read_bytes()).candidates:
+def forget_outcome(root: Path) -> None:
+    """Clear away what an earlier build ended with, before a new one begins: an old PASS must not outlive a new FAIL.
+
+    The finished steps stay, except measurements that ended INCONCLUSIVE or INVALID: those are taken again, and kept
+    aside as `measure-undecided-N`, because a release that was tried often enough passes by luck.
+    """
+    result = _kept_summary(root / SUMMARY)
+    # First of all: without it nobody takes the folder for a finished build.
+    forget_inputs(root)
+    for candidate in result.candidates if result else ():
         judgement = candidate.judgement
         if judgement is not None and judgement.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}:
-            shutil.rmtree(folder / step_name("measure", candidate.rung.name), ignore_errors=True)
+            measured = root / step_name("measure", candidate.rung.name)
+            if measured.is_dir():
+                measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
+    for name in (SUMMARY, EVIDENCE, REPORT):
+        (root / name).unlink(missing_ok=True)
+    shutil.rmtree(root / ARTIFACT, ignore_errors=True)
+
+
+def undecided_campaigns(measured: Path) -> int:
+    """How many measurements of this candidate ended undecided before."""
+    return len(list(measured.parent.glob("measure-undecided-*")))
 
 
 def explain_changes(inputs: BuildInputs) -> tuple[str, ...]:
@@ -76,7 +98,7 @@ def explain_changes(inputs: BuildInputs) -> tuple[str, ...]:
 
 
 def write_outcome(root: Path, result: BuildResult, evidence: Evidence | None) -> None:
-    """Evidence, artifact, report and, last, the summary."""
+    """Evidence, artifact, report and, last, the summary, into a folder where `forget_outcome` was called."""
     from edgeprune.reporting.html import render_html
 
     if evidence is not None:
@@ -87,15 +109,18 @@ def write_outcome(root: Path, result: BuildResult, evidence: Evidence | None) ->
     write_atomically(root / SUMMARY, to_json(result, indent=1))
 
 
+def _kept_summary(path: Path) -> BuildResult | None:
+    """None where there is none, or it is damaged or of another version: then the build is done again."""
+    try:
+        return from_json(BuildResult, path.read_bytes())
+    except (FileNotFoundError, BuildError):
+        return None
+
+
 def _publish_artifact(root: Path, chosen: Candidate) -> None:
     """`artifact/` is what ships: the chosen candidate's files and manifest, appearing by one rename."""
     source = root / step_name("compile", chosen.rung.name)
-    partial = root / ".partial" / "artifact"
+    partial = root / ".partial" / ARTIFACT
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns("record.json", "step.json"))
-    final = root / "artifact"
-    if final.exists():
-        stale = root / ".partial" / "stale-artifact"
-        shutil.rmtree(stale, ignore_errors=True)
-        final.rename(stale)
-    partial.rename(final)
+    partial.rename(root / ARTIFACT)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
-from edgeprune.planning.ladder import Ladder, accuracy_cost, make_ladder
+from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder
 from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
@@ -27,11 +27,19 @@ def make_plan(bench: Workbench) -> Plan:
     """Measure the ladder's shapes and decide on each.
 
     Raises:
-        PlanError: no runtime of the profile can be used at all.
+        BuildError: no dense float32 model can be compiled and run.
+        MeasurementError: no runtime of the profile is on the device, or the device cannot be measured on.
     """
     notes: list[str] = []
     precisions = _usable_precisions(bench, notes)
     ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=bool(bench.groups.groups))
+    cores = bench.device.facts.cores
+    too_wide = [
+        RefusedRung(rung=r, reason=f"{r.threads} threads, and the device lets us use {cores} core(s)")
+        for r in ladder.rungs
+        if r.threads > cores
+    ]
+    ladder = Ladder(rungs=tuple(r for r in ladder.rungs if r.threads <= cores), refused=(*ladder.refused, *too_wide))
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     return _Planner(ShapeBench(bench), ladder, bench.profile.budget, notes).plan()
 
@@ -56,14 +64,21 @@ def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Pr
     for name in bench.profile.runtimes:
         try:
             bench.device.require(name)
-            precisions = RUNTIMES.get(name).precisions(bench.device.facts)
-            for precision in precisions:
-                compiler_versions(Rung(runtime=name, precision=precision))
-        except (MeasurementError, NotInstalledError) as error:
+        except MeasurementError as error:
             notes.append(f"no rung with {name}: {error.message}")
-            bench.note(notes[-1], "warning")
             continue
-        usable[name] = precisions
+        found = []
+        for precision in RUNTIMES.get(name).precisions(bench.device.facts):
+            try:
+                compiler_versions(Rung(runtime=name, precision=precision))
+            except NotInstalledError as error:
+                notes.append(f"no {precision} rung with {name}: {error.message}")
+            else:
+                found.append(precision)
+        if Precision.FLOAT32 in found:
+            usable[name] = tuple(found)
+    for note in notes:
+        bench.note(note, "warning")
     if not usable:
         raise MeasurementError("\n".join(notes))
     return usable
@@ -106,6 +121,8 @@ class _Planner:
         try:
             self.figures[rung] = self.shapes.measure(rung)
         except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
             self.decided.append(refuse(rung, accuracy_cost(rung), error.message))
             return None
         return self.figures[rung]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
@@ -28,11 +29,11 @@ def scaffold_target(folder: Path, profile: str) -> tuple[Path, ...]:
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: expected a new or empty folder, found files in it")
-    load_profile(profile)
+    named = profile if load_profile(profile).name == profile else str(Path(profile).resolve())
     example = shipped_folder("targets") / "digits"
     text = (example / "target.toml").read_text(encoding="utf-8")
-    text = re.sub(r'(?m)^name = ".*"$', f'name = "{folder.resolve().name}"', text, count=1)
-    text = re.sub(r"(?m)^profiles = \[.*\]$", f'profiles = ["{profile}"]', text, count=1)
+    text = re.sub(r'(?m)^name = ".*"$', lambda _: f"name = {json.dumps(folder.resolve().name)}", text, count=1)
+    text = re.sub(r"(?m)^profiles = \[.*\]$", lambda _: f"profiles = [{json.dumps(named)}]", text, count=1)
     parse_toml(text, TargetSpec, where=f"{folder / 'target.toml'}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".edgeprune-init-") as partial:
@@ -41,6 +42,9 @@ def scaffold_target(folder: Path, profile: str) -> tuple[Path, ...]:
         shutil.copyfile(example / "model.py", made / "model.py")
         (made / "target.toml").write_text(text, encoding="utf-8")
         if folder.exists():
-            folder.rmdir()
-        made.rename(folder)
+            # It may be somebody's current folder: filled, not replaced.
+            for name in ("model.py", "target.toml"):
+                (made / name).rename(folder / name)
+        else:
+            made.rename(folder)
     return (folder / "target.toml", folder / "model.py")

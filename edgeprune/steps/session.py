@@ -20,6 +20,7 @@ from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
+from edgeprune.units import NS_PER_S
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 FROZEN_SAMPLES = 32
 """Real examples that a benchmark cycles through: one alone would let caches learn it."""
 
-_BLOCK_TIMEOUT_S = 600.0
-_INFER_TIMEOUT_S = 1800.0
+# Deadlines that only a device in trouble passes: starting Python and a runtime, and waiting for another measurement.
+_START_TIMEOUT_S = 180.0
+_PATIENCE = 10.0
+_SLOWEST_RUN_NS = 30 * NS_PER_S
+_INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 
 
@@ -66,14 +70,26 @@ class DeviceSession:
             there = self._ensure([(path, hashlib.sha256(path.read_bytes()).hexdigest())])
         return f"{there}/inputs.npy"
 
-    def block(self, rung: Rung, artifact_path: str, samples_path: str, runs: int) -> Block:
+    def block(
+        self, rung: Rung, artifact_path: str, samples_path: str, runs: int, estimate_ns: float | None = None
+    ) -> Block:
         """Time one fresh process.
+
+        Args:
+            rung: runtime, precision and threads.
+            artifact_path: on the device, from `place`.
+            samples_path: on the device, from `place_samples`.
+            runs: timed ones, after the warm-up.
+            estimate_ns: of one run, for the deadline; None when nothing is known yet.
 
         Raises:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
+        expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
         request = BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
-        return self._client.bench(request, artifact_path, samples_path, timeout_s=_BLOCK_TIMEOUT_S)
+        return self._client.bench(
+            request, artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + _PATIENCE * expected_s
+        )
 
     def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
         """Run the artifact on samples there; returns float32 [samples, *output shape without the batch]."""
@@ -88,7 +104,7 @@ class DeviceSession:
             artifact_path,
             inputs_path=inputs_path,
             outputs_path=outputs_path,
-            timeout_s=_INFER_TIMEOUT_S,
+            timeout_s=_START_TIMEOUT_S + _INFER_TIMEOUT_PER_SAMPLE_S * len(samples),
         )
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             outputs = Path(folder) / "outputs.npy"

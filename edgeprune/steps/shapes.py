@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.validity import disturbance
+from edgeprune.errors import MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.planning.widths import candidate_widths, keep_share_widths
 from edgeprune.profiling.widths import OperatorKind, measure_staircase
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 _FIRST_RUNS = 20
 _RUNS = (60, 1000)
 _BLOCK_S = 0.3
-_DISTURBED_RETRIES = 3
+_ATTEMPTS = 10
+_BACK_OFF_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class ShapeBench:
             rung.name,
             [(w.group, w.after) for w in widths],
             self.bench.input_shape,
+            self.bench.target.spec.pruning.ignored,
         )
 
         def make(folder: Path) -> ShapeFigures:
@@ -124,6 +128,7 @@ class ShapeBench:
     def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...]) -> nn.Module:
         """The model in a rung's shape. Which channels go does not matter here, how many does."""
         model = self.bench.fresh_model()
+        ignored = self.bench.target.spec.pruning.ignored
         match rung.pruning:
             case PruningKind.NONE:
                 return model
@@ -131,10 +136,10 @@ class ShapeBench:
                 after = {w.group: w.after for w in widths}
                 return structured_prune(model, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
             case PruningKind.UNSTRUCTURED:
-                masks = WeightMasks.unstructured(model, rung.pruning_ratio)
+                masks = WeightMasks.unstructured(model, rung.pruning_ratio, ignored=ignored)
             case PruningKind.N_M:
                 kept, of = rung.n_m or (2, 4)
-                masks = WeightMasks.n_m(model, kept, of)
+                masks = WeightMasks.n_m(model, kept, of, ignored=ignored)
         masks.make_permanent()
         return model
 
@@ -143,16 +148,26 @@ class ShapeBench:
 
 
 def quick_block(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Block:
-    """One short valid block: a look at an untrained shape, not a proof."""
+    """One short valid block: a look at an untrained shape, not a proof.
+
+    Raises:
+        MeasurementError: the device stays disturbed; a rung must not be refused for that.
+    """
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
-    median_ns = sorted(first.samples_ns)[_FIRST_RUNS // 2]
+    median_ns = quantile(first.samples_ns, 0.5)
     runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
-    block = bench.device.block(rung, artifact_path, samples_path, runs)
-    for _ in range(_DISTURBED_RETRIES):
-        if disturbance(block) is None:
-            break
-        block = bench.device.block(rung, artifact_path, samples_path, runs)
-    return block
+    reason = None
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_BACK_OFF_S * attempt)
+        block = bench.device.block(rung, artifact_path, samples_path, runs, median_ns)
+        reason = disturbance(block)
+        if reason is None:
+            return block
+    raise MeasurementError(
+        f"{rung.name}: device {bench.device_spec.name} stayed disturbed over {_ATTEMPTS} attempts: {reason}",
+        kind="disturbed",
+    )
 
 
 def p50_ms(block: Block) -> float:

@@ -19,7 +19,7 @@ from edgeprune.graph.groups import Groups, find_groups
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.steps.inputs import Target, tool_versions
+from edgeprune.steps.inputs import Target, code_digest, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
 from edgeprune.store.run_folder import RunFolder, digest, step_name
 
@@ -146,6 +146,7 @@ class Workbench:
             summary: one short figure for the line that is shown.
         """
         name = step_name(stage, subject)
+        key = digest(key, code_digest())
         cached = self.run.is_done(name, key)
         with self._told(stage, subject, cached=cached) as tell:
             record = self.run.step(name, key, kind, make)

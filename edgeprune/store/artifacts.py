@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.errors import InputError
+from edgeprune.errors import BuildError, InputError
 from edgeprune.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.recipe import PruningRecipe
@@ -47,6 +47,8 @@ def describe_files(
     file_format: str,
 ) -> Artifact:
     """The artifact record of files in a folder."""
+    for name in names:
+        _check_name(name, folder)
     files = tuple(
         ArtifactFile(name=n, sha256=sha256_of(folder / n), size_bytes=(folder / n).stat().st_size) for n in names
     )
@@ -71,13 +73,22 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = from_json(Manifest, path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; an artifact folder has one") from error
+    except BuildError as error:
+        raise InputError(f"{path}: damaged, or of another version: {error.message}") from error
     for file in manifest.artifact.files:
+        _check_name(file.name, path)
         found = folder / file.name
         if not found.is_file():
             raise InputError(f"{found}: no such file, but {path} names it")
         if sha256_of(found) != file.sha256:
             raise InputError(f"{found}: expected sha256 {file.sha256[:16]}..., found another: the file was changed")
     return manifest
+
+
+def _check_name(name: str, where: Path) -> None:
+    """A manifest may come from anywhere; it must not name files outside its folder."""
+    if Path(name).name != name or name in {"", ".", ".."}:
+        raise InputError(f"{where}: expected plain file names, got {name!r}")
 
 
 def sha256_of(path: Path) -> str:

@@ -18,7 +18,11 @@ class EventLog:
 
     def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        torn = path.is_file() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         self._file = path.open("a", encoding="utf-8")
+        if torn:
+            # A killed build left half a line: it must not spoil the next one.
+            self._file.write("\n")
         self._wall_clock = wall_clock
 
     def emit(self, event: Event) -> None:

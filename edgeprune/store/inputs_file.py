@@ -18,6 +18,11 @@ def write_inputs(folder: Path, inputs: Inputs) -> None:
     write_atomically(folder / _FILE, json.dumps({"schema": 1, "inputs": dict(inputs)}, indent=1).encode())
 
 
+def forget_inputs(folder: Path) -> None:
+    """Say that there is no finished build."""
+    (folder / _FILE).unlink(missing_ok=True)
+
+
 def read_inputs(folder: Path) -> Inputs:
     """Those of the last finished build; empty when there is none, or its file is damaged."""
     try:

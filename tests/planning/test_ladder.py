@@ -12,7 +12,8 @@ F32, BF16, INT8 = Precision.FLOAT32, Precision.BF16, Precision.INT8
 
 
 def profile(runtimes: str, threads: str = "[1]") -> DeviceProfile:
-    text = f'schema = 1\nname = "x"\nthreads = {threads}\n[hardware]\narch = "any"\ncores = 4\n{runtimes}\n[budget]\np50_ms = 1.0'
+    text = f'schema = 1\nname = "x"\nthreads = {threads}\n[hardware]\narch = "any"\ncores = 4\n{runtimes}\n'
+    text += "[budget]\np50_ms = 1.0"
     return parse_toml(text, DeviceProfile, where="x.toml")
 
 

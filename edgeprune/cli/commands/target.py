@@ -19,11 +19,11 @@ def command() -> None:
 @click.option("--quick", is_flag=True, help="Only the file; do not call the factories.")
 def check(target: Path, quick: bool) -> None:
     """Check TARGET: its file, its factories, its data and one pass of an example through the model."""
-    from edgeprune.steps.inputs import load_profile, load_target
+    from edgeprune.steps.inputs import load_target
 
     found = load_target(target)
     for profile in found.spec.profiles:
-        load_profile(profile)
+        found.profile(profile)
     click.echo(f"{found.file}: ok")
     if quick:
         return

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,15 +30,16 @@ class LiveReporter:
     """Bars on stderr while stages run; each leaves one line when it ends."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        # A descriptor of its own: `libraries.silenced` points the usual ones elsewhere while a compiler works.
+        self._console = console or Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8"))
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", style="dim"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=self._console,
             transient=True,
         )
@@ -64,7 +67,9 @@ class LiveReporter:
             case StageFinished():
                 self._finish(event)
             case Noted():
-                self._console.print(event.message, style=_NOTE_STYLES.get(event.level, ""), highlight=False)
+                self._console.print(
+                    event.message, style=_NOTE_STYLES.get(event.level, ""), highlight=False, markup=False
+                )
 
     def _finish(self, event: StageFinished) -> None:
         task = self._tasks.pop((event.stage, event.subject), None)
@@ -73,5 +78,5 @@ class LiveReporter:
         if not self._tasks:
             self._progress.stop()
         took = "kept" if event.cached else format_seconds(event.seconds)
-        summary = f"  {event.summary}" if event.summary else ""
-        self._console.print(f"[green]✓[/] {title(event.stage, event.subject)} [dim]{took}[/]{summary}", highlight=False)
+        name, summary = escape(title(event.stage, event.subject)), escape(f"  {event.summary}" if event.summary else "")
+        self._console.print(f"[green]✓[/] {name} [dim]{took}[/]{summary}", highlight=False)

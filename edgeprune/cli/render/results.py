@@ -109,7 +109,7 @@ def changes(lines: tuple[str, ...], output_format: str) -> str:
 def render(table: Table) -> str:
     """A table as plain text of a fixed width, so that it reads the same in a log and in a pipe."""
     stream = io.StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None).print(table)
+    Console(file=stream, width=_WIDTH, color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 

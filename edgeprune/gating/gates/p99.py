@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeprune.gating.latency import LatencyLimit, judge_latency
+from edgeprune.gating.latency import judge_latency
+from edgeprune.gating.limits import latency_limit
 from edgeprune.protocols import Gate
 from edgeprune.records.verdict import Evidence, GateResult
 
@@ -14,10 +15,8 @@ class P99Gate:
 
     def judge(self, evidence: Evidence) -> GateResult | None:
         """Judge from the raw samples; None where the budget sets no limit."""
-        limit_ms = evidence.limits.p99_ms
-        if limit_ms is None:
-            return None
-        return judge_latency(evidence, LatencyLimit(gate="p99", percent=99.0, limit_ms=limit_ms))
+        limit = latency_limit(evidence, 99.0)
+        return None if limit is None else judge_latency(evidence.measurement, limit)
 
 
 GATE: Final[Gate] = P99Gate()

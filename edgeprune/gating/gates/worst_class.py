@@ -26,8 +26,9 @@ def _worst(accuracy: Accuracy) -> RightAnswers | None:
     """The counts behind `Accuracy.worst_class`; None for a split without examples."""
     if not accuracy.total:
         return None
-    name, _ = accuracy.worst_class
-    row = accuracy.class_names.index(name)
+    recalls = accuracy.recalls
+    row = min(range(len(recalls)), key=recalls.__getitem__)
+    name = accuracy.class_names[row]
     counts = accuracy.confusion[row]
     return RightAnswers(correct=counts[row], total=sum(counts), subject=f"class {name}, {accuracy.split} examples")
 

@@ -1,0 +1,72 @@
+"""Accuracy and parity of an artifact, and whether the device agrees with the host that took them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.data.splits import Split
+from edgeprune.errors import BuildError
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Artifact, Parity
+from edgeprune.records.rung import Precision, Rung
+from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
+from edgeprune.steps.session import DeviceSession
+from edgeprune.steps.workbench import Workbench
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LEAST_AGREEMENT = 0.95
+"""Share of the frozen samples with the same arg max on device and host; integer kernels may differ on a near tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What a compiled artifact gets right on the validation split, and how it agrees with torch there."""
+
+    accuracy: Accuracy
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class Assessor:
+    """Runs artifacts on the build's data."""
+
+    bench: Workbench
+
+    def evaluate(self, rung: Rung, model: nn.Module, artifact: Artifact, folder: Path) -> Evaluation:
+        """Accuracy on the validation split, and parity with the torch model there."""
+        inputs, evaluator = self.bench.validation_inputs, self.evaluator(rung)
+        outputs = evaluator.infer(rung, evaluator.place(folder, artifact), inputs)
+        reference = torch_outputs(model, inputs)
+        accuracy = accuracy_of(outputs, self.bench.data.validation, "validation", self.bench.data.class_names)
+        return Evaluation(accuracy=accuracy, parity=parity_of(outputs, reference, rung.precision))
+
+    def evaluator(self, rung: Rung) -> DeviceSession:
+        """Where accuracy is taken: on this host; for bf16 and fp16, whose kernels it may lack, on the device."""
+        return self.bench.device if rung.precision in {Precision.BF16, Precision.FP16} else self.bench.host
+
+    def agree_there(self, rung: Rung, artifact: Artifact, folder: Path) -> None:
+        """See that the device computes what this host computed when it took the accuracy.
+
+        Raises:
+            BuildError: it does not; the accuracy would be that of another model.
+        """
+        if self.bench.device_spec.connection == self.bench.host.spec.connection:
+            return
+        samples = self.bench.frozen_samples
+        here, there = (s.infer(rung, s.place(folder, artifact), samples) for s in (self.bench.host, self.bench.device))
+        agreement = float((here.argmax(axis=1) == there.argmax(axis=1)).mean())
+        if agreement < LEAST_AGREEMENT:
+            raise BuildError(
+                f"{rung.name}: device {self.bench.device_spec.name} and this host agree on {agreement:.0%} of "
+                f"{len(samples)} samples, expected at least {LEAST_AGREEMENT:.0%}; is its runtime of another version?"
+            )
+
+    def test_accuracy(self, rung: Rung, artifact: Artifact, folder: Path, split: Split) -> Accuracy:
+        """Accuracy on the test split. Called when nothing is chosen any more."""
+        evaluator = self.evaluator(rung)
+        outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
+        return accuracy_of(outputs, split, "test", self.bench.data.class_names)
