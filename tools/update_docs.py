@@ -94,7 +94,7 @@ def gates() -> str:
 def file_keys(kind: type[FileModel]) -> str:
     """Every key of a TOML file with its type, default and meaning, a table a section."""
     schema = kind.model_json_schema(by_alias=True)
-    return "\n\n".join(_sections(schema, schema["$defs"] if "$defs" in schema else {}, ""))
+    return "\n\n".join(_sections(schema, schema.get("$defs", {}), ""))
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {
@@ -260,9 +260,9 @@ def _sections(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix:
 
 def _inner_table(value: Mapping[str, Any]) -> str | None:
     """The definition of a sub-table, or of the tables by name; None for a plain value."""
-    extra = value.get("additionalProperties")
-    reference = value.get("$ref") or (extra.get("$ref") if isinstance(extra, dict) else None)
-    return str(reference).rsplit("/", 1)[-1] if reference else None
+    by_name = [inner["$ref"] for inner in value.get("patternProperties", {}).values() if "$ref" in inner]
+    references = [value["$ref"]] if "$ref" in value else by_name
+    return str(references[0]).rsplit("/", 1)[-1] if references else None
 
 
 def _type(value: Mapping[str, Any]) -> str:

@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from edgeprune.errors import (
-    BuildError,
-    DeployError,
-    DeviceLostError,
-    DeviceTimeoutError,
-    EdgepruneError,
-    MeasurementError,
-)
+from edgeprune.errors import BuildError, DeployError, DeviceTimeoutError, EdgepruneError, MeasurementError
 from edgeprune.protocols import CommandResult, Connection
 from edgeprune.records.codec import from_json
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
@@ -71,8 +64,7 @@ class AgentClient:
             timeout_s: for all of it, waiting for another measurement included.
 
         Raises:
-            DeviceLostError: the connection broke.
-            MeasurementError: whatever else kept the block from being complete; samples that came are dropped.
+            MeasurementError: whatever kept the block from being complete; samples that came before are dropped.
             DeployError: the device has no such Python.
         """
         model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
@@ -89,8 +81,7 @@ class AgentClient:
         except DeployError as error:
             if "program" in error.facts:
                 raise
-            lost = command.failed(f"the connection broke: {error.message}")
-            raise DeviceLostError(lost.message, **lost.facts) from error
+            raise command.failed(f"the connection broke: {error.message}") from error
         command.take(result)
         if len(command.samples_ns) != request.runs:
             raise command.failed(f"expected {request.runs} samples, got {len(command.samples_ns)}")

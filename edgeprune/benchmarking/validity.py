@@ -2,7 +2,7 @@
 
 A block is never judged by its latencies (that would throw the slow ones away), only by the evidence beside them.
 One busy neighbour leaves p50 unchanged and moves p99 tenfold, while the involuntary context switches go from 6 to
-189 (docs/ARCHITECTURE.md, fact 5).
+189 (docs/architecture.md, fact 5).
 """
 
 from __future__ import annotations
