@@ -6,13 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 import edgeprune.cli
+from edgeprune.errors import MeasurementError
+
+Result = TypeVar("Result")
+
+DISTURBED = {6, 9}
+"""Exit codes after which the same command is to be given again."""
 
 MODEL_CODE = '''
 import numpy as np
@@ -138,9 +145,20 @@ def run_until_decided(arguments: list[str], attempts: int = 3) -> int:
     """Run the command line in this process, again while the machine's other work disturbs the measurement."""
     for _ in range(attempts):
         code = edgeprune.cli.run(arguments)
-        if code not in {6, 9}:
+        if code not in DISTURBED:
             break
     return code
+
+
+def until_quiet(call: Callable[[], Result], attempts: int = 3) -> Result:
+    """The same for a function of the API."""
+    for _ in range(attempts - 1):
+        try:
+            return call()
+        except MeasurementError as error:
+            if error.facts.get("kind") != "disturbed":
+                raise
+    return call()
 
 
 def start_command(arguments: list[str]) -> subprocess.Popen[str]:

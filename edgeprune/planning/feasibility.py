@@ -18,6 +18,7 @@ class ShapeFigures:
     Attributes:
         p50_ms, p99_ms: nearest rank over the samples of a short measurement.
         peak_bytes: peak resident memory of the agent's process.
+        disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
     """
 
     rung: Rung
@@ -26,6 +27,7 @@ class ShapeFigures:
     artifact_bytes: int
     peak_bytes: int
     widths: tuple[GroupWidth, ...] = ()
+    disturbed: str = ""
 
 
 def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
@@ -49,6 +51,8 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
     """Turn a measured shape into a planned or refused rung, with the reason."""
     refusal = over_budget(shape, limits)
     status = RungStatus.REFUSED if refusal else RungStatus.PLANNED
+    if refusal and shape.disturbed:
+        refusal += f" (measured on a disturbed device: {shape.disturbed})"
     reason = refusal or f"p50 {format_ms(shape.p50_ms)} on the device, within the budget"
     return PlannedRung(
         rung=shape.rung,

@@ -114,6 +114,10 @@ class RunFolder:
         self.outcomes.append(StepOutcome(name, seconds, cached=False))
         return record
 
+    def forget(self, name: str) -> None:
+        """Drop a finished step, so that it is made again the next time."""
+        shutil.rmtree(self.root / name, ignore_errors=True)
+
     def is_done(self, name: str, key: str) -> bool:
         """Whether the step was finished with these inputs."""
         return self._key_of(self.root / name) == key

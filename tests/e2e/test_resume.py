@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from targets_for_tests import MadeTarget, make_target, start_command
+from targets_for_tests import DISTURBED, MadeTarget, make_target, start_command
 
 from edgeprune.records.codec import from_json
 from edgeprune.records.result import BuildResult
@@ -46,8 +46,11 @@ def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path) -> No
     assert len(kept) >= 5
 
     earlier = len(_events(made))
-    finished = start_command(made.arguments("build", "--format", "json"))
-    stdout, stderr = finished.communicate(timeout=DEADLINE_S)
+    for _ in range(3):
+        finished = start_command(made.arguments("build", "--format", "json"))
+        stdout, stderr = finished.communicate(timeout=DEADLINE_S)
+        if finished.returncode not in DISTURBED:
+            break
     assert finished.returncode == 0, stderr
     assert json.loads(stdout)["verdict"] == "PASS"
     assert from_json(BuildResult, (made.run / "summary.json").read_bytes()).verdict is Verdict.PASS
@@ -75,8 +78,11 @@ def _start_until(made: MadeTarget, reached: Callable[[], bool]) -> subprocess.Po
     process = start_command(made.arguments("build"))
     deadline = time.monotonic() + DEADLINE_S
     while not reached():
-        assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
+        if process.poll() is not None:
+            # Nothing can be killed where the machine was too busy to measure: once more.
+            assert process.returncode in DISTURBED, process.communicate()
+            process = start_command(made.arguments("build"))
         time.sleep(0.005)
     return process
 
