@@ -137,7 +137,7 @@ class TargetSpec(FileModel):
     description: str = ""
     """One line for people."""
     profiles: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names or paths of the profiles that it ships to; the first one is the default."""
+    """Names or paths of the profiles that it ships to, paths relative to this file; the first one is the default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights, order of the batches, augmentation, and what is drawn for calibration."""
     model: ModelSection
