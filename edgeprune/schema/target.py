@@ -75,7 +75,9 @@ class Recovery(FileModel):
     """How accuracy is won back after each cut."""
 
     rounds: Annotated[int, Field(ge=1)] = 2
-    """Cuts to the final width, in equal steps of the pruning ratio."""
+    """Cuts to the final width."""
+    schedule: Literal["linear", "cubic"] = "linear"
+    """Of the pruning ratio over the rounds: in equal steps, or most of it early (Zhu and Gupta 2017)."""
     epochs: Annotated[int, Field(ge=0)] = 3
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
     learning_rate: Positive | None = None
