@@ -153,6 +153,11 @@ def quick_block(bench: Workbench, rung: Rung, artifact_path: str, samples_path: 
     Raises:
         MeasurementError: the device stays disturbed; a rung must not be refused for that.
     """
+    with bench.device.leased(bench.note):
+        return _quick_block(bench, rung, artifact_path, samples_path)
+
+
+def _quick_block(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Block:
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
     median_ns = quantile(first.samples_ns, 0.5)
     runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
