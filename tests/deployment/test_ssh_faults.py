@@ -180,7 +180,7 @@ def test_a_full_disk_in_mid_artifact(server: SshServer, tmp_path: Path) -> None:
         sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
         with pytest.raises(DeployError, match=r"disk full on edge: needs 3\.00 MB"):
             ensure_files(connection, device.python, agent, str(folder), [(source, sha256)])
-        assert not [p for p in folder.rglob("*.part")]
+        assert not list(folder.rglob("*.part"))
         connection.close()
     finally:
         subprocess.run(["umount", str(folder)], check=True)
