@@ -15,7 +15,7 @@ from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
 from edgeprune.benchmarking.client import AgentClient
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
-from edgeprune.deployment.lease import DeviceLease, LeaseStatus, lease_status
+from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_status
 from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
@@ -100,11 +100,12 @@ class DeviceSession:
             return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
 
     @contextmanager
-    def leased(self, tell: Callable[[str], None] = _log.info) -> Iterator[DeviceLease]:
+    def leased(self, tell: Callable[[str], None] = _log.info, *, wait_s: float = WAIT_S) -> Iterator[DeviceLease]:
         """Be the only one who measures there; waits in turn. Inside another `leased` it is that one's.
 
         Args:
             tell: hears for whom we wait.
+            wait_s: patience in the queue.
 
         Raises:
             MeasurementError: others measured there for too long.
@@ -113,7 +114,8 @@ class DeviceSession:
         if self._lease is not None:
             yield self._lease
             return
-        with DeviceLease(self._agent, self.spec.lease_folder, uses=tuple(self._placed), tell=tell) as lease:
+        uses = tuple(self._placed)
+        with DeviceLease(self._agent, self.spec.lease_folder, uses=uses, wait_s=wait_s, tell=tell) as lease:
             self._lease = lease
             try:
                 yield lease
