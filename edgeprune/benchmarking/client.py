@@ -31,17 +31,26 @@ class AgentClient:
         connection: open, to the device.
         python: the interpreter there that has numpy and the runtimes.
         agent_path: where the agent is there.
-        work_folder: there; it holds the lock that keeps two measurements apart.
+        work_folder: there; it holds the last guard that keeps two measurements apart.
         device: how messages call the device.
+        lease_folder: of the device's file.
     """
 
     def __init__(
-        self, connection: Connection, *, python: str, agent_path: str, work_folder: str, device: str = "the device"
+        self,
+        connection: Connection,
+        *,
+        python: str,
+        agent_path: str,
+        work_folder: str,
+        device: str = "the device",
+        lease_folder: str = "",
     ) -> None:
         self._connection = connection
         self._agent = (python, agent_path)
         self._work_folder = work_folder
         self._device = device
+        self._lease_folder = lease_folder
 
     def probe(self) -> DeviceFacts:
         """Ask for the facts of the device.
@@ -54,7 +63,9 @@ class AgentClient:
         command.take(self._run(["probe", "--work", self._work_folder], command, _PROBE_TIMEOUT_S))
         return command.record(DeviceFacts, "facts")
 
-    def bench(self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float) -> Block:
+    def bench(
+        self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float, lease: str = ""
+    ) -> Block:
         """Time an artifact in a fresh process.
 
         Args:
@@ -62,6 +73,7 @@ class AgentClient:
             artifact_path: on the device.
             inputs_path: on the device: .npy, float32 [samples, *input shape without the batch].
             timeout_s: for all of it, waiting for another measurement included.
+            lease: the token of the device's lease, which the agent checks before it begins; empty checks nothing.
 
         Raises:
             MeasurementError: whatever kept the block from being complete; samples that came before are dropped.
@@ -73,6 +85,8 @@ class AgentClient:
         argv += ["--warmup-max-runs", str(request.warmup_max_runs), "--warmup-max-s", str(request.warmup_max_s)]
         if request.cpus:
             argv += ["--cpus", ",".join(map(str, request.cpus))]
+        if lease:
+            argv += ["--lease", lease, "--lease-folder", self._lease_folder, "--deadline-s", str(timeout_s)]
         command = _Command(self._device, request.runtime)
         try:
             result = self._run(argv, command, timeout_s)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgeprune.errors import InputError, MeasurementError
-from edgeprune.events import Reporter
+from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import judge
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.result import BenchResult
@@ -74,16 +74,17 @@ def bench_artifact(
         session.require(subject.rung.runtime)
         samples_path = session.place_samples(samples)
         there = session.place(subject.folder, subject.artifact)
-        first = session.block(subject.rung, there, samples_path, _ESTIMATE_RUNS)
-        campaign = Campaign(
-            session=session,
-            policy=policy,
-            samples_path=samples_path,
-            estimate_ms=ms_from_ns(quantile(first.samples_ns, 0.5)),
-            evidence=evidence,
-            reporter=reporter,
-        )
-        measurement = measure(campaign, subject).candidate
+        with session.leased(lambda text: reporter.emit(Noted(message=text))):
+            first = session.block(subject.rung, there, samples_path, _ESTIMATE_RUNS)
+            campaign = Campaign(
+                session=session,
+                policy=policy,
+                samples_path=samples_path,
+                estimate_ms=ms_from_ns(quantile(first.samples_ns, 0.5)),
+                evidence=evidence,
+                reporter=reporter,
+            )
+            measurement = measure(campaign, subject).candidate
     if not measurement.samples_ns:
         raise MeasurementError(
             f"device {device.name}: every block was disturbed: {measurement.disturbed[-1].reason}"

@@ -11,7 +11,7 @@ from types import TracebackType
 from edgeprune.benchmarking.sampling import Patience, plan_schedule, sample_until_certain
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.errors import MeasurementError
-from edgeprune.events import Reporter, StageFinished, StageProgress, StageStarted
+from edgeprune.events import Noted, Reporter, StageFinished, StageProgress, StageStarted
 from edgeprune.gating.judge import judge_latency
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block, Measurement, Percentile
@@ -94,10 +94,10 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
         return measure_block
 
     patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=_MOST_DISTURBED)
-    with told:
-        sampled = sample_until_certain(
-            schedule, {role: series(s) for role, s in subjects.items()}, assess, disturbance, patience
-        )
+    # Transfers come before the lease: others may measure meanwhile.
+    measured = {role: series(s) for role, s in subjects.items()}
+    with campaign.session.leased(lambda text: campaign.reporter.emit(Noted(message=text))), told:
+        sampled = sample_until_certain(schedule, measured, assess, disturbance, patience)
     records = {
         role: replace(
             _record(campaign, subject, sampled.of(role).blocks),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,19 +15,21 @@ from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
 from edgeprune.benchmarking.client import AgentClient
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
-from edgeprune.deployment.transfer import ensure_files, install_agent
+from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_status
+from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
-from edgeprune.units import NS_PER_S
+from edgeprune.units import NS_PER_S, bytes_from_mb
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgeprune.protocols import Connection
 
+_log = logging.getLogger(__name__)
 FROZEN_SAMPLES = 32
 """Real examples that a benchmark cycles through: one alone would let caches learn it."""
 
@@ -36,6 +39,7 @@ _PATIENCE = 10.0
 _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
+_KEPT_IN_USE = 16
 
 
 class DeviceSession:
@@ -51,7 +55,11 @@ class DeviceSession:
             agent_path=self._agent_path,
             work_folder=spec.work_folder,
             device=f"device {spec.name}",
+            lease_folder=spec.lease_folder,
         )
+        self._agent = Agent(connection, spec.python, self._agent_path)
+        self._lease: DeviceLease | None = None
+        self._placed: dict[str, None] = {}
         self.facts: DeviceFacts = self._client.probe()
 
     def place(self, folder: Path, artifact: Artifact) -> str:
@@ -73,7 +81,7 @@ class DeviceSession:
     def block(
         self, rung: Rung, artifact_path: str, samples_path: str, runs: int, estimate_ns: float | None = None
     ) -> Block:
-        """Time one fresh process.
+        """Time one fresh process, under the lease that is held, or under one of its own.
 
         Args:
             rung: runtime, precision and threads.
@@ -87,9 +95,36 @@ class DeviceSession:
         """
         expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
         request = BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
-        return self._client.bench(
-            request, artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + _PATIENCE * expected_s
-        )
+        timeout_s = _START_TIMEOUT_S + _PATIENCE * expected_s
+        with self.leased() as lease, lease.quiet():
+            return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
+
+    @contextmanager
+    def leased(self, tell: Callable[[str], None] = _log.info, *, wait_s: float = WAIT_S) -> Iterator[DeviceLease]:
+        """Be the only one who measures there; waits in turn. Inside another `leased` it is that one's.
+
+        Args:
+            tell: hears for whom we wait.
+            wait_s: patience in the queue.
+
+        Raises:
+            MeasurementError: others measured there for too long.
+            DeployError: the device cannot be reached.
+        """
+        if self._lease is not None:
+            yield self._lease
+            return
+        uses = tuple(self._placed)
+        with DeviceLease(self._agent, self.spec.lease_folder, uses=uses, wait_s=wait_s, tell=tell) as lease:
+            self._lease = lease
+            try:
+                yield lease
+            finally:
+                self._lease = None
+
+    def lease_status(self) -> LeaseStatus:
+        """Who measures there now."""
+        return lease_status(self._agent, self.spec.lease_folder)
 
     def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
         """Run the artifact on samples there; returns float32 [samples, *output shape without the batch]."""
@@ -127,7 +162,18 @@ class DeviceSession:
             )
 
     def _ensure(self, files: list[tuple[Path, str]]) -> str:
-        return ensure_files(self._connection, self.spec.python, self._agent_path, self.spec.work_folder, files)
+        there = ensure_files(
+            self._connection,
+            self.spec.python,
+            self._agent_path,
+            self.spec.work_folder,
+            files,
+            lease_folder=self.spec.lease_folder,
+            limit_bytes=bytes_from_mb(self.spec.cache_mb),
+        )
+        # The newest last, and not for ever: a build places hundreds.
+        self._placed = {**dict(list(self._placed.items())[-_KEPT_IN_USE:]), there: None}
+        return there
 
 
 @contextmanager

@@ -238,8 +238,8 @@ class Listening:
 
         return self._connection.run(argv, timeout_s=timeout_s, on_line=both)
 
-    def put(self, source: Path, destination: str) -> None:
-        self._connection.put(source, destination)
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
+        self._connection.put(source, destination, offset=offset)
 
     def get(self, source: str, destination: Path) -> None:
         self._connection.get(source, destination)
