@@ -170,10 +170,10 @@ def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: s
     p50 nearly where it is (docs/architecture.md, fact 5). Only p50 is decided by.
     """
     with bench.device.leased(bench.note):
-        return _quick_block(bench, rung, artifact_path, samples_path)
+        return _look(bench, rung, artifact_path, samples_path)
 
 
-def _quick_block(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Block:
+def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Look:
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
     median_ns = quantile(first.samples_ns, 0.5)
     runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
