@@ -215,11 +215,14 @@ def test_gate_fails_a_tighter_limit(built: MadeTarget, tmp_path: Path, capsys: p
             "changed after it was written",
         ),
         (lambda content: content[: len(content) // 2], "damaged"),
-        (lambda content: _edited(content, EVIDENCE, b'"artifact_bytes":', b'"artifact_bytes":1'), "the size is"),
+        (
+            lambda content: _edited(content, EVIDENCE, b'"artifact_bytes":', b'"artifact_bytes":1'),
+            "not those of the profile",
+        ),
         (lambda content: _edited(content, PROFILE, b'"p50_ms": 500.0', b'"p50_ms": 900.0'), "not those of the profile"),
         (lambda content: None, "no such file"),
     ],
-    ids=["edited", "cut", "size edited and sums made anew", "budget edited and sums made anew", "missing"],
+    ids=["edited", "cut", "limit edited and sums made anew", "budget edited and sums made anew", "missing"],
 )
 def test_gate_refuses_evidence_that_is_not_what_was_written(
     built: MadeTarget,
