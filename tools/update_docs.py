@@ -197,11 +197,12 @@ def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, str]]:
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        if isinstance(command, click.Group):
-            yield from _commands(command, f"{prefix}{name} ")
-        elif command is not None:
+        alone = not isinstance(command, click.Group) or hasattr(command, "default_command")
+        if alone and command is not None:
             paragraph = " ".join((command.help or "").split("\n\n")[0].split())
             yield f"{prefix}{name}", re.split(r"(?<=\.)\s", paragraph)[0]
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
 
 
 def _precisions(name: str) -> str:

@@ -52,6 +52,22 @@ class Speedups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A release that was measured before, on the same device, and what may be lost against it.
+
+    Attributes:
+        measurement: of the release's artifact.
+        baseline: the dense model, measured in turn with it.
+        max_regression: how much slower is allowed, as a share: 0.05 is five percent.
+    """
+
+    name: str
+    measurement: Measurement
+    baseline: Measurement
+    max_regression: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that a judgement rests on. Nothing else is read by a gate.
 
@@ -61,6 +77,7 @@ class Evidence:
         measurement: of the artifact that is judged; None before it was measured.
         accuracy: of the compiled artifact on the validation split.
         artifact_bytes: sum of the artifact's files.
+        release: to compare with; None where none is asked for.
     """
 
     limits: Limits
@@ -70,6 +87,7 @@ class Evidence:
     accuracy: Accuracy | None = None
     speedups: Speedups = Speedups()
     baseline: Measurement | None = None
+    release: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

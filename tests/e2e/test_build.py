@@ -16,11 +16,13 @@ from targets_for_tests import MadeTarget, make_target, run_until_decided, until_
 
 import edgeprune
 from edgeprune.cli import run
-from edgeprune.gating.evidence import read_evidence, write_evidence
+from edgeprune.gating.archive import pack, unpack
+from edgeprune.gating.evidence import EVIDENCE, PROFILE, pack_evidence
 from edgeprune.records.codec import from_json, to_plain
 from edgeprune.records.result import BuildResult, CandidateStatus
 from edgeprune.records.rung import PruningKind
 from edgeprune.records.verdict import Verdict
+from edgeprune.steps.evidence import read_evidence
 
 # Only INT8 with half of the channels is small enough: the size decides, which no noise can change.
 SMALL = {"runtimes.onnxruntime.int8": True, "budget.artifact_mb": 0.009}
@@ -174,8 +176,8 @@ def test_undecided_build_is_measured_again(tmp_path: Path) -> None:
 def test_gate_says_the_same_from_the_raw_samples_alone(
     built: MadeTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evidence = tmp_path / "evidence.json"
-    shutil.copy(built.run / "evidence.json", evidence)
+    evidence = tmp_path / "evidence.zip"
+    shutil.copy(built.run / "evidence.zip", evidence)
     junit, markdown = tmp_path / "out" / "gate.xml", tmp_path / "gate.md"
     assert run(["gate", str(evidence), "--junit", str(junit), "--markdown", str(markdown), "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
@@ -193,9 +195,11 @@ def test_gate_says_the_same_from_the_raw_samples_alone(
 
 
 def test_gate_fails_a_tighter_limit(built: MadeTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evidence = read_evidence(built.run / "evidence.json")
-    tighter = replace(evidence, limits=replace(evidence.limits, p50_ms=1e-6))
-    write_evidence(tmp_path / "evidence.json", tighter)
+    bundle = read_evidence(built.run).bundle
+    profile = bundle.profile.model_copy(update={"budget": bundle.profile.budget.model_copy(update={"p50_ms": 1e-6})})
+    limits = replace(bundle.evidence.limits, p50_ms=1e-6)
+    tighter = replace(bundle, profile=profile, evidence=replace(bundle.evidence, limits=limits))
+    (tmp_path / "evidence.zip").write_bytes(pack_evidence(tighter))
     assert run(["gate", str(tmp_path), "--junit", str(tmp_path / "gate.xml"), "--format", "json"]) == 7
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == "FAIL"
@@ -206,26 +210,64 @@ def test_gate_fails_a_tighter_limit(built: MadeTarget, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace('"artifact_bytes": ', '"artifact_bytes": 1', 1), "was changed after it was written"),
-        (lambda text: text[: len(text) // 2], "damaged"),
-        (lambda text: None, "no such file"),
+        (
+            lambda content: content.replace(b'"artifact_bytes":', b'"artifact_bytes": ', 1),
+            "changed after it was written",
+        ),
+        (lambda content: content[: len(content) // 2], "damaged"),
+        (
+            lambda content: _edited(content, EVIDENCE, b'"artifact_bytes":', b'"artifact_bytes":1'),
+            "not those of the profile",
+        ),
+        (lambda content: _edited(content, PROFILE, b'"p50_ms": 500.0', b'"p50_ms": 900.0'), "not those of the profile"),
+        (lambda content: None, "no such file"),
     ],
-    ids=["edited", "cut", "missing"],
+    ids=["edited", "cut", "limit edited and sums made anew", "budget edited and sums made anew", "missing"],
 )
 def test_gate_refuses_evidence_that_is_not_what_was_written(
     built: MadeTarget,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    change: Callable[[str], str | None],
+    change: Callable[[bytes], bytes | None],
     message: str,
 ) -> None:
-    changed = change((built.run / "evidence.json").read_text())
+    changed = change((built.run / "evidence.zip").read_bytes())
     if changed is not None:
-        (tmp_path / "evidence.json").write_text(changed)
+        (tmp_path / "evidence.zip").write_bytes(changed)
     assert run(["gate", str(tmp_path), "--format", "json"]) == 2
     out, err = capsys.readouterr()
     assert message in err
     assert json.loads(out)["error"]["exit_code"] == 2
+
+
+def _edited(content: bytes, member: str, before: bytes, after: bytes) -> bytes:
+    """By somebody who knows how the archive is made."""
+    members = unpack(content, where="evidence.zip")
+    assert before in members[member]
+    return pack({**members, member: members[member].replace(before, after, 1)})
+
+
+def test_verify_says_that_a_build_left_its_evidence_whole(
+    built: MadeTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(built.run / "evidence.zip", tmp_path)
+    assert run(["gate", "verify", str(tmp_path / "evidence.zip"), "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["intact"], said["judgement"]["verdict"], said["signer"]) == (True, "PASS", None)
+
+
+def test_a_build_that_passed_becomes_a_release_and_the_next_one_is_held_against_it(
+    built: MadeTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    releases = ["--releases", str(tmp_path / "releases")]
+    assert run(["release", "promote", str(built.run), "--name", "1.0", *releases]) == 0
+    shipped = tmp_path / "releases" / "current" / "artifact"
+    assert {p.name for p in shipped.iterdir()} == {p.name for p in (built.run / "artifact").iterdir()}
+    capsys.readouterr()
+    compared = ["gate", str(built.run), "--baseline", "current", "--max-regression", "99%", *releases]
+    assert run([*compared, "--format", "json"]) in {0, 8}
+    gates = {g["gate"]: g for g in json.loads(capsys.readouterr().out)["gates"]}
+    assert gates["regression"]["measured"] == 1.0
 
 
 def test_api_returns_what_the_command_prints(built: MadeTarget, capsys: pytest.CaptureFixture[str]) -> None:

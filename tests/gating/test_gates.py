@@ -6,22 +6,30 @@ import math
 from dataclasses import replace
 
 import pytest
-from records_for_tests import FLOORS, LIMITS, make_accuracy, make_block, make_evidence, make_measurement
+from records_for_tests import FLOAT, FLOORS, LIMITS, make_accuracy, make_block, make_evidence, make_measurement
 
 from edgeprune.errors import InputError
 from edgeprune.gating.gates import GATES
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.measurement import Block, DisturbedBlock
 from edgeprune.records.rung import Limits
-from edgeprune.records.verdict import Evidence, Floors, GateResult, Verdict
+from edgeprune.records.verdict import Evidence, Floors, GateResult, Release, Verdict
 from edgeprune.statistics import quantile_upper_bound
 
 NAMES = GATES.names()
 NO_LIMITS = make_evidence(Limits(), Floors())
-BARE = replace(make_evidence(), measurement=None, accuracy=None)
-TIGHT = make_evidence(
-    Limits(p50_ms=1.0, p99_ms=1.0, memory_bytes=1, artifact_bytes=1),
-    Floors(accuracy=0.999, worst_class_recall=0.999),
+# Beside a dense model, and held against a release that was exactly as fast.
+DENSE = make_measurement(FLOAT, p50_ms=6.0, seed=40)
+SAME = Release(name="1.0", measurement=make_measurement(seed=20), baseline=DENSE, max_regression=0.2)
+GOOD = replace(make_evidence(), baseline=DENSE, release=SAME)
+BARE = replace(GOOD, measurement=None, accuracy=None)
+TIGHT = replace(
+    make_evidence(
+        Limits(p50_ms=1.0, p99_ms=1.0, memory_bytes=1, artifact_bytes=1),
+        Floors(accuracy=0.999, worst_class_recall=0.999),
+    ),
+    baseline=DENSE,
+    release=replace(SAME, measurement=make_measurement(p50_ms=1.0, seed=20), max_regression=0.0),
 )
 
 
@@ -31,8 +39,8 @@ def judged(name: str, evidence: Evidence) -> GateResult:
     return result
 
 
-def test_the_folder_has_the_six_gates() -> None:
-    assert NAMES == ("accuracy", "memory", "p50", "p99", "size", "worst_class")
+def test_the_folder_has_the_seven_gates() -> None:
+    assert NAMES == ("accuracy", "memory", "p50", "p99", "regression", "size", "worst_class")
 
 
 def test_an_unknown_gate_is_refused_with_the_closest() -> None:
@@ -46,7 +54,7 @@ def test_silent_without_a_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("evidence", [make_evidence(), BARE, TIGHT], ids=["good", "bare", "tight"])
+@pytest.mark.parametrize("evidence", [GOOD, BARE, TIGHT], ids=["good", "bare", "tight"])
 def test_contract(name: str, evidence: Evidence) -> None:
     result = judged(name, evidence)
     assert result == judged(name, evidence)
@@ -59,7 +67,7 @@ def test_contract(name: str, evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_good_evidence_passes_and_tight_limits_fail(name: str) -> None:
-    assert judged(name, make_evidence()).verdict is Verdict.PASS
+    assert judged(name, GOOD).verdict is Verdict.PASS
     assert judged(name, TIGHT).verdict is Verdict.FAIL
 
 
