@@ -1,7 +1,8 @@
 """A real process that takes turns on the very core that is measured: INVALID, whatever the limits; quiet: not INVALID.
 
-The machine that runs the tests may have neighbours of its own. The quiet half therefore asks up to `QUIET_TRIES` times
-for one answer that is not INVALID; the busy half needs no second try.
+The machine that runs the tests may have neighbours of its own, and then INVALID is the right answer. The quiet half
+therefore asks up to `QUIET_TRIES` times, and looks at /proc/stat by itself around each try: INVALID on a core that was
+idle before and after fails the test, a core that was never idle skips it. The busy half needs no second try.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.steps.benching import bench_artifact, bench_subject
 
-QUIET_TRIES = 6
-QUIET_PAUSE_S = 5.0
+QUIET_TRIES = 5
+QUIET_PAUSE_S = 2.0
+IDLE_SHARE = 0.97
 EASY, HARD = 10_000.0, 0.000_001
 # The core that the agent takes for one thread.
 CORE = max(os.sched_getaffinity(0))
@@ -71,6 +73,21 @@ def hog(core: int) -> Iterator[None]:
         process.stdout.close()
 
 
+def core_was_idle() -> bool:
+    """Whether the core did next to nothing for half a second."""
+    first = core_ticks()
+    time.sleep(0.5)
+    idle, total = (after - before for before, after in zip(first, core_ticks(), strict=True))
+    return idle >= IDLE_SHARE * total
+
+
+def core_ticks() -> tuple[int, int]:
+    """(idle, all) of the core since the machine started."""
+    line = next(x for x in Path("/proc/stat").read_text().splitlines() if x.startswith(f"cpu{CORE} "))
+    ticks = [int(t) for t in line.split()[1:9]]
+    return ticks[3], sum(ticks)
+
+
 def measured(model: Path, work: Path, limits: Limits, *, max_disturbed: int) -> BenchResult:
     device = DeviceSpec(
         schema=1, name="here", connection="local", profile="local", python=sys.executable, work_folder=str(work)
@@ -102,13 +119,20 @@ def test_busy_neighbour_is_invalid_without_any_limit(model: Path, tmp_path: Path
     assert "no valid block" in results.bench(result, "text")
 
 
-@pytest.mark.parametrize(("limit_ms", "expected"), [(EASY, Verdict.PASS), (HARD, Verdict.FAIL)])
-def test_quiet_device_is_not_invalid(model: Path, tmp_path: Path, limit_ms: float, expected: Verdict) -> None:
+def test_quiet_device_is_not_invalid(model: Path, tmp_path: Path) -> None:
+    quiet_tries = 0
     for _ in range(QUIET_TRIES):
-        result = measured(model, tmp_path, Limits(p50_ms=limit_ms), max_disturbed=12)
+        before = core_was_idle()
+        result = measured(model, tmp_path, Limits(p50_ms=EASY), max_disturbed=2)
         if result.judgement.verdict is not Verdict.INVALID:
             break
+        quiet_tries += before and core_was_idle()
         time.sleep(QUIET_PAUSE_S)
-    assert result.judgement.verdict is expected
+    else:
+        if not quiet_tries:
+            pytest.skip(f"core {CORE} of this machine was busy all the time")
+    assert result.judgement.verdict is Verdict.PASS
     assert result.summary is not None
     assert result.summary.processes == len(result.measurement.blocks) == 3
+    hard = Evidence(limits=Limits(p50_ms=HARD), floors=Floors(), artifact_bytes=1, measurement=result.measurement)
+    assert judge(hard).verdict is Verdict.FAIL
