@@ -37,12 +37,12 @@ class BenchPolicy:
     """
 
     threads: int | None = None
-    processes: int = 3
-    runs: int = 600
+    processes: int = 5
+    runs: int = 1000
     p50_ms: float | None = None
     p99_ms: float | None = None
     confidence: float = 0.95
-    percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
+    percentiles: tuple[float, ...] = (50.0, 90.0, 99.0, 99.9)
 
     def __post_init__(self) -> None:
         for name in ("p50_ms", "p99_ms"):

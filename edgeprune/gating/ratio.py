@@ -26,8 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.clustering import nearest_rank
 from edgeprune.records.measurement import Block
-from edgeprune.statistics import nearest_rank
 
 RESAMPLES = 1000
 """The standard error is then known to 2 %, which is little beside what few processes leave open."""

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import InputError, MeasurementError
 from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import judge
@@ -16,7 +17,7 @@ from edgeprune.records.verdict import Evidence, Floors
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
-from edgeprune.statistics import percentile, quantile
+from edgeprune.statistics import percentile, quantile, summarise
 from edgeprune.steps.measuring import Campaign, Subject, measure
 from edgeprune.steps.session import FROZEN_SAMPLES, open_session
 from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
@@ -63,7 +64,7 @@ def bench_artifact(
 
     Raises:
         DeployError: the device could not be reached or could not take the files.
-        MeasurementError: it does not run there, or every block was disturbed.
+        MeasurementError: it does not run there, or no block could be taken in time.
     """
     import numpy as np
 
@@ -85,19 +86,17 @@ def bench_artifact(
                 reporter=reporter,
             )
             measurement = measure(campaign, subject).candidate
-    if not measurement.samples_ns:
-        raise MeasurementError(
-            f"device {device.name}: every block was disturbed: {measurement.disturbed[-1].reason}"
-            if measurement.disturbed
-            else f"device {device.name}: no block was measured within {policy.time_limit_s:g} s"
-        )
+    if not measurement.samples_ns and not measurement.disturbed:
+        raise MeasurementError(f"device {device.name}: no block was measured within {policy.time_limit_s:g} s")
+    taken = ProcessSamples(measurement.processes_ns) if measurement.samples_ns else None
     return BenchResult(
         artifact=subject.artifact,
         device=device.name,
         measurement=measurement,
-        percentiles=tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in policy.percentiles),
-        load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)),
+        percentiles=tuple(percentile(taken, p, policy.confidence) for p in policy.percentiles) if taken else (),
+        load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)) if taken else None,
         judgement=judge(replace(evidence, measurement=measurement)),
+        summary=summarise(taken) if taken else None,
     )
 
 

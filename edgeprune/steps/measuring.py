@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from edgeprune.benchmarking.sampling import Patience, plan_schedule, sample_until_certain
+from edgeprune.benchmarking.sampling import Ending, Patience, plan_schedule, sample_until_certain
 from edgeprune.benchmarking.validity import disturbance
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import MeasurementError
 from edgeprune.events import Noted, Reporter, StageFinished, StageProgress, StageStarted
 from edgeprune.gating.judge import judge_latency
@@ -19,12 +20,9 @@ from edgeprune.records.result import Candidate
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.profile import MeasurementPolicy
-from edgeprune.statistics import percentile
+from edgeprune.statistics import percentile, quantile
 from edgeprune.steps.session import DeviceSession
-from edgeprune.units import format_ms, ns_from_ms
-
-_MOST_DISTURBED = 12
-"""Rounds measured again before the answer is INVALID; with the back-off that is about a minute of waiting."""
+from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
 
 _CANDIDATE = "candidate"
 _BASELINE = "baseline"
@@ -76,6 +74,7 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     estimate_ns = ns_from_ms(campaign.estimate_ms)
     schedule = plan_schedule(campaign.policy, estimate_ns)
     runs = schedule.looks[0].runs_per_process
+    probes: list[int] = []
     told = _Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
 
     def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
@@ -83,26 +82,31 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
         found = {role: _record(campaign, subjects[role], taken) for role, taken in blocks.items()}
         return judge_latency(campaign.evidence, found[_CANDIDATE], found.get(_BASELINE))
 
+    def is_disturbed(block: Block) -> str | None:
+        return disturbance(block, min(probes, default=None))
+
     def series(subject: Subject) -> Callable[[int], Block]:
         place = campaign.session.place(subject.folder, subject.artifact)
 
         def measure_block(_attempt: int) -> Block:
             block = campaign.session.block(subject.rung, place, campaign.samples_path, runs, estimate_ns)
-            told.one_more(disturbance(block))
+            probes.extend(p for p in (block.probe_before_ns, block.probe_after_ns) if p)
+            told.one_more(is_disturbed(block))
             return block
 
         return measure_block
 
-    patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=_MOST_DISTURBED)
+    patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=campaign.policy.max_disturbed)
     # Transfers come before the lease: others may measure meanwhile.
     measured = {role: series(s) for role, s in subjects.items()}
     with campaign.session.leased(lambda text: campaign.reporter.emit(Noted(message=text))), told:
-        sampled = sample_until_certain(schedule, measured, assess, disturbance, patience)
+        sampled = sample_until_certain(schedule, measured, assess, is_disturbed, patience)
     records = {
         role: replace(
             _record(campaign, subject, sampled.of(role).blocks),
             disturbed=sampled.of(role).disturbed,
             looks=sampled.looks,
+            gave_up=sampled.ending is Ending.DISTURBED,
         )
         for role, subject in subjects.items()
     }
@@ -156,7 +160,8 @@ def percentiles_of(measurement: Measurement, policy: MeasurementPolicy) -> tuple
     if not measurement.samples_ns:
         return ()
     wanted = sorted({50.0, 99.0, *policy.percentiles})
-    return tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in wanted)
+    samples = ProcessSamples(measurement.processes_ns)
+    return tuple(percentile(samples, p, policy.confidence) for p in wanted)
 
 
 def measured_in_turn(dense: Candidate, evidence: Evidence, policy: MeasurementPolicy) -> Candidate:
@@ -182,6 +187,5 @@ def latency_summary(measured: Measured) -> str:
     samples = measured.candidate.samples_ns
     if not samples:
         return "no valid block"
-    confidence = measured.candidate.confidence
-    p50, p99 = (percentile(samples, p, confidence) for p in (50.0, 99.0))
-    return f"p50 {format_ms(p50.value_ms)}, p99 {format_ms(p99.value_ms)}, {len(samples)} runs"
+    p50, p99 = (ms_from_ns(quantile(samples, q)) for q in (0.5, 0.99))
+    return f"p50 {format_ms(p50)}, p99 {format_ms(p99)}, {len(samples)} runs"

@@ -6,15 +6,25 @@ import math
 from dataclasses import replace
 
 import pytest
-from records_for_tests import FLOAT, FLOORS, LIMITS, make_accuracy, make_block, make_evidence, make_measurement
+from records_for_tests import (
+    FLOAT,
+    FLOORS,
+    LIMITS,
+    make_accuracy,
+    make_block,
+    make_evidence,
+    make_measurement,
+    make_samples_ns,
+)
 
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import InputError
 from edgeprune.gating.gates import GATES
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.measurement import Block, DisturbedBlock
 from edgeprune.records.rung import Limits
 from edgeprune.records.verdict import Evidence, Floors, GateResult, Release, Verdict
-from edgeprune.statistics import quantile_upper_bound
+from edgeprune.statistics import quantile_bounds
 
 NAMES = GATES.names()
 NO_LIMITS = make_evidence(Limits(), Floors())
@@ -85,8 +95,8 @@ def ramp(count: int) -> Block:
 
 def test_latency_confidence_is_split_over_the_planned_looks() -> None:
     measurement = replace(make_measurement(), blocks=(ramp(400),) * 3)
-    ordered = sorted(measurement.samples_ns)
-    bounds = [quantile_upper_bound(ordered, 0.99, 1 - 0.05 / looks) / 1e6 for looks in (1, 3)]
+    samples = ProcessSamples(measurement.processes_ns)
+    bounds = [quantile_bounds(samples, 0.99, 1 - 0.05 / looks)[1] / 1e6 for looks in (1, 3)]
     assert bounds[0] < bounds[1]
     between = Limits(p99_ms=(bounds[0] + bounds[1]) / 2)
     one_look = replace(measurement, planned_looks=1)
@@ -116,6 +126,28 @@ def test_disturbances_that_leave_two_processes_are_invalid() -> None:
     )
 
 
+def test_a_device_that_stayed_disturbed_is_invalid_however_many_blocks_count() -> None:
+    bad = DisturbedBlock(block=make_block(), reason="0.60 s of the pinned cores used by other processes")
+    measurement = replace(make_measurement(), disturbed=(bad,), gave_up=True)
+    for limits in (Limits(p50_ms=9, p99_ms=9), Limits(p50_ms=0.1, p99_ms=0.1)):
+        result = judged("p99", make_evidence(limits, measurement=measurement))
+        assert result.verdict is Verdict.INVALID
+        assert result.reason == (
+            "the device was disturbed: 10 of 11 processes count, sampling gave up; "
+            "0.60 s of the pinned cores used by other processes"
+        )
+
+
+def test_processes_that_differ_widen_the_bound() -> None:
+    alike = make_measurement(processes=5)
+    apart = replace(alike, blocks=tuple(make_block(make_samples_ns(200, p50_ms=m)) for m in (1.6, 1.8, 2, 2.2, 2.4)))
+    limits = Limits(p50_ms=2.2)
+    assert judged("p50", make_evidence(limits, measurement=alike)).verdict is Verdict.PASS
+    result = judged("p50", make_evidence(limits, measurement=apart))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "1000 runs in 5 processes, worth" in result.reason
+
+
 def test_two_quiet_processes_are_inconclusive() -> None:
     measurement = replace(make_measurement(), blocks=make_measurement().blocks[:2])
     result = judged("p50", make_evidence(measurement=measurement))
@@ -125,7 +157,7 @@ def test_two_quiet_processes_are_inconclusive() -> None:
 
 def test_memory_is_the_largest_process_disturbed_ones_too() -> None:
     big = DisturbedBlock(block=make_block(peak_bytes=170_000_000), reason="x")
-    assert judged("memory", make_evidence()).measured == pytest.approx(104.7)
+    assert judged("memory", make_evidence()).measured == pytest.approx(105.4)
     found = judged("memory", make_evidence(measurement=replace(make_measurement(), disturbed=(big,))))
     assert (found.verdict, found.measured) == (Verdict.FAIL, 170.0)
 

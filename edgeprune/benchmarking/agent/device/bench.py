@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 from . import sessions
-from .evidence import difference, peak_memory_bytes, snapshot
+from .evidence import change_of_surroundings, difference, micro_probe_ns, peak_memory_bytes, snapshot, surroundings
 from .reply import AgentError, Replies
 
 LOCK_WAIT_S = 30.0
@@ -70,13 +70,19 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     time_one = timed_runs(session, samples)
     gc.collect()
     gc.disable()
+    # Before the warm-up, so that the first timed runs find their own code and data in the caches.
+    fields["probe_before_ns"] = micro_probe_ns()
+    start = time.perf_counter_ns()
     warmup_runs, steady, typical_ns = warm_up(time_one, job.warmup)
-    fields.update(warmup_runs=warmup_runs, warmup_steady=steady)
+    fields.update(warmup_runs=warmup_runs, warmup_steady=steady, warmup_ns=time.perf_counter_ns() - start)
     replies.emit("warm", warmup_runs=warmup_runs, warmup_steady=steady)
+    around = surroundings(cpus)
     fields["started_unix_s"] = time.time()
     before = snapshot(cpus)
     unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
     fields.update(difference(before, snapshot(cpus)))
+    fields["probe_after_ns"] = micro_probe_ns()
+    fields.update(change_of_surroundings(around, surroundings(cpus)))
     fields["peak_bytes"] = peak_memory_bytes()
     _tell(replies, unsent)
     replies.emit("done", runs=job.runs, **fields)
