@@ -44,6 +44,7 @@ _MOST_CORRELATION = 0.95
 # Under this the ratio of the t to the normal quantile is 0 / 0; nobody asks for less.
 _LEAST_CONFIDENCE = 0.51
 _LEAST_PROCESSES = 3
+_LARGEST_LOG = 700.0
 # Nodes of the Gauss-Hermite quadrature: p99.9 is exact to three digits.
 _NODES = 80
 
@@ -107,7 +108,8 @@ class ProcessSamples:
             np.log([float(np.quantile(p, level, method="inverted_cdf")) for p in self.processes]).std(ddof=1)
             for level in (0.5, q)
         ]
-        return math.exp(float(stdtrit(count - 1, sure)) * float(max(spreads)) * math.sqrt(1.0 + 1.0 / count))
+        # At confidences near 1 the t quantile leaves the range of floats: then there is no such bound.
+        return float(np.exp(min(stdtrit(count - 1, sure) * max(spreads) * math.sqrt(1.0 + 1.0 / count), _LARGEST_LOG)))
 
     def _seen_effect(self, q: float, confidence: float) -> float:
         """The design effect of the share within the pooled quantile (1. above), widened for few processes."""

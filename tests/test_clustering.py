@@ -83,3 +83,20 @@ def test_unseen_share_by_hand() -> None:
     assert unseen_share(1, 0.95) == pytest.approx(0.95)
     assert unseen_share(5, 0.95) == pytest.approx(0.4507, abs=1e-4)
     assert (1 - unseen_share(20, 0.95)) ** 20 == pytest.approx(0.05)
+
+
+def test_one_more_process_may_differ_by_more_the_surer_one_must_be() -> None:
+    rng = np.random.default_rng(3)
+    processes = ProcessSamples([rng.lognormal(0.0, 0.1, 200) * (1.0 + 0.1 * k) for k in range(4)])
+    factors = [processes.unseen_factor(0.99, confidence) or 0.0 for confidence in (0.6, 0.95, 0.999, 1.0 - 1e-15)]
+    assert factors == sorted(factors)
+    assert all(1.0 <= f < float("inf") for f in factors)
+    assert ProcessSamples([[1.0, 2.0], [1.0, 2.0]]).unseen_factor(0.5, 0.95) is None
+
+
+def test_alike_processes_far_under_a_limit_certify_it() -> None:
+    # Their order within a process tells nothing new, so few are independent; yet a limit ten times higher is safe.
+    rng = np.random.default_rng(4)
+    processes = ProcessSamples([1e4 * (1.0 + 0.02 * rng.standard_normal()) + rng.random(200) for _ in range(5)])
+    assert processes.effective_samples(0.99, 0.95) < 299
+    assert quantile_bounds(processes, 0.99, 0.95)[1] < 1e5
