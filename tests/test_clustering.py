@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.clustering import ProcessSamples, unseen_share
+from edgeprune.statistics import quantile_bounds
 
 groups = st.lists(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), min_size=1, max_size=8)
 
