@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -162,6 +163,10 @@ def until_quiet(call: Callable[[], Result], attempts: int = 3) -> Result:
     return call()
 
 
+def _listen_to_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_command(arguments: list[str]) -> subprocess.Popen[str]:
     """`edgeprune ...` in a process of its own."""
     return subprocess.Popen(
@@ -170,6 +175,8 @@ def start_command(arguments: list[str]) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "2"},
+        # A run in the background of a shell ignores SIGINT, and so would its children.
+        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509 - no threads of ours run then
     )
 
 

@@ -263,7 +263,8 @@ def test_rungs_of_a_missing_runtime_are_refused_and_the_others_go_on(
 def test_full_disk_on_the_device(
     server: SshServer, made: MadeTarget, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = server.home / "small"
+    # The account of the test device may be shared with other tests of this run.
+    folder = server.home / f"small-{tmp_path.name}"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=16k,mode=0777", "tmpfs", str(folder)]
     if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
