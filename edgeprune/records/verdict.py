@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.measurement import Measurement
+from edgeprune.records.measurement import Measurement, MemoryProof
 from edgeprune.records.rung import Limits
 
 
@@ -61,6 +61,7 @@ class Evidence:
         measurement: of the artifact that is judged; None before it was measured.
         accuracy: of the compiled artifact on the validation split.
         artifact_bytes: sum of the artifact's files.
+        memory_proof: whether it ran under the memory limit; None where nobody tried.
     """
 
     limits: Limits
@@ -70,6 +71,7 @@ class Evidence:
     accuracy: Accuracy | None = None
     speedups: Speedups = Speedups()
     baseline: Measurement | None = None
+    memory_proof: MemoryProof | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

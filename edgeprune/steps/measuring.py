@@ -76,7 +76,7 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     estimate_ns = ns_from_ms(campaign.estimate_ms)
     schedule = plan_schedule(campaign.policy, estimate_ns)
     runs = schedule.looks[0].runs_per_process
-    told = _Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
+    told = Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
 
     def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
         # The gates take the confidence of a look from the policy, as they will when the evidence is judged again.
@@ -122,7 +122,7 @@ def _record(campaign: Campaign, subject: Subject, blocks: tuple[Block, ...]) -> 
     )
 
 
-class _Told:
+class Told:
     """The progress of a campaign; it may end before its total, when the verdict is certain early."""
 
     def __init__(self, reporter: Reporter, subject: str, total: int) -> None:
@@ -146,6 +146,7 @@ class _Told:
         self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary, seconds=seconds))
 
     def one_more(self, disturbed: str | None) -> None:
+        """A process ended; why it does not count, or None."""
         self._done += 1
         detail = f"disturbed: {disturbed}" if disturbed else ""
         self._reporter.emit(StageProgress(stage="sample", subject=self._subject, done=self._done, detail=detail))

@@ -17,7 +17,8 @@ from edgeprune.deployment.inventory import load_device
 from edgeprune.deployment.transfer import ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
+from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
+from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.units import NS_PER_S
@@ -36,6 +37,7 @@ _PATIENCE = 10.0
 _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
+_PROOF_RUNS = 20
 
 
 class DeviceSession:
@@ -86,9 +88,32 @@ class DeviceSession:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
         expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
-        request = BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
         return self._client.bench(
-            request, artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + _PATIENCE * expected_s
+            _request(rung, runs), artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + _PATIENCE * expected_s
+        )
+
+    def paced_block(self, rung: Rung, artifact_path: str, samples_path: str, pace: Pace) -> PacedBlock:
+        """Run one fresh process at a rate or for a time; the other arguments and errors are those of `block`."""
+        timeout_s = _START_TIMEOUT_S + _PATIENCE + 2 * pace.seconds
+        return self._client.pace(_request(rung, 1), pace, artifact_path, samples_path, timeout_s=timeout_s)
+
+    def prove_memory(self, rung: Rung, artifact_path: str, samples_path: str, limit_bytes: int, of: str) -> MemoryProof:
+        """Run the artifact under a memory limit, where the device can impose one.
+
+        Args:
+            rung: as for `block`.
+            artifact_path: as for `block`.
+            samples_path: as for `block`.
+            limit_bytes: to hold.
+            of: `process` or `model`.
+
+        Raises:
+            MeasurementError: the device went away, is busy, or lacks the runtime.
+        """
+        expected_s = _PROOF_RUNS * _SLOWEST_RUN_NS / NS_PER_S
+        request = _request(rung, _PROOF_RUNS)
+        return self._client.prove_memory(
+            request, (limit_bytes, of), artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + expected_s
         )
 
     def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
@@ -128,6 +153,10 @@ class DeviceSession:
 
     def _ensure(self, files: list[tuple[Path, str]]) -> str:
         return ensure_files(self._connection, self.spec.python, self._agent_path, self.spec.work_folder, files)
+
+
+def _request(rung: Rung, runs: int) -> BenchRequest:
+    return BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from edgeprune.units import format_mb, format_ms, format_seconds
 
 if TYPE_CHECKING:
     from edgeprune.records.accuracy import Accuracy
+    from edgeprune.records.measurement import Measurement
     from edgeprune.records.result import BenchResult, BuildResult, Candidate
     from edgeprune.records.rung import Plan, PlannedRung
     from edgeprune.records.verdict import Judgement
@@ -77,13 +78,28 @@ def bench(result: BenchResult, output_format: str) -> str:
         f"{measurement.threads} thread(s)"
     )
     foot = (
-        f"load {format_ms(result.load_ms)}, peak memory {format_mb(measurement.peak_bytes)}, "
-        f"{len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"
+        f"load {format_ms(result.load_ms)}, {len(measurement.blocks)} processes, "
+        f"{len(measurement.disturbed)} disturbed and not counted"
     )
-    lines = [head, render(table), foot]
+    lines = [head, render(table), foot, memory(measurement)]
     if result.judgement.gates:
         lines.append(gate(result.judgement, "text"))
     return "\n".join(lines)
+
+
+def memory(measurement: Measurement) -> str:
+    """The largest process: its peaks while loading and running, its fair share, and the model's own part."""
+    blocks = measurement.all_blocks
+    peak, loading = max(b.peak_bytes for b in blocks), max(b.peak_load_bytes for b in blocks)
+    running = max(b.peak_run_bytes for b in blocks)
+    shares = [b.pss_bytes for b in blocks if b.pss_bytes is not None]
+    parts = [
+        f"peak memory {format_mb(peak)}: loading {format_mb(loading)}",
+        f"running {format_mb(running)} ({blocks[0].peak_run_by})" if running else "",
+        f"proportional share {format_mb(max(shares))}" if shares else "",
+        f"the model's own {format_mb(max(b.model_bytes for b in blocks))}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def gate(judgement: Judgement, output_format: str) -> str:

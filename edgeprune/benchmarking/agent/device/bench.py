@@ -7,10 +7,12 @@ import gc
 import os
 import statistics
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import sessions
-from .evidence import difference, peak_memory_bytes, snapshot
+from .evidence import difference, snapshot
+from .memory import MemoryWatch
+from .paced import Pacing
 from .reply import AgentError, Replies
 
 LOCK_WAIT_S = 30.0
@@ -35,7 +37,7 @@ class Warmup(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What to time. `cpus` may be empty."""
+    """What to time. `cpus` may be empty; `pacing` takes the place of `runs`; `limit` is from `limits.run_limited`."""
 
     work: str
     runtime: str
@@ -46,6 +48,8 @@ class Job(NamedTuple):
     warmup: Warmup
     cpus: Tuple[int, ...]
     inputs: str
+    pacing: Optional[Pacing] = None
+    limit: Any = None
 
 
 def bench(replies: Replies, job: Job) -> None:
@@ -61,11 +65,15 @@ def bench(replies: Replies, job: Job) -> None:
 def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     samples = load_inputs(job.inputs)
     sessions.import_library(job.runtime)
-    fields: Dict[str, Any] = {"cpus": cpus, "base_bytes": peak_memory_bytes()}
+    fields: Dict[str, Any] = {"cpus": cpus}
+    memory = MemoryWatch()
+    memory.runtime_ready()
+    if job.limit is not None:
+        job.limit.runtime_ready()
     start = time.perf_counter_ns()
     session = sessions.load(job.runtime, job.artifact, job.precision, job.threads)
     fields["load_ns"] = time.perf_counter_ns() - start
-    fields["peak_load_bytes"] = peak_memory_bytes()
+    memory.loaded()
     replies.emit("loaded", load_ns=fields["load_ns"])
     time_one = timed_runs(session, samples)
     gc.collect()
@@ -75,9 +83,13 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     replies.emit("warm", warmup_runs=warmup_runs, warmup_steady=steady)
     fields["started_unix_s"] = time.time()
     before = snapshot(cpus)
-    unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+    unsent: List[int] = []
+    if job.pacing is None:
+        unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+    else:
+        fields.update(job.pacing.run(replies, time_one))
     fields.update(difference(before, snapshot(cpus)))
-    fields["peak_bytes"] = peak_memory_bytes()
+    fields.update(memory.fields())
     _tell(replies, unsent)
     replies.emit("done", runs=job.runs, **fields)
 
