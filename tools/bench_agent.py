@@ -4,8 +4,9 @@
 
 OpenVINO's tool is `benchmark_app` and LiteRT's is `litert-benchmark`, both from the pip packages; ONNX Runtime's
 package has none, so a bare loop over `InferenceSession.run` in a fresh process stands for it. All processes are pinned
-to the same core. A round counts only if the agent's block shows no disturbance; what disturbs the other tool alone is
-not seen, which is why the median over the rounds is the answer and the spread is shown.
+to the same core. A round counts only if neither was disturbed: the agent's block by its evidence, the other tool by the
+involuntary context switches of its process, held to the same limit. On a machine that is never quiet --keep-disturbed
+counts all rounds: a median of quick runs moves little, and the spread shows how much.
 
 The tools do not time quite the same thing: the agent's latency is set the input, run, read the output; `benchmark_app`
 and `litert-benchmark` leave the input in place and read nothing. The bare loop of each runtime times what the agent
@@ -18,6 +19,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -27,14 +29,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.validity import (
+    GRANTED_INVOLUNTARY_SWITCHES,
+    MOST_INVOLUNTARY_SWITCHES_PER_S,
+    disturbance,
+)
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.steps.session import DeviceSession, open_host_session
 
 TARGET = 0.02
 RUNTIMES = ("openvino", "tflite", "onnxruntime")
-INPUT = (1, 3, 64, 64)
+INPUT = (1, 3, 48, 48)
 _LOOPS = {
     "onnxruntime": """
 import onnxruntime
@@ -125,19 +131,38 @@ def bare_loop(job: Job) -> Callable[[], float]:
     return lambda: median_of(argv, r"median ([\d.]+)")
 
 
+class Quiet:
+    """Whether rounds that were disturbed are dropped."""
+
+    required = True
+
+
+class DisturbedError(Exception):
+    """The other tool lost its core too often."""
+
+
 def median_of(argv: list[str], pattern: str) -> float:
-    """Run a tool and read the median, in ms, that it prints."""
+    """Run a tool and read the median, in ms, that it prints.
+
+    Raises:
+        DisturbedError: it was switched out against its will more often than a block of the agent may be.
+    """
+    before, start_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw, time.monotonic()
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=600)
     found = re.search(pattern, done.stdout)
     if done.returncode != 0 or found is None:
         raise SystemExit(
             f"{argv[0]}: exit code {done.returncode}, no median:\n{done.stdout[-1500:]}{done.stderr[-1500:]}"
         )
+    switches = resource.getrusage(resource.RUSAGE_CHILDREN).ru_nivcsw - before
+    seconds = time.monotonic() - start_s
+    if Quiet.required and switches > GRANTED_INVOLUNTARY_SWITCHES + MOST_INVOLUNTARY_SWITCHES_PER_S * seconds:
+        raise DisturbedError(f"{switches} involuntary context switches in {seconds:.1f} s")
     return float(found[1])
 
 
 def small_model(runtime: str, folder: Path) -> Artifact:
-    """A small convolutional net of about 5 ms, so that two digits after the point are enough."""
+    """A small convolutional net of 1 to 2 ms: two digits after the point are enough, and few runs are preempted."""
     import numpy as np
     import torch
     from torch import nn
@@ -153,10 +178,17 @@ def small_model(runtime: str, folder: Path) -> Artifact:
     return compile_artifact(job, Rung(runtime=runtime, precision=Precision.FLOAT32), folder)
 
 
-def by_agent(session: DeviceSession, rung: Rung, paths: tuple[str, str], runs: int) -> tuple[float, str | None]:
-    """The agent's median in ms, and what disturbed it."""
+def by_agent(session: DeviceSession, rung: Rung, paths: tuple[str, str], runs: int) -> float:
+    """The agent's median in ms.
+
+    Raises:
+        DisturbedError: with what disturbed it.
+    """
     block = session.block(rung, *paths, runs)
-    return statistics.median(block.samples_ns) / 1e6, disturbance(block)
+    reason = disturbance(block)
+    if Quiet.required and reason is not None:
+        raise DisturbedError(reason)
+    return statistics.median(block.samples_ns) / 1e6
 
 
 def compare(session: DeviceSession, runtime: str, folder: Path, rounds: int, runs: int) -> bool:
@@ -178,16 +210,14 @@ def compare(session: DeviceSession, runtime: str, folder: Path, rounds: int, run
     disturbed = 0
     for name, measure in others.items():
         attempts = 0
-        while len(found[name]) < rounds and attempts < 4 * rounds:
-            # AB, BA, AB, ...: a drift falls on both alike.
-            if attempts % 2 == 0:
-                (ours, reason), theirs = by_agent(session, rung, paths, runs), measure()
-            else:
-                theirs, (ours, reason) = measure(), by_agent(session, rung, paths, runs)
+        while len(found[name]) < rounds and attempts < 5 * rounds:
             attempts += 1
-            if reason is None:
-                found[name].append((ours, theirs))
-            else:
+            try:
+                # AB, BA, AB, ...: a drift falls on both alike.
+                theirs = measure() if attempts % 2 == 0 else None
+                ours = by_agent(session, rung, paths, runs)
+                found[name].append((ours, measure() if theirs is None else theirs))
+            except DisturbedError:
                 disturbed += 1
                 time.sleep(0.5)
     judged = next(iter(others))
@@ -220,9 +250,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--runs", type=int, default=300, help="a process")
     parser.add_argument("--runtime", action="append", choices=RUNTIMES, help="may be repeated; all by default")
+    parser.add_argument("--core", type=int, default=max(os.sched_getaffinity(0)), help="all processes run on it")
+    parser.add_argument("--keep-disturbed", action="store_true", help="count every round")
     arguments = parser.parse_args()
-    # The agent pins itself to the last core that it may use; all that is started from here has only that one.
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    Quiet.required = not arguments.keep_disturbed
+    # Children inherit it, and the agent pins itself to the last core that it may use.
+    os.sched_setaffinity(0, {arguments.core})
     print(f"{'runtime':12} {'other tool':18} {'agent ms':>9} {'other ms':>9} {'ratio':>9} {'spread':>18} {'rounds':>7}")
     with tempfile.TemporaryDirectory() as folder, open_host_session() as session:
         held = [
