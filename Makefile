@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow test-lab lint types imports format setup setup-dev sshd wheel clean
+.PHONY: demo test test-slow test-lab lint types imports format docs setup setup-dev sshd wheel clean
 
 demo: setup
 	$(BIN)/edgeprune build targets/digits --profile profiles/local.toml
@@ -33,6 +33,10 @@ imports: setup-dev
 format: setup-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The tables of README.md and docs/ that follow from the code; `make test` fails where they are not current.
+docs: setup-dev
+	$(BIN)/python tools/update_docs.py
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

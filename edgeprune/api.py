@@ -42,14 +42,14 @@ class BenchPolicy:
     """
 
     threads: int | None = None
-    processes: int = 3
-    runs: int = 600
+    processes: int = 5
+    runs: int = 1000
     p50_ms: float | None = None
     p99_ms: float | None = None
     memory_mb: float | None = None
     memory_of: Literal["process", "model"] = "process"
     confidence: float = 0.95
-    percentiles: tuple[float, ...] = (50.0, 90.0, 99.0)
+    percentiles: tuple[float, ...] = (50.0, 90.0, 99.0, 99.9)
 
     def __post_init__(self) -> None:
         for name in ("p50_ms", "p99_ms", "memory_mb"):
@@ -288,20 +288,44 @@ def calibrate(
     )
 
 
-def gate(run: str | Path, *, junit: str | Path | None = None, markdown: str | Path | None = None) -> Judgement:
+def gate(
+    run: str | Path,
+    *,
+    junit: str | Path | None = None,
+    markdown: str | Path | None = None,
+    baseline: str | Path | None = None,
+    max_regression: float = 0.05,
+    releases: str | Path = "releases",
+) -> Judgement:
     """Judge a run again from its stored raw samples alone.
 
     Args:
-        run: a run folder, or an `evidence.json`.
+        run: a run folder, or an `evidence.zip`.
         junit: also write a JUnit file there.
         markdown: also write a Markdown summary there.
+        baseline: also hold p50 and p99 against this release: its name, `current`, or a path to its folder or evidence.
+        max_regression: how much slower than the release is allowed, as a share: 0.05 is five percent.
+        releases: where releases lie.
 
     Raises:
-        InputError: there is no evidence there, or it was changed.
+        InputError: there is no evidence there, it was changed, or the release cannot be compared with.
     """
-    from edgeprune.steps.gates import gate_run
+    from edgeprune.steps.gates import Comparison, gate_run
 
-    return gate_run(Path(run), junit=Path(junit) if junit else None, markdown=Path(markdown) if markdown else None)
+    if not 0.0 <= max_regression < 1.0:
+        raise InputError(f"max_regression: expected a share in [0, 1), got {max_regression}")
+    comparison = None
+    if baseline is not None:
+        from edgeprune.steps.releases import find_release
+
+        name, folder = find_release(str(baseline), Path(releases))
+        comparison = Comparison(name=name, folder=folder, max_regression=max_regression)
+    return gate_run(
+        Path(run),
+        junit=Path(junit) if junit else None,
+        markdown=Path(markdown) if markdown else None,
+        comparison=comparison,
+    )
 
 
 def _inputs(

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeprune.clustering import nearest_rank
 from edgeprune.records.comparison import Ratio, Resolution
 from edgeprune.records.paced import Trend
-from edgeprune.statistics import nearest_rank, quantile
+from edgeprune.statistics import quantile
 from edgeprune.units import ms_from_ns
 
 Series = Sequence[Sequence[int]]

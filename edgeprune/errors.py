@@ -72,10 +72,6 @@ _ARTIFACT_FAULTS = ("bad_artifact", "runtime", "not_installed", "memory", "kille
 """What the agent calls them: see `benchmarking/client.py`."""
 
 
-class DeviceLostError(MeasurementError):
-    """The device went away in mid-measurement: nothing is said about what was measured there."""
-
-
 EXIT_CODES: dict[int, str] = {
     0: "pass",
     1: "a bug of ours",

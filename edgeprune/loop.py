@@ -51,7 +51,7 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
     with _workbench(inputs, reporter) as bench:
         forget_outcome(bench.run.root)
         result, evidence = _Build(bench).run()
-        write_outcome(bench.run.root, result, evidence)
+        write_outcome(inputs, result, evidence)
         write_inputs(bench.run.root, identity)
     return result
 

@@ -37,7 +37,7 @@ class Connection(Protocol):
 
         Args:
             argv: program and arguments; no shell interprets them.
-            timeout_s: the command's whole process group is killed after this long.
+            timeout_s: the command's whole process group is killed after this long, and when the client leaves.
             on_line: called with each line of stdout as it arrives, without its newline.
 
         Raises:
@@ -47,8 +47,13 @@ class Connection(Protocol):
         """
         ...
 
-    def put(self, source: Path, destination: str) -> None:
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
         """Copy a file to the device under exactly this name; parent folders are made.
+
+        Args:
+            source: on this host.
+            destination: on the device.
+            offset: bytes of it that are there already and stay; the rest is sent after them.
 
         Raises:
             DeployError: with the reason: disk full, no permission, connection lost.

@@ -7,7 +7,8 @@ x_(ceil(q n)). It is always a latency that was measured, never an interpolation 
 
 The rule for a bound: the number of samples at or under the true q-quantile is binomial (n, q), whatever the
 distribution, as long as the samples are independent. So an order statistic bounds the quantile with a probability
-that is known exactly for continuous distributions and not less than stated for others (timers have ticks).
+that is known exactly for continuous distributions and not less than stated for others (timers have ticks). Runs of one
+process are not independent: the binomial is taken at the effective number of samples, see `edgeprune.clustering`.
 
 Sources: Conover 1999, "Practical Nonparametric Statistics", 3rd ed., section 3.2 (the quantile test and its
 intervals); David & Nagaraja 2003, "Order Statistics", 3rd ed., section 7.1; the early stopping rule of MLPerf LoadGen,
@@ -16,21 +17,19 @@ Reddi et al. 2020, "MLPerf Inference Benchmark", arXiv:1911.02549, which certifi
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeprune.records.measurement import Percentile
+from edgeprune.clustering import ProcessSamples, Samples, nearest_rank
+from edgeprune.records.measurement import LatencySummary, Percentile
 from edgeprune.records.verdict import Verdict
 from edgeprune.units import ms_from_ns
 
-Samples = Sequence[int] | Sequence[float] | NDArray[np.int64] | NDArray[np.float64]
-
-# 0.07 * 100 is 7.000000000000001: without this slack the rank would be 8.
-_RANK_SLACK = 1e-9
+PERCENTILE_RULE = "nearest rank on the pooled raw samples: x_(ceil(q n))"
+BOUND_RULE = "exact binomial bound of an order statistic, at the effective number of samples over processes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +53,6 @@ class QuantileJudgement:
         return self.lower_ns if self.verdict is Verdict.FAIL else self.upper_ns
 
 
-def nearest_rank(samples: int, q: float) -> int:
-    """The 1-based rank ceil(q n) of the q-quantile among that many samples, at least 1."""
-    return max(1, math.ceil(q * samples - _RANK_SLACK))
-
-
 def quantile(samples: Samples, q: float) -> float:
     """The nearest-rank q-quantile of samples in any order.
 
@@ -67,71 +61,82 @@ def quantile(samples: Samples, q: float) -> float:
         q: in (0, 1).
     """
     _check_share("q", q)
-    ordered = _ordered(samples)
-    return float(ordered[nearest_rank(len(ordered), q) - 1])
+    if len(samples) == 0:
+        raise ValueError("a quantile needs at least one sample")
+    rank = nearest_rank(len(samples), q) - 1
+    return float(np.partition(np.asarray(samples, dtype=np.float64), rank)[rank])
 
 
-def upper_rank(samples: int, q: float, confidence: float) -> int | None:
+def upper_rank(samples: int, q: float, confidence: float, effective: float | None = None) -> int | None:
     """The smallest 1-based rank r with P(x_(r) >= the true q-quantile) >= confidence.
 
-    x_(r) is under the quantile only if r or more samples are, so r is the smallest with
-    P(Binomial(n, q) <= r - 1) >= confidence.
+    x_(r) is under the quantile only if at most n - r samples are at or over it, so r is the smallest with
+    P(Binomial(n, 1 - q) <= n - r) <= 1 - confidence. The incomplete beta function is that binomial's distribution,
+    and goes on between whole numbers where the effective number of samples is none.
+
+    Args:
+        samples: n, how many there are.
+        q: in (0, 1).
+        confidence: in (0, 1).
+        effective: how many independent ones they are worth; None for all.
 
     Returns:
         None where even the largest sample does not bound the quantile with that confidence.
     """
-    from scipy.stats import binom
-
-    _check_share("q", q)
-    _check_share("confidence", confidence)
-    if samples <= 0:
-        return None
-    rank = int(binom.ppf(confidence, samples, q)) + 1
-    return rank if rank <= samples else None
+    over = _most_in_tail(samples, 1.0 - q, confidence, effective)
+    return None if over is None else samples - over
 
 
-def lower_rank(samples: int, q: float, confidence: float) -> int | None:
+def lower_rank(samples: int, q: float, confidence: float, effective: float | None = None) -> int | None:
     """The largest 1-based rank s with P(x_(s) <= the true q-quantile) >= confidence.
 
-    x_(s) is at or under the quantile if s or more samples are, so s is the largest with
-    P(Binomial(n, q) <= s - 1) <= 1 - confidence.
+    x_(s) is over the quantile only if at most s - 1 samples are at or under it, so s is the largest with
+    P(Binomial(n, q) <= s - 1) <= 1 - confidence. Arguments are those of `upper_rank`.
 
     Returns:
         None where even the smallest sample does not bound the quantile with that confidence.
     """
-    from scipy.stats import binom
+    under = _most_in_tail(samples, q, confidence, effective)
+    return None if under is None else under + 1
 
-    _check_share("q", q)
+
+def _most_in_tail(samples: int, share: float, confidence: float, effective: float | None) -> int | None:
+    """The largest t with P(Binomial(n, share) <= t) <= 1 - confidence, t and n scaled to the effective number."""
+    from scipy.special import betainc
+
+    _check_share("q", share)
     _check_share("confidence", confidence)
     if samples <= 0:
         return None
-    rank = int(binom.ppf(1.0 - confidence, samples, q))
-    return rank if rank >= 1 else None
+    scale = 1.0 if effective is None else effective / samples
+
+    def probability(tail: int) -> float:
+        return float(betainc((samples - tail) * scale, tail * scale + 1.0, 1.0 - share))
+
+    found = bisect.bisect_right(range(samples), 1.0 - confidence, key=probability)
+    return found - 1 if found else None
 
 
-def quantile_upper_bound(ordered: Samples, q: float, confidence: float) -> float:
-    """A one-sided upper confidence bound of the true q-quantile.
+def quantile_bounds(processes: ProcessSamples, q: float, confidence: float) -> tuple[float, float]:
+    """One-sided lower and upper confidence bounds of the true q-quantile of a latency.
 
     Args:
-        ordered: samples in ascending order.
+        processes: latencies, one group a process.
         q: in (0, 1).
-        confidence: in (0, 1).
+        confidence: in (0, 1), of each bound by itself.
 
     Returns:
-        An order statistic, or infinity where the samples are too few.
+        Two order statistics; 0 (no latency is under it) and infinity where the samples are too few.
     """
-    rank = upper_rank(len(ordered), q, confidence)
-    return math.inf if rank is None else float(ordered[rank - 1])
-
-
-def quantile_lower_bound(ordered: Samples, q: float, confidence: float) -> float:
-    """A one-sided lower confidence bound of the true q-quantile of a latency.
-
-    Returns:
-        An order statistic of the ascending samples, or 0 (no latency is under it) where they are too few.
-    """
-    rank = lower_rank(len(ordered), q, confidence)
-    return 0.0 if rank is None else float(ordered[rank - 1])
+    _check_share("q", q)
+    _check_share("confidence", confidence)
+    effective = processes.effective_samples(q, confidence)
+    lower = lower_rank(len(processes), q, confidence, effective)
+    upper = upper_rank(len(processes), q, confidence, effective)
+    return (
+        0.0 if lower is None else float(processes.ordered[lower - 1]),
+        math.inf if upper is None else float(processes.ordered[upper - 1]),
+    )
 
 
 def smallest_sample_count(q: float, confidence: float) -> int:
@@ -147,25 +152,54 @@ def smallest_sample_count(q: float, confidence: float) -> int:
     return count
 
 
-def percentile(samples_ns: Samples, percent: float, confidence: float) -> Percentile:
+def percentile(processes: ProcessSamples, percent: float, confidence: float) -> Percentile:
     """A percentile with its two-sided bound: each side may be wrong with half of 1 - confidence.
 
     Args:
-        samples_ns: raw latencies in any order, at least one.
+        processes: raw latencies in ns, one group a process.
         percent: in (0, 100).
         confidence: of both sides together.
     """
-    ordered = _ordered(samples_ns)
     one_sided = 1.0 - (1.0 - confidence) / 2.0
     q = percent / 100.0
-    upper_ns = quantile_upper_bound(ordered, q, one_sided)
+    lower_ns, upper_ns = quantile_bounds(processes, q, one_sided)
     return Percentile(
         percent=percent,
-        value_ms=ms_from_ns(quantile(ordered, q)),
-        lower_ms=ms_from_ns(quantile_lower_bound(ordered, q, one_sided)),
+        value_ms=ms_from_ns(quantile(processes.ordered, q)),
+        lower_ms=ms_from_ns(lower_ns),
         upper_ms=ms_from_ns(upper_ns) if math.isfinite(upper_ns) else None,
         confidence=confidence,
-        samples=len(ordered),
+        samples=len(processes),
+        effective_samples=processes.effective_samples(q, one_sided),
+    )
+
+
+def summarise(processes: ProcessSamples) -> LatencySummary:
+    """Least, mean, spread, and how much of the spread lies between processes.
+
+    The two parts of the spread are the variance components of a one-way analysis of variance (moment estimates; the
+    part between processes is 0 where the processes differ no more than their runs would make them).
+    """
+    groups, ordered = processes.processes, processes.ordered
+    total, count = len(processes), len(groups)
+    within = sum(float(np.square(g - g.mean()).sum()) for g in groups) / max(1, total - count)
+    between = 0.0
+    if count > 1:
+        size = (total - sum(len(g) ** 2 for g in groups) / total) / (count - 1)
+        square = sum(len(g) * (g.mean() - ordered.mean()) ** 2 for g in groups) / (count - 1)
+        between = max(0.0, (square - within) / size)
+    return LatencySummary(
+        samples=total,
+        processes=count,
+        minimum_ms=ms_from_ns(float(ordered[0])),
+        mean_ms=ms_from_ns(float(ordered.mean())),
+        standard_deviation_ms=ms_from_ns(float(ordered.std(ddof=1))) if total > 1 else 0.0,
+        within_process_ms=ms_from_ns(math.sqrt(within)),
+        between_process_ms=ms_from_ns(math.sqrt(between)),
+        process_p50_ms=tuple(ms_from_ns(quantile(g, 0.5)) for g in groups),
+        correlation=processes.correlation,
+        percentile_rule=PERCENTILE_RULE,
+        bound_rule=BOUND_RULE,
     )
 
 
@@ -180,33 +214,25 @@ def confidence_per_look(confidence: float, looks: int) -> float:
     return 1.0 - (1.0 - confidence) / max(1, looks)
 
 
-def judge_quantile(samples_ns: Samples, q: float, budget_ns: float, confidence: float) -> QuantileJudgement:
+def judge_quantile(processes: ProcessSamples, q: float, budget_ns: float, confidence: float) -> QuantileJudgement:
     """Whether the true q-quantile is at most the budget.
 
     PASS where the one-sided upper bound is at or under the budget, FAIL where the one-sided lower bound is over it,
     else INCONCLUSIVE. A PASS and a FAIL are each wrong with a probability of at most 1 - confidence.
 
     Args:
-        samples_ns: raw latencies in any order, at least one.
+        processes: raw latencies in ns, one group a process.
         q: in (0, 1).
         budget_ns: the limit.
         confidence: of this one judgement; see `confidence_per_look`.
     """
-    ordered = _ordered(samples_ns)
-    lower = quantile_lower_bound(ordered, q, confidence)
-    upper = quantile_upper_bound(ordered, q, confidence)
+    lower, upper = quantile_bounds(processes, q, confidence)
     verdict = Verdict.INCONCLUSIVE
     if upper <= budget_ns:
         verdict = Verdict.PASS
     elif lower > budget_ns:
         verdict = Verdict.FAIL
-    return QuantileJudgement(verdict=verdict, value_ns=quantile(ordered, q), lower_ns=lower, upper_ns=upper)
-
-
-def _ordered(samples: Samples) -> NDArray[np.float64]:
-    if len(samples) == 0:
-        raise ValueError("a quantile needs at least one sample")
-    return np.sort(np.asarray(samples, dtype=np.float64))
+    return QuantileJudgement(verdict=verdict, value_ns=quantile(processes.ordered, q), lower_ns=lower, upper_ns=upper)
 
 
 def _check_share(name: str, value: float) -> None:

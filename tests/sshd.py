@@ -43,6 +43,7 @@ class SshServer:
 
     Args:
         sftp: whether the server has the SFTP subsystem.
+        options: more lines of its configuration, such as `MaxSessions 1`.
 
     Attributes:
         host, port, user, identity_file, host_key, python, env: what an inventory file says; `host_key` is
@@ -50,7 +51,7 @@ class SshServer:
         home: the user's home folder, empty at the start.
     """
 
-    def __init__(self, *, sftp: bool = True) -> None:
+    def __init__(self, *, sftp: bool = True, options: tuple[str, ...] = ()) -> None:
         self.host = "127.0.0.1"
         self.port = 0
         login = find_login()
@@ -62,6 +63,7 @@ class SshServer:
         self.identity_file = self._make_key("identity")
         self.host_key = " ".join(self._make_key("host").with_suffix(".pub").read_text().split()[:2])
         self._sftp = sftp
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -147,6 +149,7 @@ class SshServer:
             "PrintMotd no",
             # Tests open several connections at once.
             "MaxStartups 100",
+            *self._options,
             *(["Subsystem sftp internal-sftp"] if self._sftp else []),
         ]
         if self.env:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from edgeprune import statistics
+from edgeprune.clustering import ProcessSamples
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.measurement import Percentile
 from edgeprune.records.verdict import Verdict
@@ -16,6 +18,14 @@ from edgeprune.records.verdict import Verdict
 latencies = st.lists(st.integers(min_value=1, max_value=10**10), min_size=1, max_size=400)
 shares = st.floats(min_value=0.01, max_value=0.99)
 confidences = st.floats(min_value=0.5, max_value=0.999)
+
+
+def bounds(samples: Sequence[int], q: float, confidence: float) -> tuple[float, float]:
+    return statistics.quantile_bounds(ProcessSamples([samples]), q, confidence)
+
+
+def judge(samples: Sequence[int], q: float, budget_ns: float, confidence: float) -> statistics.QuantileJudgement:
+    return statistics.judge_quantile(ProcessSamples([samples]), q, budget_ns, confidence)
 
 
 @pytest.mark.parametrize(
@@ -46,14 +56,14 @@ def test_smallest_sample_count(q: float, confidence: float, count: int) -> None:
 def test_median_bounds_of_ten_samples_by_hand() -> None:
     # P(Bin(10, 1/2) <= 7) = 968/1024 = 0.945; <= 8: 1013/1024 = 0.989: so x_(9) at 95 %, and x_(2) by symmetry.
     ordered = list(range(1, 11))
-    assert statistics.quantile_upper_bound(ordered, 0.5, 0.95) == 9
-    assert statistics.quantile_lower_bound(ordered, 0.5, 0.95) == 2
-    assert statistics.quantile_upper_bound(ordered, 0.5, 0.94) == 8
+    assert bounds(ordered, 0.5, 0.95)[1] == 9
+    assert bounds(ordered, 0.5, 0.95)[0] == 2
+    assert bounds(ordered, 0.5, 0.94)[1] == 8
 
 
 def test_too_few_samples_bound_nothing() -> None:
-    assert statistics.quantile_upper_bound([1, 2, 3], 0.99, 0.95) == math.inf
-    assert statistics.quantile_lower_bound([1, 2, 3], 0.01, 0.95) == 0.0
+    assert bounds([1, 2, 3], 0.99, 0.95)[1] == math.inf
+    assert bounds([1, 2, 3], 0.01, 0.95)[0] == 0.0
     assert statistics.upper_rank(0, 0.5, 0.9) is None
     assert statistics.lower_rank(0, 0.5, 0.9) is None
 
@@ -68,7 +78,9 @@ def test_shares_out_of_range_are_refused(bad: float) -> None:
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
-        statistics.percentile([], 50.0, 0.95)
+        ProcessSamples([[], []])
+    with pytest.raises(ValueError, match="at least one sample"):
+        statistics.quantile([], 0.5)
 
 
 @given(latencies, shares)
@@ -85,7 +97,7 @@ def test_quantile_is_the_order_statistic(samples: list[int], q: float) -> None:
 @given(latencies, confidences)
 @settings(max_examples=50, deadline=None)
 def test_p50_is_at_most_p99_and_bounds_contain_the_point(samples: list[int], confidence: float) -> None:
-    p50, p99 = (statistics.percentile(samples, p, confidence) for p in (50.0, 99.0))
+    p50, p99 = (statistics.percentile(ProcessSamples([samples]), p, confidence) for p in (50.0, 99.0))
     assert p50.value_ms <= p99.value_ms
     for found in (p50, p99):
         assert found.lower_ms <= found.value_ms
@@ -110,18 +122,17 @@ def test_ranks_are_the_tightest_that_keep_the_confidence(count: int, q: float, c
 @given(latencies, shares, confidences, confidences)
 @settings(max_examples=50, deadline=None)
 def test_more_confidence_gives_wider_bounds(samples: list[int], q: float, one: float, other: float) -> None:
-    ordered = sorted(samples)
     less, more = sorted((one, other))
-    assert statistics.quantile_upper_bound(ordered, q, less) <= statistics.quantile_upper_bound(ordered, q, more)
-    assert statistics.quantile_lower_bound(ordered, q, less) >= statistics.quantile_lower_bound(ordered, q, more)
+    narrow, wide = bounds(samples, q, less), bounds(samples, q, more)
+    assert narrow[0] >= wide[0]
+    assert narrow[1] <= wide[1]
 
 
 @given(latencies, shares, st.integers(min_value=2, max_value=1000))
 @settings(max_examples=50, deadline=None)
 def test_bounds_scale_with_the_samples(samples: list[int], q: float, factor: int) -> None:
-    scaled = [factor * s for s in samples]
-    for bound in (statistics.quantile_upper_bound, statistics.quantile_lower_bound):
-        assert bound(sorted(scaled), q, 0.9) == factor * bound(sorted(samples), q, 0.9)
+    lower, upper = bounds(samples, q, 0.9)
+    assert bounds([factor * s for s in samples], q, 0.9) == (factor * lower, factor * upper)
 
 
 @pytest.mark.parametrize("q", [0.5, 0.9, 0.99])
@@ -139,9 +150,9 @@ def test_bounds_cover_the_true_quantile_as_often_as_they_say(q: float) -> None:
 
 def test_judgement_by_the_bound_that_decides() -> None:
     samples = list(range(1, 1001))
-    passed = statistics.judge_quantile(samples, 0.99, 1000, 0.95)
-    failed = statistics.judge_quantile(samples, 0.99, 900, 0.95)
-    open_ = statistics.judge_quantile(samples, 0.99, 990, 0.95)
+    passed = judge(samples, 0.99, 1000, 0.95)
+    failed = judge(samples, 0.99, 900, 0.95)
+    open_ = judge(samples, 0.99, 990, 0.95)
     assert (passed.verdict, passed.bound_ns) == (Verdict.PASS, passed.upper_ns)
     assert (failed.verdict, failed.bound_ns) == (Verdict.FAIL, failed.lower_ns)
     assert open_.verdict is Verdict.INCONCLUSIVE
@@ -152,14 +163,14 @@ def test_judgement_by_the_bound_that_decides() -> None:
 
 def test_a_budget_that_equals_the_bound_passes() -> None:
     samples = list(range(1, 1001))
-    upper = statistics.quantile_upper_bound(samples, 0.99, 0.95)
-    assert statistics.judge_quantile(samples, 0.99, upper, 0.95).verdict is Verdict.PASS
-    assert statistics.judge_quantile(samples, 0.99, upper - 0.5, 0.95).verdict is Verdict.INCONCLUSIVE
+    upper = bounds(samples, 0.99, 0.95)[1]
+    assert judge(samples, 0.99, upper, 0.95).verdict is Verdict.PASS
+    assert judge(samples, 0.99, upper - 0.5, 0.95).verdict is Verdict.INCONCLUSIVE
 
 
 def test_too_few_samples_are_inconclusive_however_fast() -> None:
-    assert statistics.judge_quantile([1] * 298, 0.99, 100, 0.95).verdict is Verdict.INCONCLUSIVE
-    assert statistics.judge_quantile([1] * 299, 0.99, 100, 0.95).verdict is Verdict.PASS
+    assert judge([1] * 298, 0.99, 100, 0.95).verdict is Verdict.INCONCLUSIVE
+    assert judge([1] * 299, 0.99, 100, 0.95).verdict is Verdict.PASS
 
 
 def test_error_is_split_over_the_looks() -> None:
@@ -168,6 +179,33 @@ def test_error_is_split_over_the_looks() -> None:
 
 
 def test_percentile_in_milliseconds_survives_json() -> None:
-    found = statistics.percentile([1_000_000, 2_000_000, 3_000_000], 50.0, 0.95)
-    assert found == Percentile(percent=50.0, value_ms=2.0, lower_ms=0.0, upper_ms=None, confidence=0.95, samples=3)
+    found = statistics.percentile(ProcessSamples([[1_000_000, 2_000_000, 3_000_000]]), 50.0, 0.95)
+    assert found == Percentile(
+        percent=50.0, value_ms=2.0, lower_ms=0.0, upper_ms=None, confidence=0.95, samples=3, effective_samples=3.0
+    )
     assert from_json(Percentile, to_json(found)) == found
+
+
+def test_fewer_effective_samples_move_the_ranks_out() -> None:
+    assert statistics.upper_rank(1000, 0.5, 0.95, 1000.0) == statistics.upper_rank(1000, 0.5, 0.95)
+    # 250 of 1000: the standard error of the share doubles, and so does the distance from the middle.
+    assert statistics.upper_rank(1000, 0.5, 0.95) == 527
+    assert statistics.upper_rank(1000, 0.5, 0.95, 250.0) == pytest.approx(500 + 2 * 27, abs=3)
+    assert statistics.upper_rank(1000, 0.99, 0.95, 298.0) is None
+    assert statistics.upper_rank(1000, 0.99, 0.95, 299.0) == 1000
+
+
+def test_summary_by_hand() -> None:
+    found = statistics.summarise(ProcessSamples([[1_000_000, 3_000_000], [5_000_000, 7_000_000]]))
+    assert (found.samples, found.processes, found.minimum_ms, found.mean_ms) == (4, 2, 1.0, 4.0)
+    assert found.standard_deviation_ms == pytest.approx(math.sqrt(20 / 3))
+    # Within: (1 + 1 + 1 + 1) / 2 = 2. Between: (2 (2 - 4)^2 + 2 (6 - 4)^2 - 2) / 2 = 7.
+    assert found.within_process_ms == pytest.approx(math.sqrt(2))
+    assert found.between_process_ms == pytest.approx(math.sqrt(7))
+    assert found.process_p50_ms == (1.0, 5.0)
+    assert "nearest rank" in found.percentile_rule
+
+
+def test_summary_of_one_sample() -> None:
+    found = statistics.summarise(ProcessSamples([[2_000_000]]))
+    assert (found.mean_ms, found.standard_deviation_ms, found.between_process_ms) == (2.0, 0.0, 0.0)

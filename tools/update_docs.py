@@ -94,7 +94,7 @@ def gates() -> str:
 def file_keys(kind: type[FileModel]) -> str:
     """Every key of a TOML file with its type, default and meaning, a table a section."""
     schema = kind.model_json_schema(by_alias=True)
-    return "\n\n".join(_sections(schema, schema["$defs"] if "$defs" in schema else {}, ""))
+    return "\n\n".join(_sections(schema, schema.get("$defs", {}), ""))
 
 
 GENERATED: Mapping[str, Callable[[], str]] = {
@@ -197,11 +197,12 @@ def _commands(group: click.Group, prefix: str) -> Iterator[tuple[str, str]]:
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        if isinstance(command, click.Group):
-            yield from _commands(command, f"{prefix}{name} ")
-        elif command is not None:
+        alone = not isinstance(command, click.Group) or hasattr(command, "default_command")
+        if alone and command is not None:
             paragraph = " ".join((command.help or "").split("\n\n")[0].split())
             yield f"{prefix}{name}", re.split(r"(?<=\.)\s", paragraph)[0]
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{prefix}{name} ")
 
 
 def _precisions(name: str) -> str:
@@ -260,9 +261,9 @@ def _sections(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix:
 
 def _inner_table(value: Mapping[str, Any]) -> str | None:
     """The definition of a sub-table, or of the tables by name; None for a plain value."""
-    extra = value.get("additionalProperties")
-    reference = value.get("$ref") or (extra.get("$ref") if isinstance(extra, dict) else None)
-    return str(reference).rsplit("/", 1)[-1] if reference else None
+    by_name = [inner["$ref"] for inner in value.get("patternProperties", {}).values() if "$ref" in inner]
+    references = [value["$ref"]] if "$ref" in value else by_name
+    return str(references[0]).rsplit("/", 1)[-1] if references else None
 
 
 def _type(value: Mapping[str, Any]) -> str:

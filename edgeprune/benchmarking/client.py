@@ -7,14 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from edgeprune.errors import (
-    BuildError,
-    DeployError,
-    DeviceLostError,
-    DeviceTimeoutError,
-    EdgepruneError,
-    MeasurementError,
-)
+from edgeprune.errors import BuildError, DeployError, DeviceTimeoutError, EdgepruneError, MeasurementError
 from edgeprune.protocols import CommandResult, Connection
 from edgeprune.records.codec import from_json, to_plain
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
@@ -29,8 +22,8 @@ _PROBE_TIMEOUT_S = 60.0
 _NOT_FOUND = 127
 # A signal, an unknown signal over SSH, a signal under a shell.
 _KILLED = (-9, -1, 137)
-# What keeps a process from ending under a memory limit, and has nothing to do with it.
-_NOT_ABOUT_MEMORY = ("busy", "not_installed")
+# What a memory limit may end a process by (paging without end passes the deadline), and having no limit at all.
+_ABOUT_MEMORY = ("memory", "killed", "runtime", "bad_artifact", "timeout", "no_limit")
 _INSTALL = {"tflite": "ai-edge-litert or tflite-runtime"}
 
 
@@ -41,17 +34,26 @@ class AgentClient:
         connection: open, to the device.
         python: the interpreter there that has numpy and the runtimes.
         agent_path: where the agent is there.
-        work_folder: there; it holds the lock that keeps two measurements apart.
+        work_folder: there; it holds the last guard that keeps two measurements apart.
         device: how messages call the device.
+        lease_folder: of the device's file.
     """
 
     def __init__(
-        self, connection: Connection, *, python: str, agent_path: str, work_folder: str, device: str = "the device"
+        self,
+        connection: Connection,
+        *,
+        python: str,
+        agent_path: str,
+        work_folder: str,
+        device: str = "the device",
+        lease_folder: str = "",
     ) -> None:
         self._connection = connection
         self._agent = (python, agent_path)
         self._work_folder = work_folder
         self._device = device
+        self._lease_folder = lease_folder
 
     def probe(self) -> DeviceFacts:
         """Ask for the facts of the device.
@@ -64,7 +66,9 @@ class AgentClient:
         command.take(self._run(["probe", "--work", self._work_folder], command, _PROBE_TIMEOUT_S))
         return command.record(DeviceFacts, "facts")
 
-    def bench(self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float) -> Block:
+    def bench(
+        self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float, lease: str = ""
+    ) -> Block:
         """Time an artifact in a fresh process.
 
         Args:
@@ -72,23 +76,30 @@ class AgentClient:
             artifact_path: on the device.
             inputs_path: on the device: .npy, float32 [samples, *input shape without the batch].
             timeout_s: for all of it, waiting for another measurement included.
+            lease: the token of the device's lease, which the agent checks before it begins; empty checks nothing.
 
         Raises:
-            DeviceLostError: the connection broke.
-            MeasurementError: whatever else kept the block from being complete; samples that came are dropped.
+            MeasurementError: whatever kept the block from being complete; samples that came before are dropped.
             DeployError: the device has no such Python.
         """
-        command = self._bench(request, artifact_path, inputs_path, (), timeout_s)
+        command = self._bench(request, artifact_path, inputs_path, (), timeout_s, lease)
         if len(command.samples_ns) != request.runs:
             raise command.failed(f"expected {request.runs} samples, got {len(command.samples_ns)}")
         return command.record(Block, "done", samples_ns=command.samples_ns)
 
     def pace(
-        self, request: BenchRequest, pace: Pace, artifact_path: str, inputs_path: str, *, timeout_s: float
+        self,
+        request: BenchRequest,
+        pace: Pace,
+        artifact_path: str,
+        inputs_path: str,
+        *,
+        timeout_s: float,
+        lease: str = "",
     ) -> PacedBlock:
         """Run an artifact at a rate or for a time in a fresh process; arguments and errors are those of `bench`."""
         more = ["--seconds", str(pace.seconds), "--rate", str(pace.rate_hz or 0.0), "--bucket-s", str(pace.bucket_s)]
-        command = self._bench(request, artifact_path, inputs_path, more, timeout_s)
+        command = self._bench(request, artifact_path, inputs_path, more, timeout_s, lease)
         block = command.record(Block, "done", samples_ns=command.samples_ns)
         expected = sum(-(-b["runs"] // b["kept_every"]) for b in command.reply("done")["buckets"])
         if len(block.samples_ns) != expected:
@@ -96,35 +107,46 @@ class AgentClient:
         return command.record(PacedBlock, "done", block=to_plain(block))
 
     def prove_memory(
-        self, request: BenchRequest, limit: tuple[int, str], artifact_path: str, inputs_path: str, *, timeout_s: float
+        self,
+        request: BenchRequest,
+        limit: tuple[int, str],
+        artifact_path: str,
+        inputs_path: str,
+        *,
+        timeout_s: float,
+        lease: str = "",
     ) -> MemoryProof:
         """Run an artifact under a memory limit of so many bytes, on `process` or `model`.
 
         Raises:
-            DeviceLostError, DeployError: as for `bench`.
-            MeasurementError: another measurement holds the device, or the runtime is missing there.
+            DeployError: as for `bench`.
+            MeasurementError: the connection or the lease is lost, or the runtime is missing there.
         """
         limit_bytes, of = limit
         more = ["--memory-limit-bytes", str(limit_bytes), "--memory-limit-of", of]
         proof = {"limit_bytes": limit_bytes, "of": of, "how": "", "survived": True, "reason": ""}
         try:
-            command = self._bench(request, artifact_path, inputs_path, more, timeout_s)
+            command = self._bench(request, artifact_path, inputs_path, more, timeout_s, lease)
             block = command.record(Block, "done", samples_ns=command.samples_ns)
             proof["how"] = command.reply("limited")["how"]
             peak = block.peak_bytes if of == "process" else block.model_bytes
             if peak > limit_bytes:
                 reason = f"it ran, with a peak of {format_mb(peak)}: mapped files are not held back"
                 proof |= {"survived": False, "reason": reason}
-        except DeviceLostError:
-            raise
         except MeasurementError as error:
-            if error.facts.get("kind") in _NOT_ABOUT_MEMORY:
+            if error.facts.get("kind") not in _ABOUT_MEMORY:
                 raise
             proof |= {"how": error.facts.get("limited", ""), "survived": False, "reason": error.message}
         return from_json(MemoryProof, json.dumps(proof))
 
     def _bench(
-        self, request: BenchRequest, artifact_path: str, inputs_path: str, more: Sequence[str], timeout_s: float
+        self,
+        request: BenchRequest,
+        artifact_path: str,
+        inputs_path: str,
+        more: Sequence[str],
+        timeout_s: float,
+        lease: str,
     ) -> _Command:
         model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
         argv = ["bench", "--work", self._work_folder, *model, "--inputs", inputs_path, "--runs", str(request.runs)]
@@ -133,16 +155,17 @@ class AgentClient:
         if request.cpus:
             argv += ["--cpus", ",".join(map(str, request.cpus))]
         argv += more
+        if lease:
+            argv += ["--lease", lease, "--lease-folder", self._lease_folder, "--deadline-s", str(timeout_s)]
         command = _Command(self._device, request.runtime)
         try:
             result = self._run(argv, command, timeout_s)
         except DeviceTimeoutError as error:
-            raise command.failed(f"no end within {format_seconds(timeout_s)}") from error
+            raise command.failed(f"no end within {format_seconds(timeout_s)}", kind="timeout") from error
         except DeployError as error:
             if "program" in error.facts:
                 raise
-            lost = command.failed(f"the connection broke: {error.message}")
-            raise DeviceLostError(lost.message, **lost.facts) from error
+            raise command.failed(f"the connection broke: {error.message}") from error
         command.take(result)
         return command
 

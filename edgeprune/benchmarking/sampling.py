@@ -94,7 +94,8 @@ class Sampled:
     Attributes:
         series: in the order in which they were given.
         looks: judgements that were made.
-        verdict: of the last judgement, which saw all blocks; INVALID when there was none to judge.
+        verdict: of the last judgement, which saw all blocks; INVALID when there was none to judge, or the device
+            stayed disturbed.
     """
 
     series: tuple[SampledSeries, ...]
@@ -133,7 +134,8 @@ def sample_until_certain(
 
     A round measures one block of every series, in alternating order (AB, BA, AB, ...), so that a slow drift of the
     device falls on all of them alike. A round counts only if none of its blocks is disturbed. When patience ends
-    between two looks, what was measured since is judged once, in place of the look that was not reached.
+    between two looks, what was measured since is judged once, in place of the look that was not reached; but a device
+    that stayed disturbed gets no verdict from the blocks that slipped through: INVALID.
 
     Args:
         schedule: see `plan_schedule`.
@@ -147,7 +149,7 @@ def sample_until_certain(
     for look in schedule.looks:
         counted = campaign.rounds
         stopped = campaign.measure_up_to(look.processes_total)
-        if campaign.rounds > counted:
+        if campaign.rounds > counted and stopped is not Ending.DISTURBED:
             looks += 1
             verdict = assess(campaign.blocks(), schedule.confidence_per_look)
         if verdict in {Verdict.PASS, Verdict.FAIL}:
@@ -156,6 +158,8 @@ def sample_until_certain(
         if stopped is not None:
             ending = stopped
             break
+    if ending is Ending.DISTURBED:
+        verdict = Verdict.INVALID
     return Sampled(series=campaign.sampled(), looks=looks, verdict=verdict, ending=ending)
 
 

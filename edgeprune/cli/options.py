@@ -49,6 +49,10 @@ output = click.option(
     "--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,
     help="Where run folders lie.",
 )  # fmt: skip
+releases = click.option(
+    "--releases", type=click.Path(file_okay=False, path_type=Path), default=Path("releases"), show_default=True,
+    help="Where releases lie.",
+)  # fmt: skip
 
 
 @contextmanager

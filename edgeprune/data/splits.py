@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def check_splits(data: object, *, where: str) -> DataSplits:
     _check_names(data.class_names, where=where)
     shapes = {}
     for name in ("train", "validation", "test"):
-        split: Split = getattr(data, name)
+        split = _as_split(getattr(data, name), where=f"{where}: split {name!r}")
         _check_split(split, len(data.class_names), where=f"{where}: split {name!r}")
         shapes[name] = split.inputs.shape[1:]
     if len(set(shapes.values())) != 1:
@@ -78,6 +79,16 @@ def _check_names(names: object, *, where: str) -> None:
         raise InputError(f"{where}: expected class_names as a tuple of strings, got {names!r}")
     if len(set(names)) != len(names):
         raise InputError(f"{where}: expected each class name once, got {names}")
+
+
+def _as_split(found: object, *, where: str) -> Split:
+    if not isinstance(found, Split):
+        raise InputError(f"{where}: expected an edgeprune.Split, got {type(found).__name__}")
+    for name, array in (("inputs", found.inputs), ("labels", found.labels)):
+        # Annotations bind nobody: torch tensors and lists come here too.
+        if not isinstance(cast("object", array), np.ndarray):
+            raise InputError(f"{where}: expected {name} as a numpy array, got {type(array).__name__}")
+    return found
 
 
 def _check_split(split: Split, classes: int, *, where: str) -> None:

@@ -1,75 +1,127 @@
-"""`evidence.json`: all that a judgement rests on, so that it can be judged again without the device."""
+"""`evidence.zip`: all that a judgement rests on, so that anyone can judge again without the device or the model."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.gating.archive import pack, unpack
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Parity
 from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.verdict import Evidence
-from edgeprune.schema.base import read_text
+from edgeprune.records.rung import Rung
+from edgeprune.records.verdict import Evidence, Judgement
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.target import AccuracyFloors
 
 SCHEMA = 1
 
+EVIDENCE = "evidence.json"
+JUDGEMENT = "judgement.json"
+MANIFEST = "manifest.json"
+ORIGIN = "origin.json"
+PROFILE = "profile.json"
+MEMBERS = (EVIDENCE, JUDGEMENT, MANIFEST, ORIGIN, PROFILE)
+
+Record = TypeVar("Record")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceFile:
-    """What stands in the file.
+class DenseModel:
+    """The baseline that floors and ratios refer to.
 
     Attributes:
-        schema: version of the format.
-        sha256: over the evidence as compact JSON: a number that was changed by hand or by a bad disk is noticed. It
-            is no signature: who wants to forge can compute it too.
+        parameters, macs: of the model: two builds have the same dense model to run where these are equal.
+        test: accuracy on the test split, where it was read.
+    """
+
+    rung: Rung
+    artifact_digest: str
+    parameters: int | None
+    macs: int | None
+    validation: Accuracy
+    test: Accuracy | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What was judged, and what it was made and measured with.
+
+    Attributes:
+        schema: version of the archive's format.
+        device: the enrolled name; the facts of the device are in each measurement.
+        versions: (name, version) of every library that has a say, and of edgeprune's own code.
+        floors: as the target says them; the absolute ones in the evidence follow from them and the dense accuracy.
+        test: accuracy of the artifact on the test split, where it was read.
     """
 
     schema: int
-    sha256: str
+    target: str
+    device: str
+    seed: int
+    versions: tuple[tuple[str, str], ...]
+    floors: AccuracyFloors
+    dense: DenseModel
+    parity: Parity | None
+    test: Accuracy | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceBundle:
+    """The members of `evidence.zip`.
+
+    Attributes:
+        evidence: limits, floors, raw samples, what shows that each block is valid, and the confusion matrix.
+        judgement: what the gates said when it was written.
+        manifest: `manifest.json` of the artifact that was judged, byte for byte.
+    """
+
     evidence: Evidence
+    judgement: Judgement
+    origin: Origin
+    profile: DeviceProfile
+    manifest: bytes
 
 
-def write_evidence(path: Path, evidence: Evidence) -> None:
-    """Write the file, by atomic rename: a reader sees the old one, the new one, never half of one."""
-    content = to_json(EvidenceFile(schema=SCHEMA, sha256=_digest(evidence), evidence=evidence), indent=1)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def pack_evidence(bundle: EvidenceBundle) -> bytes:
+    """The content of `evidence.zip`."""
+    return pack(
+        {
+            EVIDENCE: to_json(bundle.evidence),
+            JUDGEMENT: to_json(bundle.judgement, indent=1),
+            MANIFEST: bundle.manifest,
+            ORIGIN: to_json(bundle.origin, indent=1),
+            PROFILE: bundle.profile.model_dump_json(by_alias=True, indent=1).encode(),
+        }
+    )
 
 
-def read_evidence(path: Path) -> Evidence:
-    """Read the file.
+def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
+    """What stands in an `evidence.zip`.
 
     Raises:
-        InputError: missing, cut short, edited, or of another version; the message names the file.
+        InputError: a byte was changed, a member is missing, added or doubled, or it is of another version.
     """
-    text = read_text(path)
+    members = unpack(content, where=where)
+    missing, unknown = sorted(set(MEMBERS) - members.keys()), sorted(members.keys() - set(MEMBERS))
+    if missing or unknown:
+        parts = [f"no {name}" for name in missing] + [f"a foreign {name}" for name in unknown]
+        raise InputError(f"{where}: expected evidence as edgeprune writes it, found {', '.join(parts)}", path=where)
+    origin = _record(Origin, members, ORIGIN, where)
+    if origin.schema != SCHEMA:
+        raise InputError(f"{where}: schema: expected {SCHEMA}, got {origin.schema}", path=where)
+    return EvidenceBundle(
+        evidence=_record(Evidence, members, EVIDENCE, where),
+        judgement=_record(Judgement, members, JUDGEMENT, where),
+        origin=origin,
+        profile=_record(DeviceProfile, members, PROFILE, where),
+        manifest=members[MANIFEST],
+    )
+
+
+def _record(kind: type[Record], members: dict[str, bytes], name: str, where: str) -> Record:
     try:
-        content = from_json(EvidenceFile, text)
+        return from_json(kind, members[name])
     except BuildError as error:
-        raise InputError(
-            f"{path}: expected evidence as edgeprune writes it, the file is damaged: {error.message}",
-            path=str(path),
-        ) from error
-    if content.schema != SCHEMA:
-        raise InputError(f"{path}: schema: expected {SCHEMA}, got {content.schema}", path=str(path))
-    if content.sha256 != _digest(content.evidence):
-        raise InputError(
-            f"{path}: sha256: the evidence was changed after it was written; measure again", path=str(path)
-        )
-    return content.evidence
-
-
-def _digest(evidence: Evidence) -> str:
-    return hashlib.sha256(to_json(evidence)).hexdigest()
+        raise InputError(f"{where}: {name}: {error.message}; made by another version?", path=where) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgeprune.gating.gates import GATES
+from edgeprune.gating.latency import stayed_disturbed
 from edgeprune.records.measurement import Measurement
 from edgeprune.records.verdict import Evidence, Judgement, Verdict, worst_verdict
 
@@ -14,9 +15,13 @@ _LATENCY_GATES = ("p50", "p99")
 def judge(evidence: Evidence) -> Judgement:
     """Ask every gate of the folder; gates without a limit stay silent, the worst of the others is the verdict.
 
+    Nothing passes on a device that stayed disturbed, whatever was asked.
     The same evidence gives the same judgement, whenever and wherever it is judged.
     """
-    return _ask(evidence, GATES.names())
+    judged = _ask(evidence, GATES.names())
+    if evidence.measurement is None or not stayed_disturbed(evidence.measurement):
+        return judged
+    return replace(judged, verdict=worst_verdict((judged.verdict, Verdict.INVALID)))
 
 
 def judge_latency(evidence: Evidence, measurement: Measurement, baseline: Measurement | None) -> Verdict:

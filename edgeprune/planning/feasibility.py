@@ -19,6 +19,7 @@ class ShapeFigures:
         p50_ms, p99_ms: nearest rank over the samples of a short measurement.
         peak_bytes: peak resident memory of the agent's process.
         base_bytes: the part of it that the runtime has without a model.
+        disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
     """
 
     rung: Rung
@@ -28,6 +29,7 @@ class ShapeFigures:
     peak_bytes: int
     base_bytes: int = 0
     widths: tuple[GroupWidth, ...] = ()
+    disturbed: str = ""
 
     def memory_bytes(self, of: str) -> int:
         """Of the whole process, or of the model alone."""
@@ -59,6 +61,8 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
     """Turn a measured shape into a planned or refused rung, with the reason."""
     refusal = over_budget(shape, limits)
     status = RungStatus.REFUSED if refusal else RungStatus.PLANNED
+    if refusal and shape.disturbed:
+        refusal += f" (measured on a disturbed device: {shape.disturbed})"
     reason = refusal or f"p50 {format_ms(shape.p50_ms)} on the device, within the budget"
     return PlannedRung(
         rung=shape.rung,

@@ -80,7 +80,7 @@ def _pruned_rungs(
 ) -> list[Rung]:
     """Structured rungs at the fastest precision; mask rungs in float32, where sparse kernels are declared.
 
-    Sparse kernels of today's runtimes take float weights only (XNNPACK: ARCHITECTURE.md, fact 2).
+    Sparse kernels of today's runtimes take float weights only (XNNPACK: docs/architecture.md, fact 2).
     """
     fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
     masked = [_mask(pattern, pruning) for pattern in profile.runtimes[runtime].sparse_kernels]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Final
+
 from edgeprune.errors import InputError
 
 
@@ -30,6 +33,13 @@ def cubic_ratios(final: float, rounds: int) -> tuple[float, ...]:
     """
     _check(final, rounds)
     return (*(final * (1 - (1 - done / rounds) ** 3) for done in range(1, rounds)), final)
+
+
+SCHEDULES: Final[Mapping[str, Callable[[float, int], tuple[float, ...]]]] = {
+    "linear": linear_ratios,
+    "cubic": cubic_ratios,
+}
+"""By the name that `recovery.schedule` has in target.toml."""
 
 
 def _check(final: float, rounds: int) -> None:

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.groups import ChannelGraph, ChannelGroup, cut_groups_
+from edgeprune.graph.groups import ChannelGraph, cut_groups_
 from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
 from edgeprune.graph.weights import load_weights_
 from edgeprune.protocols import Criterion
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.recipe import Cut, PruningRecipe
-from edgeprune.records.rung import GroupWidth
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -76,12 +75,6 @@ def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Modu
     for together in _distinct_runs(recipe.cuts):
         cut_groups_(rebuilt, example, {cut.group: cut.removed for cut in together})
     return rebuilt
-
-
-def group_widths(before: Sequence[ChannelGroup], after: Sequence[ChannelGroup]) -> tuple[GroupWidth, ...]:
-    """The widths of the same groups in two models, in the order of the first."""
-    narrowed = {g.name: g.width for g in after}
-    return tuple(GroupWidth(group=g.name, before=g.width, after=narrowed.get(g.name, g.width)) for g in before)
 
 
 def save_pruned(model: nn.Module, recipe: PruningRecipe, folder: Path) -> None:

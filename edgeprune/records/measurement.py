@@ -72,6 +72,7 @@ class Block:
         samples_ns: latency of each timed run, in the order taken: set the input, run, read the output.
         warmup_runs: runs thrown away before.
         warmup_steady: whether the steadiness test ended the warm-up (else its limit did).
+        warmup_ns: how long the runs thrown away took in all.
         load_ns: reading and compiling the artifact, without importing the runtime.
         peak_load_bytes: VmHWM after loading, before the first run.
         peak_run_bytes: the peak from then on; 0 from an agent that did not tell.
@@ -80,12 +81,22 @@ class Block:
         peak_bytes: the larger of the two peaks.
         pss_bytes: proportional set size at the end: shared pages count by share; None where unreadable.
         base_bytes: VmHWM after importing the runtime, before loading the artifact.
-        voluntary_switches, involuntary_switches, major_faults: of the process during the timed runs.
+        voluntary_switches, involuntary_switches: of the process during the timed runs.
+        minor_faults, major_faults: pages mapped without and with reading from disk, likewise.
         cpu_ns, wall_ns: of the process during the timed runs.
         steal_ticks, other_ticks: on the pinned cores during the timed runs, in 1/100 s: stolen by the hypervisor;
             used by anybody else than this process.
         cpus: the cores that the process was pinned to.
         started_unix_s: when the timed runs began, by the device's clock.
+        load_average: over the minute before the timed runs.
+        probe_before_ns, probe_after_ns: best time of a fixed piece of integer work, before the warm-up and after the
+            timed runs: how fast the core itself was.
+        clock_mhz_before, clock_mhz_after: of the slowest pinned core.
+        temperature_c_before, temperature_c_after: of the hottest thermal zone.
+        throttle_events: times that the pinned cores were throttled during the timed runs.
+        clock_source: what the kernel tells the time by, such as tsc.
+
+    What the device does not tell, or evidence from before a field existed does not hold, is None or empty.
     """
 
     samples_ns: tuple[int, ...]
@@ -107,6 +118,17 @@ class Block:
     peak_run_bytes: int = 0
     peak_run_by: str = ""
     pss_bytes: int | None = None
+    warmup_ns: int | None = None
+    minor_faults: int | None = None
+    load_average: float | None = None
+    probe_before_ns: int | None = None
+    probe_after_ns: int | None = None
+    clock_mhz_before: float | None = None
+    clock_mhz_after: float | None = None
+    temperature_c_before: float | None = None
+    temperature_c_after: float | None = None
+    throttle_events: int | None = None
+    clock_source: str = ""
 
     @property
     def model_bytes(self) -> int:
@@ -152,6 +174,7 @@ class Measurement:
             of the policy, so that peeking costs nothing).
         planned_looks: how many looks the policy allowed.
         confidence: of the verdict as a whole, such as 0.95.
+        gave_up: whether sampling ended because the device stayed disturbed.
     """
 
     artifact_digest: str
@@ -164,6 +187,12 @@ class Measurement:
     looks: int = 1
     planned_looks: int = 1
     confidence: float = 0.95
+    gave_up: bool = False
+
+    @property
+    def processes_ns(self) -> tuple[tuple[int, ...], ...]:
+        """The raw samples of the valid blocks, a tuple for each process."""
+        return tuple(b.samples_ns for b in self.blocks)
 
     @property
     def samples_ns(self) -> tuple[int, ...]:
@@ -186,6 +215,10 @@ class Percentile:
     """A percentile of latency with a two-sided distribution-free confidence bound, in milliseconds.
 
     Where the samples are too few to bound it, `lower_ms` is 0 and `upper_ms` None (JSON knows no infinity).
+
+    Attributes:
+        samples: how many runs there are.
+        effective_samples: how many independent ones they are worth, from how much the processes differ.
     """
 
     percent: float
@@ -194,3 +227,29 @@ class Percentile:
     upper_ms: float | None
     confidence: float
     samples: int
+    effective_samples: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencySummary:
+    """Latency in plain numbers, in milliseconds, and the rules that the percentiles beside it follow.
+
+    Attributes:
+        standard_deviation_ms: over all runs.
+        within_process_ms, between_process_ms: standard deviations of the runs of one process, and of what a process as
+            a whole adds to each of its runs.
+        process_p50_ms: the median of each process, in the order measured.
+        correlation: of two runs of one process, from ranks, so that outliers do not drown it.
+    """
+
+    samples: int
+    processes: int
+    minimum_ms: float
+    mean_ms: float
+    standard_deviation_ms: float
+    within_process_ms: float
+    between_process_ms: float
+    process_p50_ms: tuple[float, ...]
+    correlation: float
+    percentile_rule: str
+    bound_rule: str

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
-from edgeprune.records.measurement import Measurement, Percentile
+from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
 from edgeprune.records.rung import GroupWidth, Plan, Rung
 from edgeprune.records.verdict import Judgement, Verdict
 
@@ -64,16 +64,20 @@ class BenchResult:
     """What `edgeprune.bench` returns.
 
     Attributes:
-        percentiles: of the pooled raw samples, each with a two-sided bound.
-        judgement: over the limits that were given; PASS without any gate when there were none.
+        percentiles: of the pooled raw samples, each with a two-sided bound; none where every block was disturbed.
+        load_ms: median over the processes; None where every block was disturbed.
+        judgement: over the limits that were given; PASS without any gate when there were none, INVALID where the
+            device stayed disturbed.
+        summary: of the same samples; None where every block was disturbed.
     """
 
     artifact: Artifact
     device: str
     measurement: Measurement
     percentiles: tuple[Percentile, ...]
-    load_ms: float
+    load_ms: float | None
     judgement: Judgement
+    summary: LatencySummary | None = None
     schema: int = 1
 
 

@@ -52,6 +52,24 @@ class Speedups:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A release that was measured before, on the same device, and what may be lost against it.
+
+    Attributes:
+        measurement: of the release's artifact.
+        baseline: the dense model, measured in turn with it.
+        max_regression: how much slower is allowed, as a share: 0.05 is five percent.
+        remark: what the gate's reason says besides, such as that nobody knows what the device resolves.
+    """
+
+    name: str
+    measurement: Measurement
+    baseline: Measurement
+    max_regression: float
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that a judgement rests on. Nothing else is read by a gate.
 
@@ -62,6 +80,7 @@ class Evidence:
         accuracy: of the compiled artifact on the validation split.
         artifact_bytes: sum of the artifact's files.
         memory_proof: whether it ran under the memory limit; None where nobody tried.
+        release: to compare with; None where none is asked for.
     """
 
     limits: Limits
@@ -72,6 +91,7 @@ class Evidence:
     speedups: Speedups = Speedups()
     baseline: Measurement | None = None
     memory_proof: MemoryProof | None = None
+    release: Release | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

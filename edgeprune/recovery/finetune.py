@@ -113,7 +113,7 @@ def fit_(
     session = _Session(model, examples, targets, settings, after_step)
     start = time.perf_counter()
     total = settings.epochs * session.batches_per_epoch
-    reporter.emit(StageStarted(stage=stage, subject=subject, total=total, unit="batch"))
+    reporter.emit(StageStarted(stage=stage, subject=subject, total=total, unit="batches"))
     epochs: list[EpochResult] = []
     best: tuple[float, int, dict[str, Tensor]] | None = None
     with torch.random.fork_rng(devices=[]):

@@ -28,12 +28,12 @@ def render_junit(judgement: Judgement, suite: str) -> str:
         "tests": str(len(judgement.gates)),
         "failures": str(sum(g.verdict is Verdict.FAIL for g in judgement.gates)),
         "errors": str(sum(_is_error(g) for g in judgement.gates)),
-        "skipped": "0",
         "time": "0",
     }
     name = _clean(suite)
     root = ET.Element("testsuites", {"name": name, **counts})
-    element = ET.SubElement(root, "testsuite", {"name": name, **counts})
+    # The schema of Jenkins' xUnit plugin knows `skipped` on a suite alone.
+    element = ET.SubElement(root, "testsuite", {"name": name, **counts, "skipped": "0"})
     properties = ET.SubElement(element, "properties")
     _property(properties, "verdict", judgement.verdict)
     for gate in judgement.gates:

@@ -1,4 +1,4 @@
-"""A judgement as a table that reads well in a pull request."""
+"""A judgement as a short table that reads well in a pull request."""
 
 from __future__ import annotations
 
@@ -16,29 +16,35 @@ _SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|<>#~"})
 
 
 def render_markdown(judgement: Judgement, title: str, facts: Sequence[tuple[str, str]] = ()) -> str:
-    """The verdict, one row a gate, and facts such as the artifact's digest below.
+    """The verdict, one row a gate, why a gate did not pass, and facts such as the device, folded away.
 
     Args:
         judgement: what the gates said.
         title: what was judged, such as `door on n100`.
-        facts: (name, value) pairs, each a line of a list.
+        facts: (name, value) pairs.
 
     Returns:
         GitHub-flavoured Markdown that ends with a newline. Texts are escaped: they cannot break the table, nor add
         links or HTML.
     """
-    lines = [
-        f"### {_MARKS[judgement.verdict]} {judgement.verdict}: {_escape(title)}",
-        "",
-        "| | gate | measured | decided by | limit | why |",
-        "|---|---|---:|---:|---:|---|",
-        *(_row(gate) for gate in judgement.gates),
-    ]
+    lines = [f"### {_MARKS[judgement.verdict]} {judgement.verdict}: {_escape(title)}", ""]
     if not judgement.gates:
-        lines[2:] = ["No limit is set, so no gate had anything to judge."]
-    if facts:
-        lines += ["", *(f"- {_escape(name)}: {_escape(value)}" for name, value in facts)]
+        lines += ["No limit is set, so no gate had anything to judge."]
+    else:
+        lines += ["| | gate | measured | decided by | limit |", "|---|---|---:|---:|---:|"]
+        lines += [_row(gate) for gate in judgement.gates]
+    missed = [gate for gate in judgement.gates if gate.verdict is not Verdict.PASS]
+    if missed:
+        lines += ["", *(f"- **{_escape(g.gate)} {g.verdict}**: {_escape(g.reason)}" for g in missed)]
+    lines += _details(judgement, facts)
     return "\n".join(lines) + "\n"
+
+
+def _details(judgement: Judgement, facts: Sequence[tuple[str, str]]) -> list[str]:
+    """What few readers need each time: how the passed gates were decided, and what was measured where."""
+    passed = [(g.gate, g.reason) for g in judgement.gates if g.verdict is Verdict.PASS]
+    shown = [f"- {_escape(name)}: {_escape(value)}" for name, value in (*facts, *passed)]
+    return ["", "<details><summary>How it was measured</summary>", "", *shown, "", "</details>"] if shown else []
 
 
 def _row(gate: GateResult) -> str:
@@ -48,7 +54,6 @@ def _row(gate: GateResult) -> str:
         _value(gate.measured, gate.unit),
         _value(gate.bound, gate.unit),
         _value(gate.limit, gate.unit),
-        _escape(gate.reason),
     )
     return f"| {' | '.join(cells)} |"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edgeprune.clustering import ProcessSamples
 from edgeprune.records.measurement import Block, Measurement
 from edgeprune.records.result import BuildResult, Candidate
 from edgeprune.reporting.quantities import direction, signed_points, times
+from edgeprune.statistics import summarise
 from edgeprune.units import NS_PER_S, format_mb, format_ms
 
 
@@ -104,15 +106,23 @@ def evidence(measurement: Measurement | None) -> tuple[tuple[str, str], ...]:
     return (
         ("processes", f"{len(blocks)}, each fresh"),
         ("timed runs", f"{len(measurement.samples_ns)} ({_range(blocks, lambda b: len(b.samples_ns))} a process)"),
-        ("warm-up runs", _range(blocks, lambda b: b.warmup_runs)),
+        *_spread(measurement),
+        ("warm-up runs thrown away", _range(blocks, lambda b: b.warmup_runs)),
         ("steady after warm-up", f"{sum(b.warmup_steady for b in blocks)} of {len(blocks)} processes"),
         ("threads, pinned cores", f"{measurement.threads}, {_cores(blocks)}"),
         ("time measured", f"{wall_s:.1f} s"),
         ("share of CPU time", f"{sum(b.cpu_ns for b in blocks) / max(1, sum(b.wall_ns for b in blocks)):.1%}"),
         ("involuntary context switches", _range(blocks, lambda b: b.involuntary_switches)),
-        ("pages read from disk", str(sum(b.major_faults for b in blocks))),
+        (
+            "pages mapped, read from disk",
+            f"{_sum(blocks, lambda b: b.minor_faults)}, {sum(b.major_faults for b in blocks)}",
+        ),
         ("stolen by the hypervisor", f"{sum(b.steal_ticks for b in blocks) / 100:.2f} s"),
         ("others on the pinned cores", f"{sum(b.other_ticks for b in blocks) / 100:.2f} s"),
+        ("fixed probe of the core", _probes(blocks)),
+        ("load average", _highest(blocks, lambda b: b.load_average, "")),
+        ("temperature", _highest(blocks, lambda b: b.temperature_c_after, " °C")),
+        ("clock source", ", ".join(sorted({b.clock_source for b in blocks if b.clock_source})) or "not told"),
         ("memory before loading", format_mb(max(b.base_bytes for b in blocks))),
         ("peak while loading", format_mb(max(b.peak_load_bytes for b in blocks))),
         *_running(blocks),
@@ -126,6 +136,32 @@ def _running(blocks: tuple[Block, ...]) -> tuple[tuple[str, str], ...]:
     peak, shares = max(b.peak_run_bytes for b in blocks), [b.pss_bytes for b in blocks if b.pss_bytes is not None]
     rows = (("peak while running", f"{format_mb(peak)} ({blocks[0].peak_run_by})"),) if peak else ()
     return (*rows, ("proportional set size", format_mb(max(shares)))) if shares else rows
+
+
+def _spread(measurement: Measurement) -> tuple[tuple[str, str], ...]:
+    found = summarise(ProcessSamples(measurement.processes_ns))
+    medians = found.process_p50_ms
+    return (
+        ("p50 of each process", f"{format_ms(min(medians))} to {format_ms(max(medians))}"),
+        ("spread within a process", format_ms(found.within_process_ms)),
+        ("spread between processes", format_ms(found.between_process_ms)),
+        ("correlation of runs of one process", f"{found.correlation:.2f}"),
+    )
+
+
+def _probes(blocks: tuple[Block, ...]) -> str:
+    found = [p / 1e6 for b in blocks for p in (b.probe_before_ns, b.probe_after_ns) if p]
+    return f"{format_ms(min(found))} to {format_ms(max(found))}" if found else "not told"
+
+
+def _highest(blocks: tuple[Block, ...], value: Callable[[Block], float | None], unit: str) -> str:
+    found = [v for v in map(value, blocks) if v is not None]
+    return f"{max(found):.1f}{unit} at most" if found else "not told"
+
+
+def _sum(blocks: tuple[Block, ...], value: Callable[[Block], int | None]) -> str:
+    found = [v for v in map(value, blocks) if v is not None]
+    return str(sum(found)) if found else "not told"
 
 
 def _range(blocks: tuple[Block, ...], value: Callable[[Block], int]) -> str:

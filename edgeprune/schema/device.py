@@ -35,5 +35,9 @@ class DeviceSpec(FileModel):
     """The Python on the device that has the runtimes."""
     work_folder: str = ".cache/edgeprune"
     """On the device; a relative one is below the login folder."""
+    lease_folder: str = ""
+    """On the device: where it is kept who may measure. Empty: a place that all its users share (/run/lock, or /tmp)."""
+    cache_mb: Annotated[float, Field(gt=0)] = 1000.0
+    """What artifacts may take in the work folder; the ones not used for longest go first."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
     """For connecting and logging in."""

@@ -70,9 +70,9 @@ class Budget(FileModel):
 class MeasurementPolicy(FileModel):
     """How long to measure. The defaults suit most devices."""
 
-    processes: Annotated[int, Field(ge=3, le=50)] = 3
-    """Fresh processes at the first look; each further look doubles them."""
-    min_runs: Annotated[int, Field(ge=300)] = 600
+    processes: Annotated[int, Field(ge=3, le=50)] = 5
+    """Fresh processes at the first look; each further look doubles them. With fewer than 5 the bounds are wide."""
+    min_runs: Annotated[int, Field(ge=300)] = 1000
     """Timed runs over all processes at the first look."""
     looks: Annotated[int, Field(ge=1, le=6)] = 3
     """How often to judge before the verdict INCONCLUSIVE; the error probability is split over the looks."""
@@ -80,7 +80,9 @@ class MeasurementPolicy(FileModel):
     """Of a PASS and of a FAIL."""
     time_limit_s: Positive = 300.0
     """For one candidate."""
-    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (50.0, 90.0, 99.0)
+    max_disturbed: Annotated[int, Field(ge=0, le=1000)] = 12
+    """Disturbed rounds that are measured again, with growing pauses, before the verdict INVALID."""
+    percentiles: tuple[Annotated[float, Field(gt=0, lt=100)], ...] = (50.0, 90.0, 99.0, 99.9)
     """What is reported beside the verdict."""
 
 

@@ -75,7 +75,9 @@ class Recovery(FileModel):
     """How accuracy is won back after each cut."""
 
     rounds: Annotated[int, Field(ge=1)] = 2
-    """Cuts to the final width, in equal steps of the pruning ratio."""
+    """Cuts to the final width."""
+    schedule: Literal["linear", "cubic"] = "linear"
+    """Of the pruning ratio over the rounds: in equal steps, or most of it early (Zhu and Gupta 2017)."""
     epochs: Annotated[int, Field(ge=0)] = 3
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
     learning_rate: Positive | None = None
@@ -137,7 +139,7 @@ class TargetSpec(FileModel):
     description: str = ""
     """One line for people."""
     profiles: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Names or paths of the profiles that it ships to; the first one is the default."""
+    """Names or paths of the profiles that it ships to, paths relative to this file; the first one is the default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights, order of the batches, augmentation, and what is drawn for calibration."""
     model: ModelSection

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import InputError, MeasurementError
-from edgeprune.events import Reporter
+from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import judge
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.result import BenchResult
@@ -17,7 +18,7 @@ from edgeprune.records.verdict import Evidence, Floors
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
-from edgeprune.statistics import percentile, quantile
+from edgeprune.statistics import percentile, quantile, summarise
 from edgeprune.steps.measuring import Campaign, Subject, measure
 from edgeprune.steps.session import FROZEN_SAMPLES, open_session
 from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
@@ -68,7 +69,7 @@ def bench_artifact(
 
     Raises:
         DeployError: the device could not be reached or could not take the files.
-        MeasurementError: it does not run there, or every block was disturbed.
+        MeasurementError: it does not run there, or no block could be taken in time.
     """
     samples = noise_inputs(subject)
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
@@ -76,32 +77,31 @@ def bench_artifact(
         session.require(subject.rung.runtime)
         samples_path = session.place_samples(samples)
         there = session.place(subject.folder, subject.artifact)
-        first = session.block(subject.rung, there, samples_path, ESTIMATE_RUNS)
-        campaign = Campaign(
-            session=session,
-            policy=policy,
-            samples_path=samples_path,
-            estimate_ms=ms_from_ns(quantile(first.samples_ns, 0.5)),
-            evidence=evidence,
-            reporter=reporter,
-        )
-        measurement = measure(campaign, subject).candidate
-        if limits.memory_bytes is not None:
-            proof = session.prove_memory(subject.rung, there, samples_path, limits.memory_bytes, limits.memory_of)
-            evidence = replace(evidence, memory_proof=proof)
-    if not measurement.samples_ns:
-        raise MeasurementError(
-            f"device {device.name}: every block was disturbed: {measurement.disturbed[-1].reason}"
-            if measurement.disturbed
-            else f"device {device.name}: no block was measured within {policy.time_limit_s:g} s"
-        )
+        with session.leased(lambda text: reporter.emit(Noted(message=text))):
+            first = session.block(subject.rung, there, samples_path, ESTIMATE_RUNS)
+            campaign = Campaign(
+                session=session,
+                policy=policy,
+                samples_path=samples_path,
+                estimate_ms=ms_from_ns(quantile(first.samples_ns, 0.5)),
+                evidence=evidence,
+                reporter=reporter,
+            )
+            measurement = measure(campaign, subject).candidate
+            if limits.memory_bytes is not None:
+                proof = session.prove_memory(subject.rung, there, samples_path, limits.memory_bytes, limits.memory_of)
+                evidence = replace(evidence, memory_proof=proof)
+    if not measurement.samples_ns and not measurement.disturbed:
+        raise MeasurementError(f"device {device.name}: no block was measured within {policy.time_limit_s:g} s")
+    taken = ProcessSamples(measurement.processes_ns) if measurement.samples_ns else None
     return BenchResult(
         artifact=subject.artifact,
         device=device.name,
         measurement=measurement,
-        percentiles=tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in policy.percentiles),
-        load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)),
+        percentiles=tuple(percentile(taken, p, policy.confidence) for p in policy.percentiles) if taken else (),
+        load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)) if taken else None,
         judgement=judge(replace(evidence, measurement=measurement)),
+        summary=summarise(taken) if taken else None,
     )
 
 

@@ -58,9 +58,11 @@ def calibrate(
         raise InputError(f"campaigns: expected at least {LEAST_CAMPAIGNS}, got {campaigns}")
     with open_session(device) as session, _subject(session, artifact) as subject:
         placed = place(session, subject)
-        runs = runs_per_process(session, (placed,), policy)
         told = Told(reporter, f"{device.name} against itself", 2 * rounds * campaigns)
         with told:
+            with session.leased(told.note):
+                runs = runs_per_process(session, (placed,), policy)
+            # Each campaign has a lease of its own: others take their turn in between.
             duel = Duel(session=session, policy=policy, rounds=rounds, runs=runs, told=told)
             found = tuple(ratios(*duel.fight(placed, placed)) for _ in range(campaigns))
         calibration = Calibration(

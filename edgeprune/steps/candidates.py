@@ -9,13 +9,13 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.gating.judge import judge
-from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import MemoryProof
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
-from edgeprune.records.verdict import Evidence, Floors, Speedups, Verdict
+from edgeprune.records.verdict import Evidence, Floors, Verdict
 from edgeprune.steps.assessing import Assessor, Evaluation
+from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.compressing import Compressor, TorchModel
 from edgeprune.steps.inputs import tool_versions
@@ -29,7 +29,6 @@ from edgeprune.steps.measuring import (
     require_enough,
 )
 from edgeprune.steps.outcome import undecided_campaigns
-from edgeprune.steps.planning import resolve_limits
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
 from edgeprune.store.run_folder import digest, step_name
@@ -171,12 +170,11 @@ class CandidateMaker:
 
     def evidence(self, compiled: Compiled, dense: Compiled) -> Evidence:
         """Limits and floors for a candidate, before it is measured."""
-        budget = self.bench.profile.budget
-        limits = resolve_limits(budget.model_copy(update={"p50_speedup": None, "p99_speedup": None}), 0.0, 0.0)
+        limits, speedups = limits_to_judge(self.bench.profile.budget)
         return Evidence(
             limits=limits,
-            speedups=Speedups(p50=budget.p50_speedup, p99=budget.p99_speedup),
-            floors=self._floors(dense.evaluation.accuracy),
+            speedups=speedups,
+            floors=floors_from(self.bench.target.spec.accuracy, dense.evaluation.accuracy),
             artifact_bytes=compiled.artifact.size_bytes,
             accuracy=compiled.evaluation.accuracy,
         )
@@ -233,18 +231,6 @@ class CandidateMaker:
         if dense is None:
             require_enough(measured.candidate, campaign.session.spec.name)
         return measured
-
-    def _floors(self, dense: Accuracy) -> Floors:
-        """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
-        wanted = self.bench.target.spec.accuracy
-        relative = dense.overall - wanted.max_drop_points / 100
-        worst = [wanted.min_class_recall] if wanted.min_class_recall is not None else []
-        if wanted.max_class_drop_points is not None:
-            worst.append(dense.worst_class[1] - wanted.max_class_drop_points / 100)
-        return Floors(
-            accuracy=max(relative, wanted.min_accuracy or 0.0),
-            worst_class_recall=max(worst) if worst else None,
-        )
 
     def _candidate(self, compiled: Compiled, measured: Measured, status: CandidateStatus, reason: str) -> Candidate:
         measurement = measured.candidate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeprune.benchmarking.sampling import (
     Look,
@@ -14,7 +14,7 @@ from edgeprune.benchmarking.sampling import (
     plan_schedule,
     sample_until_certain,
 )
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.comparison import LEAST_ROUNDS, percentile_ratio
 from edgeprune.errors import InputError, MeasurementError
 from edgeprune.events import Reporter
@@ -52,6 +52,7 @@ class Duel:
     Attributes:
         rounds: a fresh process of each, in alternating order: AB, BA, AB, ...
         runs: timed runs a process.
+        watch: judges the blocks of all fights, so that a slow core shows beside the earlier ones.
     """
 
     session: DeviceSession
@@ -59,26 +60,28 @@ class Duel:
     rounds: int
     runs: int
     told: Told
+    watch: Watch = field(default_factory=Watch)
 
     def fight(self, first: Placed, second: Placed) -> tuple[Measurement, Measurement]:
-        """Measure all rounds; a disturbed round is measured again.
+        """Measure all rounds; a disturbed round is measured again. Holds the lease meanwhile.
 
         Raises:
-            MeasurementError: the device stays disturbed, or the time allowed is over.
+            MeasurementError: the device stays disturbed, others hold it, or the time allowed is over.
         """
         look = Look(processes_total=self.rounds, runs_per_process=self.runs)
         schedule = Schedule(looks=(look,), confidence_per_look=self.policy.confidence)
         patience = Patience(time_limit_s=self.policy.time_limit_s, max_retries=_RETRIES_PER_ROUND * self.rounds)
         series = {_FIRST: self._series(first), _SECOND: self._series(second)}
         # One look after a number of rounds that was fixed before: nothing is decided on the way.
-        sampled = sample_until_certain(schedule, series, _undecided, disturbance, patience)
+        with self.session.leased(self.told.note):
+            sampled = sample_until_certain(schedule, series, _undecided, self.watch.disturbance, patience)
         self._require_all(sampled)
         return self._record(sampled, _FIRST, first), self._record(sampled, _SECOND, second)
 
     def _series(self, placed: Placed) -> MeasureBlock:
         def measure_block(_attempt: int) -> Block:
             block = self.session.block(placed.subject.rung, placed.path, placed.samples_path, self.runs)
-            self.told.one_more(disturbance(block))
+            self.told.one_more(self.watch.disturbance(block))
             return block
 
         return measure_block
@@ -126,10 +129,10 @@ def compare_artifacts(
     first, second = subjects
     with open_session(device) as session:
         placed = (place(session, first), place(session, second))
-        runs = runs_per_process(session, placed, policy)
         shown = f"{first.artifact.files[0].name} / {second.artifact.files[0].name}"
         told = Told(reporter, shown, 2 * rounds)
-        with told:
+        with session.leased(told.note), told:
+            runs = runs_per_process(session, placed, policy)
             measured = Duel(session=session, policy=policy, rounds=rounds, runs=runs, told=told).fight(*placed)
     fingerprint = session.facts.fingerprint
     runtimes = {first.rung.runtime, second.rung.runtime}

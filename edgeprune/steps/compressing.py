@@ -12,7 +12,7 @@ from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.masks import WeightMasks
-from edgeprune.pruning.schedules import linear_ratios
+from edgeprune.pruning.schedules import SCHEDULES
 from edgeprune.pruning.surgery import load_pruned, save_pruned, structured_prune
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
@@ -124,7 +124,7 @@ class Compressor:
         spec = self.bench.target.spec
         criterion = CRITERIA.get(spec.pruning.criterion)
         model, cuts, epochs = self.dense_module, list[Cut](), list[EpochResult]()
-        for number, share in enumerate(linear_ratios(1.0, spec.recovery.rounds)):
+        for number, share in enumerate(SCHEDULES[spec.recovery.schedule](1.0, spec.recovery.rounds)):
             widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths}
             model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
             cuts += cut
@@ -140,7 +140,7 @@ class Compressor:
         model = self.bench.target.build_model()
         load_weights_(model, self._folder(self.dense) / "model.safetensors")
         epochs: list[EpochResult] = []
-        sparsities = linear_ratios(rung.pruning_ratio, spec.recovery.rounds)
+        sparsities = SCHEDULES[spec.recovery.schedule](rung.pruning_ratio, spec.recovery.rounds)
         for number, sparsity in enumerate(sparsities):
             if rung.n_m is None:
                 masks = WeightMasks.unstructured(model, sparsity, ignored=spec.pruning.ignored)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.deployment.inventory import list_devices, save_device
+from edgeprune.deployment.lease import LeaseStatus
 from edgeprune.errors import HostKeyError, InputError
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.schema.device import DeviceSpec
@@ -38,6 +39,7 @@ class DeviceReport:
     name: str
     facts: DeviceFacts
     differences: tuple[str, ...]
+    lease: LeaseStatus
 
 
 def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str, str], bool]) -> DeviceSpec:
@@ -104,8 +106,9 @@ def check_device(spec: DeviceSpec) -> DeviceReport:
         DeployError: unreachable, a stranger, or without Python.
     """
     with open_session(spec) as session:
-        facts = session.facts
-    return DeviceReport(name=spec.name, facts=facts, differences=differences(facts, load_profile(spec.profile)))
+        facts, lease = session.facts, session.lease_status()
+    found = differences(facts, load_profile(spec.profile))
+    return DeviceReport(name=spec.name, facts=facts, differences=found, lease=lease)
 
 
 def differences(facts: DeviceFacts, profile: DeviceProfile) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from edgeprune.benchmarking.sampling import Patience, plan_schedule, sample_until_certain
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.sampling import Ending, Patience, plan_schedule, sample_until_certain
+from edgeprune.benchmarking.validity import Watch
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import MeasurementError
-from edgeprune.events import Reporter, StageFinished, StageProgress, StageStarted
+from edgeprune.events import Noted, Reporter, StageFinished, StageProgress, StageStarted
 from edgeprune.gating.judge import judge_latency
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block, Measurement, Percentile
@@ -19,12 +20,9 @@ from edgeprune.records.result import Candidate
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.profile import MeasurementPolicy
-from edgeprune.statistics import percentile
+from edgeprune.statistics import percentile, quantile
 from edgeprune.steps.session import DeviceSession
-from edgeprune.units import format_ms, ns_from_ms
-
-_MOST_DISTURBED = 12
-"""Rounds measured again before the answer is INVALID; with the back-off that is about a minute of waiting."""
+from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
 
 _CANDIDATE = "candidate"
 _BASELINE = "baseline"
@@ -76,6 +74,7 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     estimate_ns = ns_from_ms(campaign.estimate_ms)
     schedule = plan_schedule(campaign.policy, estimate_ns)
     runs = schedule.looks[0].runs_per_process
+    watch = Watch()
     told = Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
 
     def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
@@ -88,21 +87,22 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
 
         def measure_block(_attempt: int) -> Block:
             block = campaign.session.block(subject.rung, place, campaign.samples_path, runs, estimate_ns)
-            told.one_more(disturbance(block))
+            told.one_more(watch.disturbance(block))
             return block
 
         return measure_block
 
-    patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=_MOST_DISTURBED)
-    with told:
-        sampled = sample_until_certain(
-            schedule, {role: series(s) for role, s in subjects.items()}, assess, disturbance, patience
-        )
+    patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=campaign.policy.max_disturbed)
+    # Transfers come before the lease: others may measure meanwhile.
+    measured = {role: series(s) for role, s in subjects.items()}
+    with campaign.session.leased(told.note), told:
+        sampled = sample_until_certain(schedule, measured, assess, watch.disturbance, patience)
     records = {
         role: replace(
             _record(campaign, subject, sampled.of(role).blocks),
             disturbed=sampled.of(role).disturbed,
             looks=sampled.looks,
+            gave_up=sampled.ending is Ending.DISTURBED,
         )
         for role, subject in subjects.items()
     }
@@ -145,6 +145,10 @@ class Told:
         summary, seconds = f"{self._done} processes", time.monotonic() - self._started_s
         self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary, seconds=seconds))
 
+    def note(self, text: str) -> None:
+        """Something to know, such as for whom we wait."""
+        self._reporter.emit(Noted(message=text))
+
     def one_more(self, disturbed: str | None) -> None:
         """A process ended; why it does not count, or None."""
         self._done += 1
@@ -157,7 +161,8 @@ def percentiles_of(measurement: Measurement, policy: MeasurementPolicy) -> tuple
     if not measurement.samples_ns:
         return ()
     wanted = sorted({50.0, 99.0, *policy.percentiles})
-    return tuple(percentile(measurement.samples_ns, p, policy.confidence) for p in wanted)
+    samples = ProcessSamples(measurement.processes_ns)
+    return tuple(percentile(samples, p, policy.confidence) for p in wanted)
 
 
 def measured_in_turn(dense: Candidate, evidence: Evidence, policy: MeasurementPolicy) -> Candidate:
@@ -183,6 +188,5 @@ def latency_summary(measured: Measured) -> str:
     samples = measured.candidate.samples_ns
     if not samples:
         return "no valid block"
-    confidence = measured.candidate.confidence
-    p50, p99 = (percentile(samples, p, confidence) for p in (50.0, 99.0))
-    return f"p50 {format_ms(p50.value_ms)}, p99 {format_ms(p99.value_ms)}, {len(samples)} runs"
+    p50, p99 = (ms_from_ns(quantile(samples, q)) for q in (0.5, 0.99))
+    return f"p50 {format_ms(p50)}, p99 {format_ms(p99)}, {len(samples)} runs"

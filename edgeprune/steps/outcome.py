@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError
-from edgeprune.gating.evidence import write_evidence
+from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.steps.gates import EVIDENCE
+from edgeprune.steps.evidence import EVIDENCE, write_evidence
 from edgeprune.steps.inputs import Target, tool_versions
 from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
 from edgeprune.store.run_folder import digest, step_name, write_atomically
@@ -80,7 +80,7 @@ def forget_outcome(root: Path) -> None:
             measured = root / step_name("measure", candidate.rung.name)
             if measured.is_dir():
                 measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
-    for name in (SUMMARY, EVIDENCE, REPORT):
+    for name in (SUMMARY, EVIDENCE, EVIDENCE + SUFFIX, REPORT):
         (root / name).unlink(missing_ok=True)
     shutil.rmtree(root / ARTIFACT, ignore_errors=True)
 
@@ -97,12 +97,13 @@ def explain_changes(inputs: BuildInputs) -> tuple[str, ...]:
     return changes_since(read_inputs(inputs.folder), inputs.identity())
 
 
-def write_outcome(root: Path, result: BuildResult, evidence: Evidence | None) -> None:
+def write_outcome(inputs: BuildInputs, result: BuildResult, evidence: Evidence | None) -> None:
     """Evidence, artifact, report and, last, the summary, into a folder where `forget_outcome` was called."""
     from edgeprune.reporting.html import render_html
 
+    root = inputs.folder
     if evidence is not None:
-        write_evidence(root / EVIDENCE, evidence)
+        write_evidence(root, result, evidence, inputs.profile, inputs.target.spec.accuracy)
     if result.chosen is not None:
         _publish_artifact(root, result.chosen)
     write_atomically(root / REPORT, render_html(result).encode())

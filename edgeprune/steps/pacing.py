@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from edgeprune.benchmarking.sampling import Look, Patience, Schedule, sample_until_certain
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.sampling import Ending, Look, Patience, Schedule, sample_until_certain
+from edgeprune.benchmarking.validity import Watch
+from edgeprune.clustering import ProcessSamples
 from edgeprune.comparison import trend
 from edgeprune.errors import InputError, MeasurementError
-from edgeprune.events import Reporter, StageFinished, StageStarted
+from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
 from edgeprune.gating.judge import judge, judge_latency
 from edgeprune.records.measurement import Block, DisturbedBlock, Measurement
 from edgeprune.records.paced import Pace, PacedBlock, PacedResult, Trend
@@ -52,13 +53,14 @@ def pace_artifact(
     pace = Pace(rate_hz=rate_hz, seconds=seconds, bucket_s=seconds)
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
     taken: list[PacedBlock] = []
+    watch = Watch(waits=True)
     with open_session(device) as session:
         placed = place(session, subject)
         told = Told(reporter, f"{subject.rung.name} at {rate_hz:g} a second", policy.processes)
 
         def measure_block(_attempt: int) -> Block:
             taken.append(_paced_block(session, placed, pace))
-            told.one_more(paced_disturbance(taken[-1].block))
+            told.one_more(watch.disturbance(taken[-1].block))
             return taken[-1].block
 
         def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
@@ -69,11 +71,14 @@ def pace_artifact(
         # The schedule, not the time limit, says how long a run at a low rate takes.
         time_limit_s = max(policy.time_limit_s, 3.0 * policy.processes * seconds)
         patience = Patience(time_limit_s=time_limit_s, max_retries=_MOST_DISTURBED)
-        with told:
-            sampled = sample_until_certain(schedule, {_PACED: measure_block}, assess, paced_disturbance, patience)
+        with session.leased(told.note), told:
+            sampled = sample_until_certain(schedule, {_PACED: measure_block}, assess, watch.disturbance, patience)
         series = sampled.of(_PACED)
         measurement = replace(
-            _measurement(session, subject, policy, series.blocks), disturbed=series.disturbed, looks=sampled.looks
+            _measurement(session, subject, policy, series.blocks),
+            disturbed=series.disturbed,
+            looks=sampled.looks,
+            gave_up=sampled.ending is Ending.DISTURBED,
         )
     blocks = tuple(p for p in taken if any(p.block is b for b in series.blocks))
     if not blocks:
@@ -101,8 +106,10 @@ def sustain_artifact(
     started_s = time.monotonic()
     reporter.emit(StageStarted(stage="sustain", subject=subject_name))
     with open_session(device) as session:
-        block = _paced_block(session, place(session, subject), pace)
-        reason = (paced_disturbance if rate_hz else disturbance)(block.block)
+        placed = place(session, subject)
+        with session.leased(lambda text: reporter.emit(Noted(message=text))):
+            block = _paced_block(session, placed, pace)
+        reason = Watch(waits=rate_hz is not None).disturbance(block.block)
         disturbed = (DisturbedBlock(block=block.block, reason=reason),) if reason else ()
         counted = () if reason else (block.block,)
         measurement = replace(_measurement(session, subject, policy, counted), disturbed=disturbed)
@@ -117,11 +124,6 @@ def sustain_artifact(
     evidence = Evidence(limits=Limits(), floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
     run = _Run((block,), measurement, evidence, sustained=True, disturbed=reason or "")
     return _result(subject, device, policy, pace, run)
-
-
-def paced_disturbance(block: Block) -> str | None:
-    """As `disturbance`, but for the share of CPU time: a process that waits for its next frame gives its core away."""
-    return disturbance(replace(block, cpu_ns=max(block.cpu_ns, block.wall_ns)))
 
 
 def p99_trend(block: PacedBlock, bucket_s: float) -> Trend | None:
@@ -161,7 +163,7 @@ def _measurement(
 
 
 def _result(subject: Subject, device: DeviceSpec, policy: MeasurementPolicy, pace: Pace, run: _Run) -> PacedResult:
-    samples = [s for b in run.blocks for s in b.block.samples_ns]
+    samples = ProcessSamples([b.block.samples_ns for b in run.blocks])
     wanted = sorted({50.0, 99.0, *policy.percentiles})
     return PacedResult(
         artifact=subject.artifact,

@@ -11,10 +11,11 @@ from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_l
 from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
+from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
-from edgeprune.units import bytes_from_mb, format_ms
+from edgeprune.units import format_ms
 
 NEARLY_AS_FAST = 1.25
 """Structured rungs are measured for the fastest runtime, and for those within this factor of it."""
@@ -42,21 +43,6 @@ def make_plan(bench: Workbench) -> Plan:
     ladder = Ladder(rungs=tuple(r for r in ladder.rungs if r.threads <= cores), refused=(*ladder.refused, *too_wide))
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     return _Planner(ShapeBench(bench), ladder, bench.profile.budget, notes).plan()
-
-
-def resolve_limits(budget: Budget, dense_p50_ms: float, dense_p99_ms: float) -> Limits:
-    """The budget in absolute terms; relative limits refer to the dense model's latency."""
-
-    def limit(absolute: float | None, speedup: float | None, dense_ms: float) -> float | None:
-        return absolute if speedup is None else dense_ms / speedup
-
-    return Limits(
-        p50_ms=limit(budget.p50_ms, budget.p50_speedup, dense_p50_ms),
-        p99_ms=limit(budget.p99_ms, budget.p99_speedup, dense_p99_ms),
-        memory_bytes=None if budget.memory_mb is None else bytes_from_mb(budget.memory_mb),
-        memory_of=budget.memory_of,
-        artifact_bytes=None if budget.artifact_mb is None else bytes_from_mb(budget.artifact_mb),
-    )
 
 
 def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,20 +15,22 @@ from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
 from edgeprune.benchmarking.client import AgentClient
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
-from edgeprune.deployment.transfer import ensure_files, install_agent
+from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_status
+from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
-from edgeprune.units import NS_PER_S
+from edgeprune.units import NS_PER_S, bytes_from_mb
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgeprune.protocols import Connection
 
+_log = logging.getLogger(__name__)
 FROZEN_SAMPLES = 32
 """Real examples that a benchmark cycles through: one alone would let caches learn it."""
 
@@ -38,6 +41,7 @@ _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 _PROOF_RUNS = 20
+_KEPT_IN_USE = 16
 
 
 class DeviceSession:
@@ -53,7 +57,11 @@ class DeviceSession:
             agent_path=self._agent_path,
             work_folder=spec.work_folder,
             device=f"device {spec.name}",
+            lease_folder=spec.lease_folder,
         )
+        self._agent = Agent(connection, spec.python, self._agent_path)
+        self._lease: DeviceLease | None = None
+        self._placed: dict[str, None] = {}
         self.facts: DeviceFacts = self._client.probe()
 
     def place(self, folder: Path, artifact: Artifact) -> str:
@@ -75,7 +83,7 @@ class DeviceSession:
     def block(
         self, rung: Rung, artifact_path: str, samples_path: str, runs: int, estimate_ns: float | None = None
     ) -> Block:
-        """Time one fresh process.
+        """Time one fresh process, under the lease that is held, or under one of its own.
 
         Args:
             rung: runtime, precision and threads.
@@ -88,14 +96,19 @@ class DeviceSession:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
         expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
-        return self._client.bench(
-            _request(rung, runs), artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + _PATIENCE * expected_s
-        )
+        timeout_s = _START_TIMEOUT_S + _PATIENCE * expected_s
+        with self.leased() as lease, lease.quiet():
+            return self._client.bench(
+                _request(rung, runs), artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
 
     def paced_block(self, rung: Rung, artifact_path: str, samples_path: str, pace: Pace) -> PacedBlock:
         """Run one fresh process at a rate or for a time; the other arguments and errors are those of `block`."""
         timeout_s = _START_TIMEOUT_S + _PATIENCE + 2 * pace.seconds
-        return self._client.pace(_request(rung, 1), pace, artifact_path, samples_path, timeout_s=timeout_s)
+        with self.leased() as lease, lease.quiet():
+            return self._client.pace(
+                _request(rung, 1), pace, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
 
     def prove_memory(self, rung: Rung, artifact_path: str, samples_path: str, limit_bytes: int, of: str) -> MemoryProof:
         """Run the artifact under a memory limit, where the device can impose one.
@@ -110,11 +123,39 @@ class DeviceSession:
         Raises:
             MeasurementError: the device went away, is busy, or lacks the runtime.
         """
-        expected_s = _PROOF_RUNS * _SLOWEST_RUN_NS / NS_PER_S
-        request = _request(rung, _PROOF_RUNS)
-        return self._client.prove_memory(
-            request, (limit_bytes, of), artifact_path, samples_path, timeout_s=_START_TIMEOUT_S + expected_s
-        )
+        timeout_s = _START_TIMEOUT_S + _PROOF_RUNS * _SLOWEST_RUN_NS / NS_PER_S
+        request, limit = _request(rung, _PROOF_RUNS), (limit_bytes, of)
+        with self.leased() as lease, lease.quiet():
+            return self._client.prove_memory(
+                request, limit, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
+
+    @contextmanager
+    def leased(self, tell: Callable[[str], None] = _log.info, *, wait_s: float = WAIT_S) -> Iterator[DeviceLease]:
+        """Be the only one who measures there; waits in turn. Inside another `leased` it is that one's.
+
+        Args:
+            tell: hears for whom we wait.
+            wait_s: patience in the queue.
+
+        Raises:
+            MeasurementError: others measured there for too long.
+            DeployError: the device cannot be reached.
+        """
+        if self._lease is not None:
+            yield self._lease
+            return
+        uses = tuple(self._placed)
+        with DeviceLease(self._agent, self.spec.lease_folder, uses=uses, wait_s=wait_s, tell=tell) as lease:
+            self._lease = lease
+            try:
+                yield lease
+            finally:
+                self._lease = None
+
+    def lease_status(self) -> LeaseStatus:
+        """Who measures there now."""
+        return lease_status(self._agent, self.spec.lease_folder)
 
     def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
         """Run the artifact on samples there; returns float32 [samples, *output shape without the batch]."""
@@ -152,7 +193,18 @@ class DeviceSession:
             )
 
     def _ensure(self, files: list[tuple[Path, str]]) -> str:
-        return ensure_files(self._connection, self.spec.python, self._agent_path, self.spec.work_folder, files)
+        there = ensure_files(
+            self._connection,
+            self.spec.python,
+            self._agent_path,
+            self.spec.work_folder,
+            files,
+            lease_folder=self.spec.lease_folder,
+            limit_bytes=bytes_from_mb(self.spec.cache_mb),
+        )
+        # The newest last, and not for ever: a build places hundreds.
+        self._placed = {**dict(list(self._placed.items())[-_KEPT_IN_USE:]), there: None}
+        return there
 
 
 def _request(rung: Rung, runs: int) -> BenchRequest:

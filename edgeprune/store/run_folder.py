@@ -101,10 +101,10 @@ class RunFolder:
         """
         folder = self.root / name
         started = self._clock()
-        if self._key_of(folder) == key:
-            record = from_json(kind, (folder / _RECORD).read_bytes())
+        kept = self._kept(folder, key, kind)
+        if kept is not None:
             self.outcomes.append(StepOutcome(name, self._seconds_of(folder), cached=True))
-            return record
+            return kept
         partial = self._fresh_partial(name)
         record = make(partial)
         seconds = self._clock() - started
@@ -114,6 +114,10 @@ class RunFolder:
         self.outcomes.append(StepOutcome(name, seconds, cached=False))
         return record
 
+    def forget(self, name: str) -> None:
+        """Drop a finished step, so that it is made again the next time."""
+        shutil.rmtree(self.root / name, ignore_errors=True)
+
     def is_done(self, name: str, key: str) -> bool:
         """Whether the step was finished with these inputs."""
         return self._key_of(self.root / name) == key
@@ -121,6 +125,15 @@ class RunFolder:
     def path(self, name: str) -> Path:
         """The folder of a finished step."""
         return self.root / name
+
+    def _kept(self, folder: Path, key: str, kind: type[Record]) -> Record | None:
+        """The record of a finished step; None where it is not there, or damaged: then it is made again."""
+        if self._key_of(folder) != key:
+            return None
+        try:
+            return from_json(kind, (folder / _RECORD).read_bytes())
+        except (OSError, BuildError):
+            return None
 
     def _fresh_partial(self, name: str) -> Path:
         partial = self._partial / name.replace("/", "--")
@@ -140,10 +153,8 @@ class RunFolder:
     def _read_step(folder: Path) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads((folder / _STEP).read_bytes())
-        except FileNotFoundError:
+        except (OSError, ValueError):
             return {}
-        except ValueError as error:
-            raise BuildError(f"{folder / _STEP}: damaged; remove the folder {folder} and build again") from error
         return content
 
     def _key_of(self, folder: Path) -> str | None:

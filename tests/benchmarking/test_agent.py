@@ -81,17 +81,59 @@ def test_core_ticks_by_hand() -> None:
 
 
 def test_difference_takes_the_own_time_off_the_busy_time() -> None:
-    before = evidence.Snapshot(10, 20, 1, 5_000_000_000, 7, 3, 1000)
-    after = evidence.Snapshot(15, 22, 1, 5_300_000_000, 1007, 4, 1050)
+    before = evidence.Snapshot(10, 20, 100, 1, 5_000_000_000, 7, 3, 1000)
+    after = evidence.Snapshot(15, 22, 107, 1, 5_300_000_000, 1007, 4, 1050)
     assert evidence.difference(before, after) == {
         "voluntary_switches": 5,
         "involuntary_switches": 2,
+        "minor_faults": 7,
         "major_faults": 0,
         "cpu_ns": 300_000_000,
         "wall_ns": 1000,
         "steal_ticks": 1,
         "other_ticks": 20,
     }
+
+
+def test_surroundings_from_sysfs(tmp_path: Path) -> None:
+    def put(path: str, text: str) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    core = "sys/devices/system/cpu/cpu%d"
+    for cpu, khz in ((0, 600_000), (1, 1_500_000), (2, 1_200_000)):
+        put(f"{core % cpu}/cpufreq/scaling_cur_freq", f"{khz}\n")
+        put(f"{core % cpu}/thermal_throttle/core_throttle_count", f"{cpu}\n")
+        put(f"{core % cpu}/thermal_throttle/package_throttle_count", "10\n")
+    put("sys/class/thermal/thermal_zone0/temp", "48500\n")
+    put("sys/class/thermal/thermal_zone1/temp", "61000\n")
+    put("sys/class/thermal/thermal_zone2/temp", "asleep")
+    put("sys/devices/system/clocksource/clocksource0/current_clocksource", "arch_sys_counter\n")
+    put("proc/loadavg", "0.52 0.40 0.31 1/200 4711\n")
+    before = evidence.surroundings([1, 2], str(tmp_path))
+    put(f"{core % 2}/thermal_throttle/core_throttle_count", "5\n")
+    put(f"{core % 2}/cpufreq/scaling_cur_freq", "900000\n")
+    assert evidence.change_of_surroundings(before, evidence.surroundings([1, 2], str(tmp_path))) == {
+        "load_average": 0.52,
+        "clock_source": "arch_sys_counter",
+        "clock_mhz_before": 1200.0,
+        "clock_mhz_after": 900.0,
+        "temperature_c_before": 61.0,
+        "temperature_c_after": 61.0,
+        "throttle_events": 3,
+    }
+
+
+def test_a_device_that_tells_nothing_of_its_surroundings(tmp_path: Path) -> None:
+    found = evidence.surroundings([0], str(tmp_path))
+    assert set(found.values()) == {None, ""}
+    assert evidence.change_of_surroundings(found, found)["throttle_events"] is None
+
+
+def test_micro_probe_takes_some_milliseconds_and_repeats() -> None:
+    found = sorted(evidence.micro_probe_ns() for _ in range(7))
+    assert found[0] > 100_000
+    assert found[3] < 2 * found[0]
 
 
 def test_peak_memory_never_falls_and_sees_an_allocation() -> None:

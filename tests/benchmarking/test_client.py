@@ -101,6 +101,13 @@ def test_bench_brings_every_sample(setup: Setup) -> None:
     assert sum(block.samples_ns) <= block.wall_ns
     assert block.warmup_runs >= request.warmup_min_runs
     assert 0 < block.base_bytes <= block.peak_load_bytes <= block.peak_bytes
+    assert block.warmup_ns is not None
+    assert block.warmup_ns > 0
+    assert block.probe_before_ns
+    assert block.probe_after_ns
+    assert block.minor_faults is not None
+    assert block.load_average is not None
+    assert block.clock_source
     assert block.cpus == (max(os.sched_getaffinity(0)),)
     assert abs(block.started_unix_s - time.time()) < 60
 
@@ -238,8 +245,8 @@ class Listening:
 
         return self._connection.run(argv, timeout_s=timeout_s, on_line=both)
 
-    def put(self, source: Path, destination: str) -> None:
-        self._connection.put(source, destination)
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
+        self._connection.put(source, destination, offset=offset)
 
     def get(self, source: str, destination: Path) -> None:
         self._connection.get(source, destination)

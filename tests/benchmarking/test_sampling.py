@@ -73,7 +73,7 @@ class Assess:
 
 
 def schedule() -> Schedule:
-    return plan_schedule(MeasurementPolicy(), 1 * MS)
+    return plan_schedule(MeasurementPolicy(processes=3, min_runs=600), 1 * MS)
 
 
 def test_schedule_by_hand() -> None:
@@ -174,8 +174,20 @@ def test_gives_up_on_a_device_that_stays_disturbed() -> None:
     )
     assert got.ending is Ending.DISTURBED
     assert got.verdict is Verdict.INVALID
+    assert got.looks == 0
     assert len(got.of("a").blocks) == 1
     assert len(got.of("a").disturbed) == 4
+
+
+def test_a_device_that_becomes_disturbed_gets_no_verdict_from_what_slipped_through() -> None:
+    clock = Clock()
+    bench = Bench(clock, frozenset(range(4, 100)))
+    assess = Assess(Verdict.INCONCLUSIVE, Verdict.PASS)
+    got = sample_until_certain(
+        schedule(), {"a": bench.series("a")}, assess, is_disturbed, clock.patience(max_retries=3)
+    )
+    assert (got.ending, got.verdict, got.looks) == (Ending.DISTURBED, Verdict.INVALID, 1)
+    assert len(got.of("a").blocks) == 4
 
 
 def test_nothing_valid_is_never_assessed() -> None:

@@ -134,6 +134,16 @@ def test_put_replaces(connection: Connection, there: str, tmp_path: Path) -> Non
         assert connection.run(["cat", f"{there}/x"], timeout_s=10).stdout == text
 
 
+def test_put_goes_on_where_an_earlier_one_stopped(connection: Connection, there: str, tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    source.write_bytes(os.urandom(500_000))
+    (tmp_path / "begun").write_bytes(b"!" * 200_000)
+    connection.put(tmp_path / "begun", f"{there}/x")
+    connection.put(source, f"{there}/x", offset=200_000)
+    connection.get(f"{there}/x", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"!" * 200_000 + source.read_bytes()[200_000:]
+
+
 def test_relative_paths_and_commands_begin_at_home(connection: Connection) -> None:
     home = connection.run(["sh", "-c", "echo ~"], timeout_s=10).stdout
     assert connection.run(["pwd"], timeout_s=10).stdout == home

@@ -33,13 +33,13 @@ class Counting:
     ) -> CommandResult:
         return self._connection.run(argv, timeout_s=timeout_s, on_line=on_line)
 
-    def put(self, source: Path, destination: str) -> None:
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
         self.sent.append(source.name)
         if self._spoil is not None:
             spoiled = source.with_name("spoiled")
             spoiled.write_bytes(self._spoil(source.read_bytes()))
             source = spoiled
-        self._connection.put(source, destination)
+        self._connection.put(source, destination, offset=offset)
 
     def get(self, source: str, destination: Path) -> None:
         self._connection.get(source, destination)

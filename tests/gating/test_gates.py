@@ -6,22 +6,40 @@ import math
 from dataclasses import replace
 
 import pytest
-from records_for_tests import FLOORS, LIMITS, make_accuracy, make_block, make_evidence, make_measurement
+from records_for_tests import (
+    FLOAT,
+    FLOORS,
+    LIMITS,
+    make_accuracy,
+    make_block,
+    make_evidence,
+    make_measurement,
+    make_samples_ns,
+)
 
+from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import InputError
 from edgeprune.gating.gates import GATES
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.measurement import Block, DisturbedBlock
 from edgeprune.records.rung import Limits
-from edgeprune.records.verdict import Evidence, Floors, GateResult, Verdict
-from edgeprune.statistics import quantile_upper_bound
+from edgeprune.records.verdict import Evidence, Floors, GateResult, Release, Verdict
+from edgeprune.statistics import quantile_bounds
 
 NAMES = GATES.names()
 NO_LIMITS = make_evidence(Limits(), Floors())
-BARE = replace(make_evidence(), measurement=None, accuracy=None)
-TIGHT = make_evidence(
-    Limits(p50_ms=1.0, p99_ms=1.0, memory_bytes=1, artifact_bytes=1),
-    Floors(accuracy=0.999, worst_class_recall=0.999),
+# Beside a dense model, and held against a release that was exactly as fast.
+DENSE = make_measurement(FLOAT, p50_ms=6.0, seed=40)
+SAME = Release(name="1.0", measurement=make_measurement(seed=20), baseline=DENSE, max_regression=0.2)
+GOOD = replace(make_evidence(), baseline=DENSE, release=SAME)
+BARE = replace(GOOD, measurement=None, accuracy=None)
+TIGHT = replace(
+    make_evidence(
+        Limits(p50_ms=1.0, p99_ms=1.0, memory_bytes=1, artifact_bytes=1),
+        Floors(accuracy=0.999, worst_class_recall=0.999),
+    ),
+    baseline=DENSE,
+    release=replace(SAME, measurement=make_measurement(p50_ms=1.0, seed=20), max_regression=0.0),
 )
 
 
@@ -31,8 +49,8 @@ def judged(name: str, evidence: Evidence) -> GateResult:
     return result
 
 
-def test_the_folder_has_the_six_gates() -> None:
-    assert NAMES == ("accuracy", "memory", "p50", "p99", "size", "worst_class")
+def test_the_folder_has_the_seven_gates() -> None:
+    assert NAMES == ("accuracy", "memory", "p50", "p99", "regression", "size", "worst_class")
 
 
 def test_an_unknown_gate_is_refused_with_the_closest() -> None:
@@ -46,7 +64,7 @@ def test_silent_without_a_limit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("evidence", [make_evidence(), BARE, TIGHT], ids=["good", "bare", "tight"])
+@pytest.mark.parametrize("evidence", [GOOD, BARE, TIGHT], ids=["good", "bare", "tight"])
 def test_contract(name: str, evidence: Evidence) -> None:
     result = judged(name, evidence)
     assert result == judged(name, evidence)
@@ -59,7 +77,7 @@ def test_contract(name: str, evidence: Evidence) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_good_evidence_passes_and_tight_limits_fail(name: str) -> None:
-    assert judged(name, make_evidence()).verdict is Verdict.PASS
+    assert judged(name, GOOD).verdict is Verdict.PASS
     assert judged(name, TIGHT).verdict is Verdict.FAIL
 
 
@@ -77,8 +95,8 @@ def ramp(count: int) -> Block:
 
 def test_latency_confidence_is_split_over_the_planned_looks() -> None:
     measurement = replace(make_measurement(), blocks=(ramp(400),) * 3)
-    ordered = sorted(measurement.samples_ns)
-    bounds = [quantile_upper_bound(ordered, 0.99, 1 - 0.05 / looks) / 1e6 for looks in (1, 3)]
+    samples = ProcessSamples(measurement.processes_ns)
+    bounds = [quantile_bounds(samples, 0.99, 1 - 0.05 / looks)[1] / 1e6 for looks in (1, 3)]
     assert bounds[0] < bounds[1]
     between = Limits(p99_ms=(bounds[0] + bounds[1]) / 2)
     one_look = replace(measurement, planned_looks=1)
@@ -108,6 +126,28 @@ def test_disturbances_that_leave_two_processes_are_invalid() -> None:
     )
 
 
+def test_a_device_that_stayed_disturbed_is_invalid_however_many_blocks_count() -> None:
+    bad = DisturbedBlock(block=make_block(), reason="0.60 s of the pinned cores used by other processes")
+    measurement = replace(make_measurement(), disturbed=(bad,), gave_up=True)
+    for limits in (Limits(p50_ms=9, p99_ms=9), Limits(p50_ms=0.1, p99_ms=0.1)):
+        result = judged("p99", make_evidence(limits, measurement=measurement))
+        assert result.verdict is Verdict.INVALID
+        assert result.reason == (
+            "the device was disturbed: 10 of 11 processes count, sampling gave up; "
+            "0.60 s of the pinned cores used by other processes"
+        )
+
+
+def test_processes_that_differ_widen_the_bound() -> None:
+    alike = make_measurement(processes=5)
+    apart = replace(alike, blocks=tuple(make_block(make_samples_ns(200, p50_ms=m)) for m in (1.6, 1.8, 2, 2.2, 2.4)))
+    limits = Limits(p50_ms=2.2)
+    assert judged("p50", make_evidence(limits, measurement=alike)).verdict is Verdict.PASS
+    result = judged("p50", make_evidence(limits, measurement=apart))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "1000 runs in 5 processes, worth" in result.reason
+
+
 def test_two_quiet_processes_are_inconclusive() -> None:
     measurement = replace(make_measurement(), blocks=make_measurement().blocks[:2])
     result = judged("p50", make_evidence(measurement=measurement))
@@ -117,7 +157,7 @@ def test_two_quiet_processes_are_inconclusive() -> None:
 
 def test_memory_is_the_largest_process_disturbed_ones_too() -> None:
     big = DisturbedBlock(block=make_block(peak_bytes=170_000_000), reason="x")
-    assert judged("memory", make_evidence()).measured == pytest.approx(104.7)
+    assert judged("memory", make_evidence()).measured == pytest.approx(105.4)
     found = judged("memory", make_evidence(measurement=replace(make_measurement(), disturbed=(big,))))
     assert (found.verdict, found.measured) == (Verdict.FAIL, 170.0)
 

@@ -23,12 +23,12 @@ def _proof(how: str, *, survived: bool, reason: str = "") -> MemoryProof:
 
 
 def test_of_the_model_leaves_out_what_the_runtime_takes() -> None:
-    # Blocks of 104.5 to 104.7 MB, 88 MB of them before loading.
-    found = _judged(Limits(memory_bytes=17_000_000, memory_of="model"))
+    # Blocks of 104.5 to 105.4 MB, 88 MB of them before loading.
+    found = _judged(Limits(memory_bytes=18_000_000, memory_of="model"))
     assert found.verdict is Verdict.PASS
-    assert found.measured == pytest.approx(16.7)
-    assert "the model takes 16.7 MB at most" in found.reason
-    assert _judged(Limits(memory_bytes=16_000_000, memory_of="model")).verdict is Verdict.FAIL
+    assert found.measured == pytest.approx(17.4)
+    assert "the model takes 17.4 MB at most" in found.reason
+    assert _judged(Limits(memory_bytes=17_000_000, memory_of="model")).verdict is Verdict.FAIL
     assert _judged(Limits(memory_bytes=17_000_000)).verdict is Verdict.FAIL
 
 
@@ -62,4 +62,4 @@ def test_an_artifact_that_was_not_measured_is_inconclusive() -> None:
 
 def test_the_models_own_share_is_never_negative() -> None:
     assert make_block(base_bytes=200_000_000).model_bytes == 0
-    assert len(make_measurement().all_blocks) == 3
+    assert len(make_measurement().all_blocks) == 10

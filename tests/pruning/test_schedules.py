@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeprune.errors import InputError
-from edgeprune.pruning.schedules import cubic_ratios, linear_ratios
+from edgeprune.pruning.schedules import SCHEDULES, cubic_ratios, linear_ratios
 
 Schedule = Callable[[float, int], tuple[float, ...]]
-both = pytest.mark.parametrize("schedule", [linear_ratios, cubic_ratios])
+both = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 
 
 @both

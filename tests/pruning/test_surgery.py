@@ -13,7 +13,7 @@ from torch import nn
 from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.groups import find_groups
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.surgery import group_widths, load_pruned, rebuild, save_pruned, structured_prune
+from edgeprune.pruning.surgery import load_pruned, rebuild, save_pruned, structured_prune
 from edgeprune.records.recipe import Cut, PruningRecipe
 
 L1 = CRITERIA.get("l1")
@@ -113,13 +113,6 @@ def test_unknown_group_and_nan_weights_are_told() -> None:
         model.conv1.weight[0] = float("nan")
     with pytest.raises(BuildError, match="not finite"):
         structured_prune(model, example, {"conv1": 2}, L1, seed=0)
-
-
-def test_group_widths_tell_before_and_after() -> None:
-    model, example = example_of("plain")
-    pruned, _ = structured_prune(model, example, {"conv1": 5}, L1, seed=0)
-    widths = group_widths(find_groups(model, example).groups, find_groups(pruned, example).groups)
-    assert [(w.group, w.before, w.after) for w in widths] == [("conv1", 12, 5), ("conv2", 10, 10), ("hidden", 14, 14)]
 
 
 def _saved(folder: Path) -> tuple[nn.Module, nn.Module, torch.Tensor]:

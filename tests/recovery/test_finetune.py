@@ -110,7 +110,7 @@ def test_events_tell_start_batches_and_end() -> None:
     reporter = _List()
     fit_(_net(), *_task(), SETTINGS, reporter=reporter, stage="recover", subject="half")
     # 90 examples in batches of 16 are 6 batches, the last of 10.
-    assert reporter.events[0] == StageStarted(stage="recover", subject="half", total=18, unit="batch")
+    assert reporter.events[0] == StageStarted(stage="recover", subject="half", total=18, unit="batches")
     done = [e.done for e in reporter.events if isinstance(e, StageProgress)]
     assert done == sorted(done)
     assert done[-1] == 18

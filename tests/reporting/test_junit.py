@@ -55,3 +55,64 @@ def test_any_text_gives_valid_xml(reason: str) -> None:
     failure = next(parsed(text.encode()).iter("failure"))
     kept = "".join(c if c.isprintable() else "\ufffd" for c in reason)
     assert failure.attrib["message"] == kept
+
+
+# What the schema of Jenkins' xUnit plugin allows: attributes (required ones with *) and children, by element. The
+# schema that GitLab, CircleCI and Azure take is no stricter where ours is concerned.
+SCHEMA = {
+    "testsuites": ("name time tests failures disabled errors", "testsuite"),
+    "testsuite": (
+        "name* tests* failures errors time disabled skipped timestamp hostname id package",
+        "properties testcase system-out system-err",
+    ),
+    "properties": ("", "property"),
+    "property": ("name* value", ""),
+    "testcase": ("name* assertions time classname* status", "skipped error failure system-out system-err"),
+    "failure": ("type message", ""),
+    "error": ("type message", ""),
+    "system-out": ("", ""),
+}
+
+
+def violations(element: ET.Element) -> list[str]:
+    if element.tag not in SCHEMA:
+        return [f"no element {element.tag}"]
+    attributes, children = (text.split() for text in SCHEMA[element.tag])
+    required = {a[:-1] for a in attributes if a.endswith("*")}
+    known = {a.rstrip("*") for a in attributes}
+    found = [f"{element.tag}: no attribute {a}" for a in element.attrib if a not in known]
+    found += [f"{element.tag}: needs {a}" for a in required - element.attrib.keys()]
+    found += [f"{element.tag}: no child {c.tag}" for c in element if c.tag not in children]
+    # The older schemas have sequences: properties first, then the cases.
+    order = [children.index(c.tag) for c in element if c.tag in children]
+    found += [f"{element.tag}: children out of order"] if order != sorted(order) else []
+    for name in ("tests", "failures", "errors", "skipped", "time"):
+        if not element.attrib.get(name, "0").isdigit():
+            found.append(f"{element.tag}: {name} is no number")
+    return found + [v for child in element for v in violations(child)]
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_the_file_has_the_shape_that_jenkins_checks(verdict: Verdict) -> None:
+    gates = tuple(replace(g, verdict=verdict) for g in make_judgement().gates)
+    for judgement in (Judgement(verdict=verdict, gates=gates), Judgement(verdict=verdict, gates=())):
+        root = parsed(render_junit(judgement, "door"))
+        assert violations(root) == []
+        suite = root.find("testsuite")
+        assert suite is not None
+        for name in ("tests", "failures", "errors"):
+            assert root.attrib[name] == suite.attrib[name]
+        assert int(root.attrib["tests"]) == len(suite.findall("testcase"))
+        assert int(root.attrib["failures"]) == len(list(root.iter("failure")))
+        assert int(root.attrib["errors"]) == len(list(root.iter("error")))
+
+
+def test_the_schema_check_finds_what_is_wrong() -> None:
+    suite = '<testsuite name="x" tests="a"><testcase name="y"/><properties/></testsuite>'
+    text = f'<testsuites skipped="0">{suite}</testsuites>'
+    assert violations(parsed(text)) == [
+        "testsuites: no attribute skipped",
+        "testsuite: children out of order",
+        "testsuite: tests is no number",
+        "testcase: needs classname",
+    ]

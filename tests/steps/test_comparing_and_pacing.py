@@ -15,11 +15,12 @@ from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune import api
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.cli.render import series
 from edgeprune.errors import InputError
 from edgeprune.records.codec import from_json
 from edgeprune.records.comparison import CompareResult
-from edgeprune.steps import calibrations, comparing, measuring, pacing
+from edgeprune.steps import calibrations, comparing, pacing
 
 Run = Callable[..., Result]
 
@@ -31,9 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setenv("EDGEPRUNE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     # Others work on the machine that runs the tests; what is tested here is not whether they are noticed.
-    monkeypatch.setattr(comparing, "disturbance", lambda _: None)
-    monkeypatch.setattr(pacing, "disturbance", lambda _: None)
-    monkeypatch.setattr(measuring, "disturbance", lambda _: None)
+    monkeypatch.setattr(Watch, "disturbance", lambda _self, _block: None)
     commands = {"bench": bench.COMMAND, "device": device.COMMAND}
 
     def call(command: str, *arguments: object) -> Result:

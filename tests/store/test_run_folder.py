@@ -93,12 +93,16 @@ def test_a_killed_process_loses_only_the_step_in_hand(tmp_path: Path) -> None:
         assert run.step("second", "k", Figure, lambda _: Figure(value=2)) == Figure(value=2)
 
 
-def test_a_damaged_step_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["step.json", "record.json"])
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_a_damaged_step_is_made_again(tmp_path: Path, damaged: str, content: str | None) -> None:
     run = RunFolder(tmp_path)
     run.step("a", "k", Figure, lambda _: Figure(value=1))
-    (tmp_path / "a" / "step.json").write_text("{")
-    with pytest.raises(BuildError, match="remove the folder"):
-        run.step("a", "k", Figure, lambda _: Figure(value=1))
+    if content is None:
+        (tmp_path / "a" / damaged).unlink()
+    else:
+        (tmp_path / "a" / damaged).write_text(content)
+    assert run.step("a", "k", Figure, lambda _: Figure(value=2)) == Figure(value=2)
 
 
 def test_digest_is_of_content_not_of_order_in_dicts() -> None:

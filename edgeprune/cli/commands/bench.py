@@ -19,11 +19,13 @@ from edgeprune.cli import options
 @click.option(
     "--processes",
     type=click.IntRange(3, 50),
-    default=3,
+    default=5,
     show_default=True,
     help="Fresh processes to spread the runs over.",
 )
-@click.option("--runs", type=click.IntRange(300), default=600, show_default=True, help="Timed runs over all processes.")
+@click.option(
+    "--runs", type=click.IntRange(300), default=1000, show_default=True, help="Timed runs over all processes."
+)
 @click.option("--p50-ms", type=click.FloatRange(0, min_open=True), help="Judge: p50 at most this.")
 @click.option("--p99-ms", type=click.FloatRange(0, min_open=True), help="Judge: p99 at most this.")
 @click.option(
@@ -38,7 +40,7 @@ from edgeprune.cli import options
     "percentiles",
     type=click.FloatRange(0, 100, min_open=True, max_open=True),
     multiple=True,
-    help="A percentile to report; may be repeated. [default: 50, 90, 99]",
+    help="A percentile to report; may be repeated. [default: 50, 90, 99, 99.9]",
 )
 @click.option("--memory-mb", type=click.FloatRange(0, min_open=True), help="Judge: peak memory at most this.")
 @click.option(
@@ -102,7 +104,7 @@ def command(
         memory_mb=memory_mb,
         memory_of=memory_of,
         confidence=confidence,
-        percentiles=percentiles or (50.0, 90.0, 99.0),
+        percentiles=percentiles or (50.0, 90.0, 99.0, 99.9),
     )
     with options.reporting(silent=quiet) as reporter:
         if other is not None:

@@ -31,7 +31,8 @@ class LiveReporter:
 
     def __init__(self, console: Console | None = None) -> None:
         # A descriptor of its own: `libraries.silenced` points the usual ones elsewhere while a compiler works.
-        self._console = console or Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8"))
+        self._own = os.fdopen(os.dup(2), "w", encoding="utf-8") if console is None else None
+        self._console = console or Console(file=self._own)
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -52,6 +53,8 @@ class LiveReporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if self._own is not None:
+            self._own.close()
 
     def emit(self, event: Event) -> None:
         """Draw one event."""
@@ -68,7 +71,7 @@ class LiveReporter:
                 self._finish(event)
             case Noted():
                 self._console.print(
-                    event.message, style=_NOTE_STYLES.get(event.level, ""), highlight=False, markup=False
+                    event.message, style=_NOTE_STYLES.get(event.level, ""), highlight=False, markup=False, emoji=False
                 )
 
     def _finish(self, event: StageFinished) -> None:
@@ -79,4 +82,4 @@ class LiveReporter:
             self._progress.stop()
         took = "kept" if event.cached else format_seconds(event.seconds)
         name, summary = escape(title(event.stage, event.subject)), escape(f"  {event.summary}" if event.summary else "")
-        self._console.print(f"[green]✓[/] {name} [dim]{took}[/]{summary}", highlight=False)
+        self._console.print(f"[green]✓[/] {name} [dim]{took}[/]{summary}", highlight=False, emoji=False)

@@ -15,7 +15,7 @@ from edgeprune.units import format_mb, format_ms, format_seconds
 
 if TYPE_CHECKING:
     from edgeprune.records.accuracy import Accuracy
-    from edgeprune.records.measurement import Measurement
+    from edgeprune.records.measurement import Block, LatencySummary, Measurement
     from edgeprune.records.result import BenchResult, BuildResult, Candidate
     from edgeprune.records.rung import Plan, PlannedRung
     from edgeprune.records.verdict import Judgement
@@ -63,7 +63,7 @@ def bench(result: BenchResult, output_format: str) -> str:
     """Percentiles with their bounds, and what they were measured from."""
     if output_format == "json":
         return json.dumps(to_plain(result))
-    table = _table("percentile", "latency", "bound at confidence", "runs")
+    table = _table("percentile", "latency", "bound at confidence", "runs", "worth, independent")
     for found in result.percentiles:
         upper = "unbounded: too few runs" if found.upper_ms is None else format_ms(found.upper_ms)
         table.add_row(
@@ -71,18 +71,22 @@ def bench(result: BenchResult, output_format: str) -> str:
             format_ms(found.value_ms),
             f"{format_ms(found.lower_ms)} to {upper} ({found.confidence:.0%})",
             str(found.samples),
+            "-" if found.effective_samples is None else f"{found.effective_samples:.0f}",
         )
+    if result.summary is not None:
+        summary = _summary_lines(result.summary)
+    else:
+        reasons = dict.fromkeys(d.reason for d in result.measurement.disturbed)
+        summary = [f"no valid block: {reason}" for reason in reasons]
     measurement = result.measurement
     head = (
         f"{result.artifact.files[0].name} on {result.device}: {measurement.runtime}, {measurement.precision}, "
         f"{measurement.threads} thread(s)"
     )
-    foot = (
-        f"load {format_ms(result.load_ms)}, {len(measurement.blocks)} processes, "
-        f"{len(measurement.disturbed)} disturbed and not counted"
-    )
-    lines = [head, render(table), foot, memory(measurement)]
-    if result.judgement.gates:
+    load = "load -" if result.load_ms is None else f"load {format_ms(result.load_ms)}"
+    foot = f"{load}, {len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"
+    lines = [head, render(table), *summary, foot, memory(measurement), *_warmup_lines(measurement.blocks)]
+    if result.judgement.gates or result.judgement.verdict is not Verdict.PASS:
         lines.append(gate(result.judgement, "text"))
     return "\n".join(lines)
 
@@ -100,6 +104,32 @@ def memory(measurement: Measurement) -> str:
         f"the model's own {format_mb(max(b.model_bytes for b in blocks))}",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _summary_lines(summary: LatencySummary) -> list[str]:
+    least, largest = min(summary.process_p50_ms), max(summary.process_p50_ms)
+    spread = (
+        f"min {format_ms(summary.minimum_ms)}, mean {format_ms(summary.mean_ms)}, standard deviation "
+        f"{format_ms(summary.standard_deviation_ms)} ({format_ms(summary.within_process_ms)} within a process, "
+        f"{format_ms(summary.between_process_ms)} between), {summary.samples} runs"
+    )
+    return [
+        spread,
+        f"p50 of each process: {format_ms(least)} to {format_ms(largest)} over {summary.processes} processes",
+        f"percentile: {summary.percentile_rule}",
+        f"bound: {summary.bound_rule}",
+    ]
+
+
+def _warmup_lines(blocks: tuple[Block, ...]) -> list[str]:
+    if not blocks:
+        return []
+    runs = [b.warmup_runs for b in blocks]
+    lines = [f"warm-up: {min(runs)} to {max(runs)} runs a process thrown away"]
+    unsteady = sum(not b.warmup_steady for b in blocks)
+    if unsteady:
+        lines.append(f"warning: not yet steady when the warm-up ended in {unsteady} of {len(blocks)} processes")
+    return lines
 
 
 def gate(judgement: Judgement, output_format: str) -> str:

@@ -12,6 +12,7 @@ from rich.table import Table
 from edgeprune.cli.render.results import gate, memory, render
 from edgeprune.comparison import significant
 from edgeprune.records.codec import to_plain
+from edgeprune.records.verdict import Verdict
 from edgeprune.units import format_ms, format_seconds, ms_from_ns
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def paced(result: PacedResult, output_format: str) -> str:
         lines += [render(_buckets(result)), _trend(result.trend)]
         lines += [f"disturbed: {result.disturbed}"] if result.disturbed else []
     lines.append(memory(measurement))
-    if result.judgement.gates:
+    if result.judgement.gates or result.judgement.verdict is not Verdict.PASS:
         lines.append(gate(result.judgement, "text"))
     return "\n".join(lines)
 

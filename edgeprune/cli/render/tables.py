@@ -94,6 +94,7 @@ def device_details(report: DeviceReport) -> str:
         f"{report.name}: {facts.cpu_model or facts.machine}, {facts.cores} core(s), {facts.machine}, {facts.kernel}",
         f"  memory {format_mb(facts.memory_bytes)}, {format_mb(facts.disk_free_bytes)} free in the work folder",
         f"  python {facts.python}, numpy {facts.numpy or 'missing'}; runtimes: {runtimes}",
+        f"  {report.lease}",
     ]
     lines += [f"  differs from its profile: {difference}" for difference in report.differences]
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from edgeprune.deployment import remote_shell
 from edgeprune.deployment.streams import Stream
 from edgeprune.errors import DeployError, DeviceTimeoutError
 from edgeprune.protocols import CommandResult, Connection, Connector
@@ -34,7 +35,7 @@ class LocalConnection:
     ) -> CommandResult:
         """See `protocols.Connection.run`."""
         deadline = time.monotonic() + timeout_s
-        process = self._start(argv)
+        process = self._start(argv, timeout_s)
         stdout, stderr = Stream(on_line), Stream()
         try:
             if not _pump(process, stdout, stderr, deadline) or not _ended(process, deadline):
@@ -46,12 +47,15 @@ class LocalConnection:
             _end(process)
         return CommandResult(returncode=process.returncode, stdout=stdout.finish(), stderr=stderr.finish())
 
-    def put(self, source: Path, destination: str) -> None:
-        """See `protocols.Connection.put`; the file appears by atomic rename."""
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
+        """See `protocols.Connection.put`; a whole file appears by atomic rename."""
         if not source.is_file():
             raise DeployError(f"cannot copy {source} to device {self._name}: no such file")
         with self._translated(f"write {destination}", source):
-            _copy(source, _absolute(destination))
+            if offset:
+                _append(source, _absolute(destination), offset)
+            else:
+                _copy(source, _absolute(destination))
 
     def get(self, source: str, destination: Path) -> None:
         """See `protocols.Connection.get`."""
@@ -61,11 +65,14 @@ class LocalConnection:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _start(self, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, argv: Sequence[str], timeout_s: float) -> subprocess.Popen[bytes]:
+        if not _found(argv[0]):
+            raise DeployError(f"device {self._name}: cannot start {argv[0]}: no such program", program=argv[0])
         try:
             return subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
+                remote_shell.wrap_local(argv, timeout_s),
+                # Held open and never written: it ends with this process, and then the command is killed.
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd=Path.home(),
@@ -93,6 +100,11 @@ class LocalConnector:
     def connect(self, device: DeviceSpec) -> Connection:
         """See `protocols.Connector.connect`."""
         return LocalConnection(device.name)
+
+
+def _found(program: str) -> bool:
+    """Relative paths begin in the home folder."""
+    return shutil.which(str(_absolute(program)) if "/" in program else program) is not None
 
 
 def _pump(process: subprocess.Popen[bytes], stdout: Stream, stderr: Stream, deadline: float) -> bool:
@@ -129,7 +141,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
 
@@ -142,6 +154,13 @@ def _copy(source: Path, destination: Path) -> None:
         partial.replace(destination)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _append(source: Path, destination: Path, offset: int) -> None:
+    with source.open("rb") as reader, destination.open("r+b") as writer:
+        reader.seek(offset)
+        writer.seek(offset)
+        shutil.copyfileobj(reader, writer)
 
 
 def _absolute(path: str) -> Path:

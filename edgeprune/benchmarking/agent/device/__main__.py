@@ -1,4 +1,4 @@
-"""The agent's commands: probe, bench, infer, receive, have. Exit code 1 after an error event, 2 on bad usage."""
+"""The agent's commands: probe, bench, infer, receive, have, tidy, lease. Exit code 1 after an error, 2 on bad usage."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 import os
 import sys
 import traceback
-from typing import List
+from typing import List, Set
 
-from . import limits, sessions
+from . import lease, limits, sessions
 from .bench import Job, Warmup, bench
-from .files import have, receive
+from .files import have, receive, tidy, touch
 from .infer import infer
 from .paced import Pacing
 from .probe import probe
@@ -49,17 +49,40 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
         model = (a.runtime, a.artifact, a.precision, a.threads)
         pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
         job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
-        if a.memory_limit_bytes is None:
-            bench(replies, job)
-        else:
-            limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
-            limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
+        folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
+        with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
+            for folder in folders:
+                touch(folder)
+            if a.memory_limit_bytes is None:
+                bench(replies, job)
+            else:
+                limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
+                limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
     elif a.command == "infer":
         infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
     elif a.command == "receive":
         receive(replies, a.part, a.sha256, a.size, a.to)
+    elif a.command == "have":
+        have(replies, a.path, a.sha256, a.part)
+    elif a.command == "tidy":
+        tidy(replies, a.work, a.limit, _spared(a.lease_folder, a.keep))
     else:
-        have(replies, a.path, a.sha256)
+        _lease(replies, a)
+
+
+def _lease(replies: Replies, a: argparse.Namespace) -> None:
+    if a.action == "acquire":
+        lease.acquire(replies, a.lease_folder, a.holder, a.ttl_s, a.wait_s, a.uses)
+    elif a.action == "renew":
+        lease.renew(replies, a.lease_folder, a.token)
+    elif a.action == "release":
+        lease.release(replies, a.lease_folder, a.token)
+    else:
+        lease.status(replies, a.lease_folder)
+
+
+def _spared(lease_folder: str, keep: List[str]) -> Set[str]:
+    return {*lease.in_use(lease_folder), *map(os.path.realpath, keep)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +103,30 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("have", help="is a file there with this content?")
     command.add_argument("--path", required=True)
     command.add_argument("--sha256", required=True)
+    command.add_argument("--part", help="where an earlier upload may have left a part of it")
+    command = commands.add_parser("tidy", help="make room for an artifact")
+    command.add_argument("--work", required=True)
+    command.add_argument("--limit", type=int, required=True)
+    command.add_argument("--keep", action="append", default=[])
+    command.add_argument("--lease-folder", default="")
+    _add_lease(commands.add_parser("lease", help="the right to measure on this device"))
     return top
+
+
+def _add_lease(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("acquire", help="wait for it in turn")
+    action.add_argument("--holder", required=True)
+    action.add_argument("--ttl-s", type=float, required=True)
+    action.add_argument("--wait-s", type=float, required=True)
+    action.add_argument("--uses", action="append", default=[])
+    action.add_argument("--lease-folder", default="")
+    for name, purpose in (("renew", "give a sign"), ("release", "give it back")):
+        action = actions.add_parser(name, help=purpose)
+        action.add_argument("--token", required=True)
+        action.add_argument("--lease-folder", default="")
+    action = actions.add_parser("status", help="who holds it")
+    action.add_argument("--lease-folder", default="")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
@@ -104,6 +150,9 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")
     command.add_argument("--memory-limit-bytes", type=_positive, help="run in a child process under this limit")
     command.add_argument("--memory-limit-of", choices=[limits.PROCESS, limits.MODEL], default=limits.PROCESS)
+    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
+    command.add_argument("--lease-folder", default="")
+    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import sessions
-from .evidence import difference, snapshot
+from .evidence import change_of_surroundings, difference, micro_probe_ns, snapshot, surroundings
 from .memory import MemoryWatch
 from .paced import Pacing
 from .reply import AgentError, Replies
@@ -78,9 +78,13 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     time_one = timed_runs(session, samples)
     gc.collect()
     gc.disable()
+    # Before the warm-up, so that the first timed runs find their own code and data in the caches.
+    fields["probe_before_ns"] = micro_probe_ns()
+    start = time.perf_counter_ns()
     warmup_runs, steady, typical_ns = warm_up(time_one, job.warmup)
-    fields.update(warmup_runs=warmup_runs, warmup_steady=steady)
+    fields.update(warmup_runs=warmup_runs, warmup_steady=steady, warmup_ns=time.perf_counter_ns() - start)
     replies.emit("warm", warmup_runs=warmup_runs, warmup_steady=steady)
+    around = surroundings(cpus)
     fields["started_unix_s"] = time.time()
     before = snapshot(cpus)
     unsent: List[int] = []
@@ -89,6 +93,8 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     else:
         fields.update(job.pacing.run(replies, time_one))
     fields.update(difference(before, snapshot(cpus)))
+    fields["probe_after_ns"] = micro_probe_ns()
+    fields.update(change_of_surroundings(around, surroundings(cpus)))
     fields.update(memory.fields())
     _tell(replies, unsent)
     replies.emit("done", runs=job.runs, **fields)

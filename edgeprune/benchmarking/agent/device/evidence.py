@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import resource
 import time
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 # /proc/stat counts in these; records use 1/100 s.
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _NS_PER_CENTISECOND = 10000000
+_PROBE_TRIES = 8
+_PROBE_STEPS = 15000
 
 
 class Snapshot(NamedTuple):
@@ -17,6 +20,7 @@ class Snapshot(NamedTuple):
 
     voluntary_switches: int
     involuntary_switches: int
+    minor_faults: int
     major_faults: int
     cpu_ns: int
     wall_ns: int
@@ -31,6 +35,7 @@ def snapshot(cpus: List[int]) -> Snapshot:
     return Snapshot(
         usage.ru_nvcsw,
         usage.ru_nivcsw,
+        usage.ru_minflt,
         usage.ru_majflt,
         time.process_time_ns(),
         time.perf_counter_ns(),
@@ -64,6 +69,71 @@ def core_ticks(stat: str, cpus: List[int]) -> Tuple[int, int]:
         busy += sum(ticks[0:3]) + ticks[5] + ticks[6]
         steal += ticks[7]
     return busy * 100 // _TICKS_PER_S, steal * 100 // _TICKS_PER_S
+
+
+def surroundings(cpus: List[int], root: str = "/") -> Dict[str, Any]:
+    """Load, clock, temperature and throttling now; None for what the device does not tell.
+
+    Args:
+        cpus: the pinned cores.
+        root: of the file system, so that a test can bring its own.
+    """
+    system = os.path.join(root, "sys/devices/system")
+    cores = [os.path.join(system, "cpu/cpu%d" % c) for c in cpus]
+    clocks_khz = [_number(os.path.join(c, "cpufreq/scaling_cur_freq")) for c in cores]
+    zones = glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*/temp"))
+    throttles = [_number(p) for c in cores for p in sorted(glob.glob(os.path.join(c, "thermal_throttle/*_count")))]
+    load = read(os.path.join(root, "proc/loadavg")).split()
+    clock_khz = _extreme(min, clocks_khz)
+    temperature = _extreme(max, [_number(z) for z in zones])
+    counted = [t for t in throttles if t is not None]
+    return {
+        "load_average": float(load[0]) if load else None,
+        "clock_mhz": None if clock_khz is None else clock_khz / 1e3,
+        "temperature_c": None if temperature is None else temperature / 1e3,
+        "throttle_events": sum(counted) if counted else None,
+        "clock_source": read(os.path.join(system, "clocksource/clocksource0/current_clocksource")).strip(),
+    }
+
+
+def change_of_surroundings(before: Dict[str, Any], after: Dict[str, Any]) -> Dict[str, Any]:
+    """Two `surroundings` under the names of `records.measurement.Block`."""
+    fields = {"load_average": before["load_average"], "clock_source": after["clock_source"]}
+    for name in ("clock_mhz", "temperature_c"):
+        fields[name + "_before"], fields[name + "_after"] = before[name], after[name]
+    counts = before["throttle_events"], after["throttle_events"]
+    fields["throttle_events"] = None if None in counts else max(0, counts[1] - counts[0])
+    return fields
+
+
+def micro_probe_ns() -> int:
+    """How long a fixed piece of integer work takes on this core, in ns: the best of several tries.
+
+    It is about 5 to 10 ms in all on a desktop core and touches next to no memory. The best try leaves out what merely
+    interrupted one of them; a slower clock or a busy sibling of the core slows all of them.
+    """
+    best = 0
+    for _ in range(_PROBE_TRIES):
+        start = time.perf_counter_ns()
+        value = 1
+        for _ in range(_PROBE_STEPS):
+            value = (value * 1103515245 + 12345) & 0x7FFFFFFF
+        taken = time.perf_counter_ns() - start
+        best = min(best, taken) if best else taken
+    return best
+
+
+def _number(path: str) -> Optional[int]:
+    """The whole number in a file; None where there is none. Some thermal zones cannot be read while asleep."""
+    try:
+        return int(read(path))
+    except ValueError:
+        return None
+
+
+def _extreme(of: Callable[[List[int]], int], found: List[Optional[int]]) -> Optional[int]:
+    known = [f for f in found if f is not None]
+    return of(known) if known else None
 
 
 def peak_memory_bytes() -> int:

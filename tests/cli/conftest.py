@@ -1,0 +1,1 @@
+from targets_for_tests import own_home  # noqa: F401

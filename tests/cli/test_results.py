@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from records_for_tests import make_build_result, make_failed_result, make_judgement, make_plan
+
+from edgeprune.cli.render import results
+from edgeprune.records.codec import to_plain
+from edgeprune.records.verdict import Verdict
+
+
+def test_build_shows_dense_and_chosen_side_by_side() -> None:
+    text = results.build(make_build_result(), "text")
+    assert "verdict   PASS on box-7, after" in text
+    assert "artifact  /runs/door/artifact" in text
+    assert "report    /runs/door/report.html" in text
+    assert "dense (fastest)" in " ".join(text.split())
+    assert max(len(line) for line in text.splitlines()) <= 118
+
+
+def test_failed_build_tells_why_of_every_candidate() -> None:
+    result = make_failed_result()
+    text = results.build(result, "text")
+    assert "verdict   FAIL: no candidate passed on box-7" in text
+    for candidate in result.candidates:
+        assert candidate.reason in text
+    assert "/artifact" not in text
+
+
+def test_json_is_the_record_and_the_exit_code() -> None:
+    for result, code in (
+        (make_build_result(), 0),
+        (make_failed_result(), 3),
+        (replace(make_failed_result(), verdict=Verdict.INCONCLUSIVE), 8),
+        (replace(make_failed_result(), verdict=Verdict.INVALID), 9),
+    ):
+        assert json.loads(results.build(result, "json")) == {**to_plain(result), "exit_code": code}
+
+
+def test_plan_lists_every_rung_with_its_reason() -> None:
+    plan = make_plan()
+    text = " ".join(results.plan(plan, "text").split())
+    assert "budget: p50 2.60 ms, p99 3.40 ms" in text
+    assert "note: probed sparse kernels: none" in text
+    assert json.loads(results.plan(plan, "json")) == {"schema": 1, **to_plain(plan)}
+
+
+def test_brackets_in_a_reason_are_no_markup() -> None:
+    plan = make_plan()
+    odd = replace(plan.rungs[0], reason="[/tmp] [bold]x")
+    text = results.plan(replace(plan, rungs=(odd,)), "text")
+    assert "[/tmp]" in text
+    assert "[bold]x" in text
+
+
+def test_gate_shows_numbers_and_verdict() -> None:
+    judgement = make_judgement()
+    text = results.gate(judgement, "text")
+    for found in judgement.gates:
+        assert found.gate in text
+    assert text.endswith(f"verdict: {judgement.verdict}")
+
+
+def test_changes() -> None:
+    assert results.changes((), "text") == "nothing changed since the last build"
+    assert results.changes(("profile: changed",), "text") == "profile: changed"
+    assert json.loads(results.changes((), "json")) == {"schema": 1, "changes": []}

@@ -1,0 +1,132 @@
+"""The torch side of a candidate, with a real run folder and the build host as the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from targets_for_tests import make_target
+from torch import Tensor, nn
+
+from edgeprune.deployment.inventory import load_device
+from edgeprune.errors import BuildError
+from edgeprune.events import Event, NullReporter, Reporter, StageFinished
+from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.inputs import load_profile, load_target
+from edgeprune.steps.session import open_session
+from edgeprune.steps.workbench import Workbench
+from edgeprune.store.run_folder import RunFolder
+
+FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
+WIDTHS = (GroupWidth(group="conv1", before=16, after=6), GroupWidth(group="conv2", before=32, after=12))
+
+
+class Heard:
+    """Keeps the stages that ended, and whether they had been kept."""
+
+    def __init__(self) -> None:
+        self.finished: list[tuple[str, bool]] = []
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, StageFinished):
+            self.finished.append((event.stage, event.cached))
+
+
+def planned(rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> PlannedRung:
+    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0, widths=widths)
+
+
+@contextmanager
+def compressor(
+    folder: Path, reporter: Reporter | None = None, target: Mapping[str, object] | None = None
+) -> Iterator[Compressor]:
+    changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
+    made = make_target(folder, target=changes)
+    device = load_device("local")
+    with open_session(device) as session:
+        bench = Workbench(
+            target=load_target(made.folder),
+            profile=load_profile(made.profile),
+            device_spec=device,
+            run=RunFolder(made.run),
+            reporter=reporter or NullReporter(),
+            device=session,
+            host=session,
+        )
+        yield Compressor(bench)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {n: p for n, p in model.state_dict().items() if p.ndim > 1}
+
+
+def test_structured_model_is_the_same_when_it_is_loaded_again(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.625)
+    heard = Heard()
+    with compressor(tmp_path) as first:
+        model = first.compressed(planned(rung, WIDTHS))
+        one = first.load(model)
+        example = first.bench.example
+    with compressor(tmp_path, heard) as second:
+        assert second.compressed(planned(rung, WIDTHS)) == model
+        two = second.load(model)
+        dense = second.load(second.dense)
+    assert heard.finished == [("compress", True), ("compress", True)]
+    assert torch.equal(one(example), two(example))
+    assert {n: tuple(p.shape) for n, p in weights(two).items()} == {
+        "conv1.weight": (6, 1, 3, 3), "conv2.weight": (12, 6, 3, 3), "head.weight": (4, 108),
+    }  # fmt: skip
+    assert weights(dense)["conv1.weight"].shape == (16, 1, 3, 3)
+    assert len(model.epochs) == 2
+    assert model.parameters == sum(p.numel() for p in two.parameters())
+
+
+@pytest.mark.parametrize(
+    ("rung", "zeros"),
+    [
+        (replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.8), 0.8),
+        (replace(FLOAT, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4)), 0.5),
+    ],
+    ids=["unstructured", "2:4"],
+)
+def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, zeros: float) -> None:
+    with compressor(tmp_path) as made:
+        model = made.compressed(planned(rung))
+        loaded = weights(made.load(model))
+        dense = weights(made.load(made.dense))
+    assert model.sparsity == pytest.approx(rung.pruning_ratio, abs=0.03)
+    found = loaded["conv2.weight"]
+    assert (found == 0).float().mean().item() == pytest.approx(zeros, abs=0.15)
+    if rung.n_m:
+        # Four neighbours along the input channels.
+        fours = found.permute(0, 2, 3, 1).reshape(-1, 4)
+        assert int((fours != 0).sum(1).max()) <= 2
+    assert (dense["conv2.weight"] == 0).sum() == 0
+    # What is left went on learning.
+    left = found != 0
+    assert not torch.equal(found[left], dense["conv2.weight"][left])
+
+
+def test_other_recipe_is_another_model_and_the_dense_one_stays(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.625)
+    with compressor(tmp_path) as made:
+        before = made.compressed(planned(rung, WIDTHS))
+    heard = Heard()
+    with compressor(tmp_path, heard, {"recovery.epochs": 1}) as made:
+        after = made.compressed(planned(rung, WIDTHS))
+    assert before.subject != after.subject
+    assert [cached for stage, cached in heard.finished if stage == "compress"] == [True, False]
+
+
+def test_training_that_diverges_is_told(tmp_path: Path) -> None:
+    with (
+        compressor(tmp_path, target={"training.learning_rate": 1e30}) as made,
+        pytest.raises(BuildError, match="train"),
+    ):
+        _ = made.dense
+    assert not (tmp_path / "runs" / "tiny-bench-box-local" / "compressed" / "dense").exists()

@@ -1,0 +1,59 @@
+"""The plan over real shapes, where the size decides: that is the same on every machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from targets_for_tests import MadeTarget, make_target, until_quiet
+
+import edgeprune
+from edgeprune.errors import BuildError
+from edgeprune.records.rung import Plan, PlannedRung
+
+
+def ladder(plan: Plan) -> dict[str, PlannedRung]:
+    return {r.rung.name.removeprefix("onnxruntime-float32-t1"): r for r in plan.rungs}
+
+
+def made_with(folder: Path, artifact_mb: float) -> MadeTarget:
+    return make_target(
+        folder,
+        target={"pruning.ignored": ["conv1"], "pruning.ratios": [0.25, 0.5]},
+        profile={"budget.artifact_mb": artifact_mb},
+    )
+
+
+def test_size_refuses_what_is_too_large_and_the_weakest_that_fits_comes_first(tmp_path: Path) -> None:
+    made = made_with(tmp_path, 0.016)
+    plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
+    rungs = ladder(plan)
+    assert set(rungs) == {"", "-structured25", "-structured50", "onnxruntime-int8-t1"}
+    assert "int8 = false" in rungs["onnxruntime-int8-t1"].reason
+    for name in ("", "-structured25"):
+        assert rungs[name].status == "refused"
+        assert "MB" in rungs[name].reason
+    assert plan.planned[0].rung.name.endswith("structured50")
+    assert [(w.group, w.before, w.after) for w in plan.planned[0].widths] == [("conv2", 32, 16)]
+    # The shapes were measured before; now even the strongest is too large, and the weaker need no look.
+    made = made_with(tmp_path, 0.001)
+    plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
+    assert plan.planned == ()
+    rungs = ladder(plan)
+    assert "even onnxruntime-float32-t1-structured50 is over the budget" in rungs["-structured25"].reason
+    assert plan.best.p50_ms is not None
+
+
+def test_model_that_no_runtime_can_compile_is_told(tmp_path: Path) -> None:
+    code = "\n".join(
+        [
+            (make_target(tmp_path).folder / "model.py").read_text(),
+            "class Odd(TinyNet):",
+            "    def forward(self, x):",
+            "        return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)",
+            "def build_odd(): return Odd()",
+        ]
+    )
+    made = make_target(tmp_path, target={"model.factory": "model.py:build_odd"}, code=code)
+    with pytest.raises(BuildError, match="onnx"):
+        edgeprune.plan(made.folder, output=tmp_path)
