@@ -137,6 +137,7 @@ class ShapeBench:
     def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...]) -> nn.Module:
         """The model in a rung's shape. Which channels go does not matter here, how many does."""
         model = self.bench.fresh_model()
+        draw_norms_(model)
         ignored = self.bench.target.spec.pruning.ignored
         match rung.pruning:
             case PruningKind.NONE:
@@ -154,6 +155,18 @@ class ShapeBench:
 
     def _place_key(self, rung: Rung) -> str:
         return digest(self.bench.device.facts.fingerprint, rung.name, compiler_versions(rung))
+
+
+def draw_norms_(model: nn.Module) -> None:
+    """Give norms values as training would: converters drop the identity of a fresh one, and the shape with it."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    generator = torch.Generator().manual_seed(0)
+    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats):
+        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            if values is not None:
+                values.data.uniform_(0.5, 1.5, generator=generator)
 
 
 @dataclass(frozen=True, slots=True)

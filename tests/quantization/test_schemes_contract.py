@@ -126,7 +126,7 @@ def test_same_calibration_gives_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "net", ["transformer", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plain", "separable", "densenet"))]
+    "net", ["transformer", "separable", *(pytest.param(n, marks=pytest.mark.slow) for n in ("plain", "densenet"))]
 )
 @each_scheme
 def test_other_nets_follow_their_float_selves(scheme: str, net: str, tmp_path: Path) -> None:

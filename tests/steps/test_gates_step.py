@@ -54,7 +54,7 @@ def test_parts_that_do_not_follow_from_one_another_are_refused(tmp_path: Path) -
     bundle = make_bundle(make_manifest(tmp_path))
     measurement = bundle.evidence.measurement
     assert measurement is not None
-    busy = replace(measurement, blocks=(*measurement.blocks, make_block(involuntary_switches=500)))
+    busy = replace(measurement, blocks=(*measurement.blocks, make_block(involuntary_switches=500, cpu_ns=1)))
     release = Release(name="x", measurement=measurement, baseline=measurement, max_regression=0.5)
     cases: dict[str, EvidenceBundle] = {
         "the limits are not those": changed(bundle, limits=replace(bundle.evidence.limits, p99_ms=9.0)),

@@ -25,6 +25,7 @@ class NncfOnnx:
             import nncf
             import onnx
             import onnxruntime
+            from nncf.quantization.advanced_parameters import QuantizationParameters
 
             # NNCF logs to the stdout of the moment in which it was imported.
             nncf.disable_logging()
@@ -35,9 +36,15 @@ class NncfOnnx:
                 nncf.Dataset([{name: sample} for sample in calibration[:, np.newaxis]]),
                 subset_size=len(calibration),
                 model_type=nncf.ModelType.TRANSFORMER if _has_attention(model) else None,
+                # NNCF would quantize the inputs of depthwise convolutions by channel, which QLinearConv refuses.
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_quantization_params=QuantizationParameters(per_channel=False)
+                ),
             )
             content = quantized.SerializeToString(deterministic=True)
-            onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            # Loading is not enough: some graphs load and then do not run.
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            session.run(None, {name: calibration[:1]})
             (folder / "model.onnx").write_bytes(content)
         return CompiledFiles(
             folder=folder, names=("model.onnx",), inputs=source.inputs, outputs=source.outputs, format=source.format
