@@ -43,6 +43,7 @@ _RANK_SLACK = 1e-9
 _MOST_CORRELATION = 0.95
 # Under this the ratio of the t to the normal quantile is 0 / 0; nobody asks for less.
 _LEAST_CONFIDENCE = 0.51
+_LEAST_PROCESSES = 3
 # Nodes of the Gauss-Hermite quadrature: p99.9 is exact to three digits.
 _NODES = 80
 
@@ -87,6 +88,26 @@ class ProcessSamples:
         if len(self.processes) == 1:
             return float(len(self))
         return len(self) / max(1.0, self._seen_effect(q, confidence), self._carried_effect(q))
+
+    def unseen_factor(self, q: float, confidence: float) -> float | None:
+        """By what factor the latencies of one more process may lie over or under those of these processes.
+
+        A prediction interval: Student's t times the spread of the logarithms between processes times sqrt(1 + 1 / m),
+        of the medians or of the q-quantiles, whichever spread more. None for fewer than three processes.
+
+        Source: Hahn and Meeker 1991, "Statistical Intervals", section 4.7 (prediction of a future observation).
+        """
+        from scipy.special import stdtrit
+
+        count = len(self.processes)
+        if count < _LEAST_PROCESSES or float(self.ordered[0]) <= 0.0:
+            return None
+        sure = max(confidence, _LEAST_CONFIDENCE)
+        spreads = [
+            np.log([float(np.quantile(p, level, method="inverted_cdf")) for p in self.processes]).std(ddof=1)
+            for level in (0.5, q)
+        ]
+        return math.exp(float(stdtrit(count - 1, sure)) * float(max(spreads)) * math.sqrt(1.0 + 1.0 / count))
 
     def _seen_effect(self, q: float, confidence: float) -> float:
         """The design effect of the share within the pooled quantile (1. above), widened for few processes."""

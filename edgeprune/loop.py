@@ -25,7 +25,7 @@ from edgeprune.steps.enrolment import differences
 from edgeprune.steps.examination import check_model_takes
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import measured_in_turn
-from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome
+from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
 from edgeprune.steps.planning import make_plan, no_plan_error
 from edgeprune.steps.session import DeviceSession, open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
@@ -45,12 +45,18 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
     """Build; steps that were finished before with the same inputs are not repeated.
 
     Raises:
-        PlanError: no rung's shape fits the budget.
+        PlanError: no rung's shape fits the budget; the run folder has the plan and a report of it.
     """
     identity = inputs.identity()
     with _workbench(inputs, reporter) as bench:
-        forget_outcome(bench.run.root)
-        result, evidence = _Build(bench).run()
+        kept_aside = forget_outcome(bench.run.root)
+        if kept_aside is not None:
+            bench.note(f"what the last build here ended with is kept in {kept_aside}")
+        build = _Build(bench)
+        plan = make_plan(bench)
+        if not plan.planned:
+            raise no_plan_error(plan, write_refused_plan(inputs, plan))
+        result, evidence = build.run(plan)
         write_outcome(inputs, result, evidence)
         write_inputs(bench.run.root, identity)
     return result
@@ -111,10 +117,7 @@ class _Build:
         self.maker = CandidateMaker(bench, Compressor(bench))
         self.started_s = time.monotonic()
 
-    def run(self) -> tuple[BuildResult, Evidence | None]:
-        plan = make_plan(self.bench)
-        if not plan.planned:
-            raise no_plan_error(plan)
+    def run(self, plan: Plan) -> tuple[BuildResult, Evidence | None]:
         compiled, dense = self.maker.dense(plan.dense)
         climbed = self._climb(plan, compiled, dense)
         deciding = _deciding(climbed.attempts)
@@ -145,7 +148,7 @@ class _Build:
         return result, evidence
 
     def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
-        """Try the planned rungs in order; the first that passes ends it."""
+        """Try the planned rungs in order; the first that passes ends it, and so does a disturbed device."""
         climbed = _Climbed()
         dense_p50_ms = dense.percentile_ms(50.0) or plan.dense.p50_ms or 1.0
         for planned in plan.planned:
@@ -159,7 +162,10 @@ class _Build:
             passed = attempt.candidate.status is CandidateStatus.CHOSEN
             told = f"{planned.rung.name}: {attempt.verdict}: {attempt.candidate.reason}"
             self.bench.note(told, "info" if passed else "warning")
-            if passed:
+            if attempt.verdict is Verdict.INVALID:
+                # What disturbed this one would disturb the next, and hours of training would end in the same word.
+                self.bench.note("no other rung is tried: stop what runs on the device and build again", "warning")
+            if passed or attempt.verdict is Verdict.INVALID:
                 break
         return climbed
 

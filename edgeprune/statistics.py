@@ -131,6 +131,20 @@ def quantile_bounds(processes: ProcessSamples, q: float, confidence: float) -> t
     _check_share("q", q)
     _check_share("confidence", confidence)
     effective = processes.effective_samples(q, confidence)
+    lower, upper = _order_statistics(processes, q, confidence, effective)
+    margin = processes.unseen_factor(q, confidence)
+    if margin is None:
+        return lower, upper
+    # Two bounds that each hold, of which the tighter counts: at the effective number of samples, or of all samples,
+    # moved by as much as another process may differ. The first is the better one near the samples; the second does not
+    # ask for 299 independent processes where the limit is far from all that was seen.
+    pooled_lower, pooled_upper = _order_statistics(processes, q, confidence, None)
+    return max(lower, pooled_lower / margin), min(upper, pooled_upper * margin)
+
+
+def _order_statistics(
+    processes: ProcessSamples, q: float, confidence: float, effective: float | None
+) -> tuple[float, float]:
     lower = lower_rank(len(processes), q, confidence, effective)
     upper = upper_rank(len(processes), q, confidence, effective)
     return (

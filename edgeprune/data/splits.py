@@ -116,5 +116,6 @@ def _check_split(split: Split, classes: int, *, where: str) -> None:
         raise InputError(f"{where}: expected labels [examples] of integers, got {labels.dtype} {labels.shape}")
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
-            f"{where}: expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+            f"{where}: expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())} "
+            f"({classes} class names)"
         )

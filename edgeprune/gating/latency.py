@@ -51,7 +51,8 @@ def judge_latency(measurement: Measurement | None, limit: LatencyLimit) -> GateR
         bound=ms_from_ns(judged.bound_ns) if math.isfinite(judged.bound_ns) else None,
         limit=limit.pass_ms,
         unit="ms",
-        reason=_reason(limit, judged, confidence, samples),
+        reason=_reason(limit, judged, confidence, samples)
+        + (f"; limit: {limit.relative_to}" * bool(limit.relative_to)),
     )
 
 

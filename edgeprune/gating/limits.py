@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from edgeprune.clustering import ProcessSamples
@@ -9,7 +10,7 @@ from edgeprune.records.measurement import Measurement
 from edgeprune.records.rung import Limits
 from edgeprune.records.verdict import Evidence
 from edgeprune.statistics import quantile_bounds
-from edgeprune.units import ms_from_ns
+from edgeprune.units import format_ms, ms_from_ns
 
 BASELINE_CONFIDENCE = 0.999
 """Of each bound on the baseline. It adds at most 0.001 a look to the error of a verdict. With five processes
@@ -28,12 +29,14 @@ class LatencyLimit:
     Attributes:
         pass_ms: at or under this with confidence is a PASS.
         fail_ms: over this with confidence is a FAIL; infinite where the baseline has too few samples.
+        relative_to: what a relative limit comes from, for the reason of a verdict; empty for one in milliseconds.
     """
 
     gate: str
     percent: float
     pass_ms: float
     fail_ms: float
+    relative_to: str = ""
 
 
 def latency_limit(evidence: Evidence, percent: float) -> LatencyLimit | None:
@@ -43,10 +46,23 @@ def latency_limit(evidence: Evidence, percent: float) -> LatencyLimit | None:
     speedup = {50.0: evidence.speedups.p50, 99.0: evidence.speedups.p99}[percent]
     if speedup is not None:
         lower_ms, upper_ms = _bounds_ms(evidence.baseline, percent / 100)
-        return LatencyLimit(gate=gate, percent=percent, pass_ms=lower_ms / speedup, fail_ms=upper_ms / speedup)
+        return LatencyLimit(
+            gate=gate,
+            percent=percent,
+            pass_ms=lower_ms / speedup,
+            fail_ms=upper_ms / speedup,
+            relative_to=f"{speedup:g}x faster than dense, whose {gate} {_told(lower_ms, upper_ms)}",
+        )
     if absolute is not None:
         return LatencyLimit(gate=gate, percent=percent, pass_ms=absolute, fail_ms=absolute)
     return None
+
+
+def _told(lower_ms: float, upper_ms: float) -> str:
+    if lower_ms <= 0.0:
+        return "is not known yet"
+    upper = f" and at most {format_ms(upper_ms)}" if math.isfinite(upper_ms) else ""
+    return f"is at least {format_ms(lower_ms)}{upper} ({BASELINE_CONFIDENCE:.1%})"
 
 
 def absolute_limits(evidence: Evidence) -> Limits:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+_SHORT_REASON = 160
+
 
 class Precision(StrEnum):
     """What the runtime computes in."""
@@ -90,6 +92,12 @@ class PlannedRung:
     artifact_bytes: int | None = None
     peak_bytes: int | None = None
     widths: tuple[GroupWidth, ...] = ()
+
+    @property
+    def short_reason(self) -> str:
+        """The first line of the reason, cut to 160 characters: a compiler's message may have hundreds of lines."""
+        line = next(iter(self.reason.strip().splitlines()), "")
+        return line if len(line) <= _SHORT_REASON else f"{line[: _SHORT_REASON - 3].rstrip()}..."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprune.records.result import BuildResult, Candidate
+from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
 from edgeprune.reporting.summary import (
     accuracy_floor_percent,
@@ -42,7 +42,7 @@ def render_html(result: BuildResult) -> str:
     """
     subject = subject_of(result)
     rows = rungs(result)
-    return _template().render(
+    return template("report.html.j2").render(
         result=result,
         subject=subject,
         subject_word=_subject_word(result),
@@ -63,7 +63,8 @@ def _subject_word(result: BuildResult) -> str:
     return "chosen" if result.chosen is not None else "nearest miss"
 
 
-def _template() -> Template:
+def template(name: str) -> Template:
+    """A page of the `templates` folder; every text that is put into it is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -73,7 +74,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _drawings(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> list[_Drawing]:
@@ -90,7 +91,13 @@ def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate
     percent = deciding_percent(result)
     numbers = {row.folder: str(row.number) for row in rows}
     labelled = [(result.dense, "dense", "dense")]
-    labelled += [(c, numbers[c.folder], "other") for c in result.candidates if c is not subject]
+    labelled += [
+        (c, f"dense {c.rung.runtime}", "other")
+        if c.status is CandidateStatus.DENSE
+        else (c, numbers[c.folder], "other")
+        for c in result.candidates
+        if c is not subject
+    ]
     if subject is not None:
         labelled.append((subject, numbers[subject.folder], "subject"))
     points = [p for p in (_point(c, label, role, percent) for c, label, role in labelled) if p is not None]

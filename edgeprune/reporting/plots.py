@@ -103,8 +103,12 @@ def plot_frontier(
     """Validation accuracy against latency, with the budget and the accuracy floor as lines."""
     figure, axes = _figure(3.5)
     axes.grid(visible=True)
+    named = 0
     for point in points:
-        _draw_point(axes, point)
+        # Names are wide, numbers are not: where several models have one, every other stands below its point.
+        is_name = not point.label.isdigit()
+        _draw_point(axes, point, below=is_name and named % 2 == 1)
+        named += is_name
     axes.set_xscale("log")
     axes.margins(x=0.12, y=0.15)
     if limit_ms is not None:
@@ -211,7 +215,7 @@ def _draw_bars(axes: Axes, bars: Sequence[Bar], limit: float | None) -> None:
         _vertical(axes, limit, f"limit {limit:.3g}", height=1.02)
 
 
-def _draw_point(axes: Axes, point: Point) -> None:
+def _draw_point(axes: Axes, point: Point, *, below: bool) -> None:
     colour = _colour(point.role)
     if point.lower_ms and point.upper_ms is not None:
         axes.hlines(point.accuracy_percent, point.lower_ms, point.upper_ms, color=colour, linewidth=1.5)
@@ -222,8 +226,9 @@ def _draw_point(axes: Axes, point: Point) -> None:
         [point.latency_ms], [point.accuracy_percent], marker, color=colour, markerfacecolor=filled, markersize=size
     )
     axes.annotate(
-        point.label, (point.latency_ms, point.accuracy_percent), xytext=(0, 9), textcoords="offset points",
-        ha="center", color=colour, fontweight="normal" if point.role == "other" else "bold",
+        point.label, (point.latency_ms, point.accuracy_percent), xytext=(0, -9 if below else 9),
+        textcoords="offset points", ha="center", va="top" if below else "baseline", color=colour,
+        fontweight="normal" if point.role == "other" else "bold",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
-from edgeprune.records.rung import PlannedRung, RungStatus
+from edgeprune.records.rung import Plan, PlannedRung, RungStatus
 from edgeprune.reporting.quantities import (
     NONE,
     Show,
@@ -144,13 +144,27 @@ def rungs(result: BuildResult) -> tuple[RungRow, ...]:
     Rungs refused unmeasured for one and the same reason share a row.
     """
     tried: dict[str, list[Candidate]] = {}
-    for candidate in result.candidates:
+    # The baseline may be refused as a candidate, or tried as one: it has a row of its own, in front.
+    for candidate in (result.dense, *result.candidates):
         tried.setdefault(candidate.rung.name, []).append(candidate)
     pairs: list[tuple[PlannedRung | None, Candidate | None]] = []
     for planned in result.plan.rungs:
         pairs += [(planned, c) for c in tried.pop(planned.rung.name, [])] or [(planned, None)]
     pairs += [(None, c) for rest in tried.values() for c in rest]
-    rows = [_rung_row(0, planned, c) for planned, c in pairs]
+    rows = [_rung_row(planned, c) for planned, c in pairs]
+    return _numbered([_as_baseline(r) if c is result.dense else r for r, (_, c) in zip(rows, pairs, strict=True)])
+
+
+def planned_rungs(plan: Plan) -> tuple[RungRow, ...]:
+    """The same of a plan that nothing was tried of."""
+    return _numbered([_rung_row(planned, None) for planned in plan.rungs])
+
+
+def _as_baseline(row: RungRow) -> RungRow:
+    return replace(row, outcome="dense (baseline)", reason=f"{row.reason}; every ratio refers to it")
+
+
+def _numbered(rows: Sequence[RungRow]) -> tuple[RungRow, ...]:
     return tuple(replace(row, number=k) for k, row in enumerate(_together(rows), start=1))
 
 
@@ -165,14 +179,14 @@ def _together(rows: Sequence[RungRow]) -> list[RungRow]:
     ]
 
 
-def _rung_row(number: int, planned: PlannedRung | None, candidate: Candidate | None) -> RungRow:
+def _rung_row(planned: PlannedRung | None, candidate: Candidate | None) -> RungRow:
     outcome, reason = _outcome(planned, candidate)
     rung = candidate.rung if candidate else planned.rung if planned else None
     shape_ms = planned.p50_ms if planned else None
     shown = {name: show(candidate) if candidate else None for name, show in _RUNG_COLUMNS}
     size = shown["size"] or ((format_mb(planned.artifact_bytes), 0.0) if planned and planned.artifact_bytes else None)
     return RungRow(
-        number=number,
+        number=0,
         folder=candidate.folder if candidate else "",
         name=rung.name if rung else NONE,
         outcome=outcome,

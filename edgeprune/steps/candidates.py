@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.gating.judge import judge
+from edgeprune.gating.latency import stayed_disturbed
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import MemoryProof
 from edgeprune.records.result import Candidate, CandidateStatus
@@ -157,6 +158,9 @@ class CandidateMaker:
             return Attempt(candidate=failed)
         evidence = replace(evidence, measurement=measured.candidate, baseline=measured.baseline)
         judgement = judge(evidence)
+        if stayed_disturbed(measured.candidate):
+            # Kept, it would be taken again by the next build, and the device may be quiet then.
+            self.bench.run.forget(step_name("measure", planned.rung.name))
         passed = judgement.verdict is Verdict.PASS
         reason = "; ".join(
             f"{g.gate} {g.verdict}: {g.reason}" for g in judgement.gates if g.verdict is not Verdict.PASS

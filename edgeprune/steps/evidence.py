@@ -31,6 +31,8 @@ from edgeprune.store.artifacts import MANIFEST, Manifest
 from edgeprune.store.run_folder import step_name, write_atomically
 
 EVIDENCE = "evidence.zip"
+REPORT = "report.html"
+EVENTS = "events.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +118,24 @@ def read_evidence(run: Path) -> StoredEvidence:
     """
     path = run / EVIDENCE if run.is_dir() else run
     if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a run folder with {EVIDENCE}, as `edgeprune build` leaves it")
+        raise InputError(_why_missing(path))
     content = read_bytes(path)
     bundle = unpack_evidence(content, where=str(path))
     contradictions = tuple(contradictions_of(bundle))
     if contradictions:
         raise InputError(f"{path}: its parts are not of one build: {contradictions[0]}", path=str(path))
     return StoredEvidence(path=path, content=content, bundle=bundle)
+
+
+def _why_missing(path: Path) -> str:
+    """A build may have ended without a candidate to judge, or not have ended."""
+    folder = path.parent
+    if path.name != EVIDENCE or not (folder / EVENTS).is_file():
+        return f"{path}: no such file; expected a run folder with {EVIDENCE}, as `edgeprune build` leaves it"
+    if (folder / REPORT).is_file():
+        why = f"(no plan fits the budget, or none could be made): see {folder / REPORT}"
+        return f"{folder}: the last build here ended without a judged candidate {why}"
+    return f"{folder}: the last build here did not come to its end; give the same `edgeprune build` again"
 
 
 def contradictions_of(bundle: EvidenceBundle) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
@@ -180,11 +181,25 @@ def load_target(path: str | Path) -> Target:
     """
     given = Path(path)
     file = given if given.suffix == ".toml" else given / "target.toml"
+    if not file.is_file():
+        raise InputError(f"{file}: no such file{_targets_near(given)}", path=str(file))
     spec = load_toml(file, TargetSpec)
     target = Target(spec=spec, folder=file.resolve().parent)
     if target.folder.name != spec.name:
         raise InputError(f"{file}: name: expected the folder's name {target.folder.name!r}, got {spec.name!r}")
     return target
+
+
+def _targets_near(given: Path) -> str:
+    """The targets in a folder that is none itself; for a path that is not there, its closest sibling."""
+    if given.is_dir():
+        inside = sorted(str(p.parent) for p in given.glob("*/target.toml"))
+        return f"; targets in {given}: {', '.join(inside)}" if inside else ""
+    if not given.parent.is_dir():
+        return f" (nor the folder {given.parent})"
+    siblings = [p.name for p in given.parent.iterdir() if p.is_dir() == (given.suffix != ".toml")]
+    close = difflib.get_close_matches(given.name, siblings, n=1)
+    return f"; did you mean {given.parent / close[0]}?" if close else ""
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:

@@ -13,17 +13,19 @@ from edgeprune.errors import BuildError
 from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
+from edgeprune.records.rung import Plan
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.steps.evidence import EVIDENCE, write_evidence
+from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
 from edgeprune.steps.inputs import Target, tool_versions
 from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
 from edgeprune.store.run_folder import digest, step_name, write_atomically
 
 SUMMARY = "summary.json"
-REPORT = "report.html"
+PLAN = "plan.json"
 ARTIFACT = "artifact"
+PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,15 @@ def kept_result(inputs: BuildInputs) -> BuildResult | None:
     return replace(result, folder=str(inputs.folder.resolve()))
 
 
-def forget_outcome(root: Path) -> None:
+def forget_outcome(root: Path) -> Path | None:
     """Clear away what an earlier build ended with, before a new one begins: an old PASS must not outlive a new FAIL.
 
-    The finished steps stay, except measurements that ended INCONCLUSIVE or INVALID: those are taken again, and kept
-    aside as `measure-undecided-N`, because a release that was tried often enough passes by luck.
+    An outcome with evidence is kept aside in `previous/`, in place of the one before it; but one without an artifact
+    does not replace one that has one. Returns that folder where an outcome was put there.
+
+    The finished steps stay, except measurements that ended undecided: those are taken again, and kept aside as
+    `measure-undecided-N`, because a release that was tried often enough passes by luck. A disturbed one says nothing
+    about the candidate, and was dropped when it was judged.
     """
     result = _kept_summary(root / SUMMARY)
     # First of all: without it nobody takes the folder for a finished build.
@@ -80,9 +86,29 @@ def forget_outcome(root: Path) -> None:
             measured = root / step_name("measure", candidate.rung.name)
             if measured.is_dir():
                 measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
-    for name in (SUMMARY, EVIDENCE, EVIDENCE + SUFFIX, REPORT):
+    kept_aside = _keep_aside(root)
+    for name in (*_OUTCOME, PLAN):
         (root / name).unlink(missing_ok=True)
-    shutil.rmtree(root / ARTIFACT, ignore_errors=True)
+    return kept_aside
+
+
+_OUTCOME = (EVIDENCE, EVIDENCE + SUFFIX, REPORT, SUMMARY)
+
+
+def _keep_aside(root: Path) -> Path | None:
+    """Move an outcome into `previous/`. Killed on the way, it goes on with what is left when it is called again."""
+    previous, moving = root / PREVIOUS, root / f"{PREVIOUS}.part"
+    artifact = (root / ARTIFACT).exists()
+    worth = (root / EVIDENCE).exists() and (artifact or not (previous / ARTIFACT).exists())
+    if not worth and not moving.exists():
+        return None
+    moving.mkdir(exist_ok=True)
+    for name in (*_OUTCOME, ARTIFACT):
+        if (root / name).exists():
+            (root / name).rename(moving / name)
+    shutil.rmtree(previous, ignore_errors=True)
+    moving.rename(previous)
+    return previous
 
 
 def undecided_campaigns(measured: Path) -> int:
@@ -108,6 +134,16 @@ def write_outcome(inputs: BuildInputs, result: BuildResult, evidence: Evidence |
         _publish_artifact(root, result.chosen)
     write_atomically(root / REPORT, render_html(result).encode())
     write_atomically(root / SUMMARY, to_json(result, indent=1))
+
+
+def write_refused_plan(inputs: BuildInputs, plan: Plan) -> Path:
+    """The plan and its report, into a folder where `forget_outcome` was called; returns the report's path."""
+    from edgeprune.reporting.plan_html import render_plan_html
+
+    html = render_plan_html(plan, inputs.target.spec.name, inputs.profile.name, inputs.device.name)
+    write_atomically(inputs.folder / PLAN, to_json(plan, indent=1))
+    write_atomically(inputs.folder / REPORT, html.encode())
+    return inputs.folder / REPORT
 
 
 def _kept_summary(path: Path) -> BuildResult | None:

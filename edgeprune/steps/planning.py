@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
@@ -15,7 +16,7 @@ from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
-from edgeprune.units import format_ms
+from edgeprune.units import format_mb, format_ms
 
 NEARLY_AS_FAST = 1.25
 """Structured rungs are measured for the fastest runtime, and for those within this factor of it."""
@@ -110,7 +111,9 @@ class _Planner:
         except (BuildError, MeasurementError) as error:
             if isinstance(error, MeasurementError) and not error.about_artifact:
                 raise
-            self.decided.append(refuse(rung, accuracy_cost(rung), error.message))
+            refused = refuse(rung, accuracy_cost(rung), error.message)
+            self.decided.append(refused)
+            self.shapes.bench.note(f"{rung.name} is refused: {refused.short_reason}", "warning")
             return None
         return self.figures[rung]
 
@@ -212,17 +215,17 @@ def _dominated(shape: ShapeFigures, wider: ShapeFigures) -> PlannedRung:
     return replace(refused, status=RungStatus.REFUSED, reason=why)
 
 
-def no_plan_error(plan: Plan, explain: Callable[[PlannedRung], str] = lambda r: r.reason) -> PlanError:
-    """The quick and clear no: the best that was measured, by what, and what stands in the way."""
-    best = plan.best
-    wanted = [
-        f"{name} {format_ms(value)}"
-        for name, value in (("p50", plan.limits.p50_ms), ("p99", plan.limits.p99_ms))
-        if value
+def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
+    """The quick and clear no: the best that was measured, by what, what stands in the way, and where a report lies."""
+    best, limits = plan.best, plan.limits
+    wanted = [f"{n} {format_ms(v)}" for n, v in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if v]
+    wanted += [
+        f"{n} {format_mb(v)}" for n, v in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes)) if v
     ]
+    where = f"; every rung and why: {report}" if report else ""
     return PlanError(
         f"no plan fits the budget ({', '.join(wanted)}); the best possible is p50 {format_ms(best.p50_ms or 0.0)} "
-        f"by {best.rung.name}: {explain(best)}",
+        f"by {best.rung.name}: {best.short_reason}{where}",
         best_p50_ms=best.p50_ms,
         best_p99_ms=best.p99_ms,
         best_rung=best.rung.name,

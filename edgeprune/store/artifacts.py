@@ -72,7 +72,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = from_json(Manifest, path.read_bytes())
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; an artifact folder has one") from error
+        inside = folder / "artifact"
+        hint = f"; did you mean {inside}?" if (inside / MANIFEST).is_file() else ""
+        raise InputError(f"{path}: no such file; an artifact folder has one{hint}") from error
     except BuildError as error:
         raise InputError(f"{path}: damaged, or of another version: {error.message}") from error
     for file in manifest.artifact.files:

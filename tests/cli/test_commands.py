@@ -161,6 +161,9 @@ def test_profiles_are_listed_shown_and_described(
     assert run(["profile", "show", "bench-box"]) == 0
     text = capsys.readouterr().out
     assert "budget.p50_ms" in text
+    assert '"any"' in text
+    assert "[50.0, 90.0, 99.0, 99.9]" in text
+    assert "false" in text
     assert "measurement.confidence" in text
     assert run(["profile", "check", "bench-box", str(mine), "local"]) == 0
     capsys.readouterr()

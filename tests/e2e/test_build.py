@@ -20,8 +20,9 @@ from edgeprune.gating.archive import pack, unpack
 from edgeprune.gating.evidence import EVIDENCE, PROFILE, pack_evidence
 from edgeprune.records.codec import from_json, to_plain
 from edgeprune.records.result import BuildResult, CandidateStatus
-from edgeprune.records.rung import PruningKind
+from edgeprune.records.rung import Plan, PruningKind
 from edgeprune.records.verdict import Verdict
+from edgeprune.steps import measuring
 from edgeprune.steps.evidence import read_evidence
 
 # Only INT8 with half of the channels is small enough: the size decides, which no noise can change.
@@ -162,6 +163,39 @@ def test_failed_build_leaves_no_artifact_of_the_build_before(
     assert run(copy.arguments("build", "--format", "json", "--quiet")) == 3
 
 
+def test_a_budget_that_nothing_fits_leaves_a_plan_a_report_and_the_outcome_before(
+    copy: MadeTarget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy.profile.write_text(copy.profile.read_text().replace("artifact_mb = 0.009", "artifact_mb = 0.0001"))
+    assert run_until_decided(copy.arguments("build")) == 3
+    err = capsys.readouterr().err
+    assert f"is kept in {copy.run / 'previous'}" in err
+    assert err.rstrip().endswith(str(copy.run / "report.html"))
+    assert from_json(Plan, (copy.run / "plan.json").read_bytes()).planned == ()
+    assert "no rung fits the bench-box budget on local" in (copy.run / "report.html").read_text()
+    assert run(["gate", str(copy.run)]) == 2
+    assert "ended without a judged candidate" in capsys.readouterr().err
+    assert run(["gate", str(copy.run / "previous")]) == 0
+
+
+def test_a_disturbed_device_ends_the_climb_and_its_measurement_is_not_kept(
+    copy: MadeTarget, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # With this size several rungs fit; the baseline is kept from before.
+    copy.profile.write_text(copy.profile.read_text().replace("artifact_mb = 0.009", "artifact_mb = 1.0"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "disturbance", lambda *_: "a busy neighbour")
+        assert run(copy.arguments("build")) == 9
+    assert "stop what runs on the device and build again" in capsys.readouterr().err
+    result = from_json(BuildResult, (copy.run / "summary.json").read_bytes())
+    assert len(result.plan.planned) > 1
+    (candidate,) = result.candidates
+    assert (copy.run / candidate.folder / "compile").is_dir()
+    assert not (copy.run / candidate.folder / "measure").exists()
+    assert run(["gate", str(copy.run)]) == 9
+    assert run_until_decided(copy.arguments("build", "--quiet")) == 0
+
+
 def test_undecided_build_is_measured_again(tmp_path: Path) -> None:
     # No 3,000 runs can show a p99 at this confidence.
     made = make_target(tmp_path, profile={"measurement.confidence": 0.999999999999999})
@@ -295,7 +329,7 @@ def test_bench_measures_the_artifact_and_a_bare_file(built: MadeTarget, capsys: 
     result = until_quiet(lambda: edgeprune.bench(file))
     assert result.judgement.gates == ()
     assert result.measurement.runtime == "onnxruntime"
-    assert [p.percent for p in result.percentiles] == [50.0, 90.0, 99.0]
+    assert [p.percent for p in result.percentiles] == [50.0, 90.0, 99.0, 99.9]
     assert run_until_decided(["bench", str(file), "--p50-ms", "0.0000001", "--quiet"]) == 7
     assert "p50" in capsys.readouterr().out
 
@@ -303,6 +337,8 @@ def test_bench_measures_the_artifact_and_a_bare_file(built: MadeTarget, capsys: 
 def test_bench_refuses_an_artifact_that_was_changed(copy: MadeTarget, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = (copy.run / "artifact").glob("*.onnx")
     _append(file, "x")
+    assert run(["bench", str(copy.run)]) == 2
+    assert f"did you mean {copy.run / 'artifact'}?" in capsys.readouterr().err
     assert run(["bench", str(copy.run / "artifact")]) == 2
     assert "sha256" in capsys.readouterr().err
     manifest = copy.run / "artifact" / "manifest.json"

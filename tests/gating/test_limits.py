@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from records_for_tests import make_block, make_evidence, make_measurement
 
-from edgeprune.gating.judge import judge_latency
+from edgeprune.gating.judge import judge, judge_latency
 from edgeprune.gating.limits import absolute_limits, latency_limit
 from edgeprune.records.measurement import Measurement
 from edgeprune.records.rung import Limits
@@ -63,3 +63,11 @@ def test_a_relative_verdict_is_wrong_at_most_as_often_as_allowed(
         case = evidence(speedups=Speedups(p99=2.5))
         found += judge_latency(case, measured(candidate), measured(dense)) in wrong
     assert found <= 0.05 * campaigns + 3 * np.sqrt(0.05 * 0.95 * campaigns)
+
+
+def test_the_reason_says_what_a_relative_limit_is_relative_to() -> None:
+    dense = make_measurement(p50_ms=4.0, processes=30)
+    case = replace(evidence(speedups=Speedups(p50=1.5)), measurement=make_measurement(), baseline=dense)
+    (gate,) = (g for g in judge(case).gates if g.gate == "p50")
+    assert "; limit: 1.5x faster than dense, whose p50 is at least 3." in gate.reason
+    assert "(99.9%)" in gate.reason

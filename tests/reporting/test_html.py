@@ -9,9 +9,10 @@ import pytest
 from records_for_tests import make_build_result, make_failed_result
 
 from edgeprune.records.result import BuildResult
-from edgeprune.records.rung import Limits
+from edgeprune.records.rung import Limits, RungStatus
 from edgeprune.records.verdict import Verdict
 from edgeprune.reporting.html import render_html
+from edgeprune.reporting.tables import rungs
 
 VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use"}
 
@@ -175,3 +176,14 @@ def test_a_budget_of_the_median_alone_is_drawn_against_the_median() -> None:
     page = Page(render_html(replace(result, plan=plan)))
     assert "faster at p50" in page.text
     assert any(label.startswith("Accuracy against p50") for label in page.labels)
+
+
+def test_the_baseline_is_told_as_such_and_not_as_refused() -> None:
+    result = make_build_result()
+    over = replace(result.plan.dense, status=RungStatus.REFUSED, reason="over the budget")
+    plan = replace(result.plan, rungs=(*result.plan.rungs, over))
+    rows = {row.name: row for row in rungs(replace(result, plan=plan))}
+    dense = rows[result.dense.rung.name]
+    assert dense.outcome == "dense (baseline)"
+    assert dense.p50.startswith("6.")
+    assert dense.size == "1.23 MB"

@@ -64,3 +64,11 @@ def test_no_pyplot_state_is_left() -> None:
     plots.plot_widths([GroupWidth(group="c", before=4, after=4)])
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
+
+
+def test_names_of_points_that_lie_together_stand_above_and_below() -> None:
+    names = ("dense", "dense onnxruntime")
+    points = [plots.Point(label=n, role="dense", latency_ms=6.0, accuracy_percent=96.0) for n in names]
+    svg = plots.plot_frontier(points, latency_name="p99", limit_ms=None, floor_percent=None)
+    found = {"".join(e.itertext()): float(e.attrib["y"]) for e in parsed(svg).iter("text") if "y" in e.attrib}
+    assert found["dense onnxruntime"] > found["dense"] + 10

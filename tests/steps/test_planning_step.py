@@ -8,8 +8,10 @@ import pytest
 from targets_for_tests import MadeTarget, make_target, until_quiet
 
 import edgeprune
+from edgeprune.cli.render import results
 from edgeprune.errors import BuildError
-from edgeprune.records.rung import Plan, PlannedRung
+from edgeprune.planning.feasibility import refuse
+from edgeprune.records.rung import Plan, PlannedRung, Precision, Rung
 
 
 def ladder(plan: Plan) -> dict[str, PlannedRung]:
@@ -42,6 +44,7 @@ def test_size_refuses_what_is_too_large_and_the_weakest_that_fits_comes_first(tm
     rungs = ladder(plan)
     assert "even onnxruntime-float32-t1-structured50 is over the budget" in rungs["-structured25"].reason
     assert plan.best.p50_ms is not None
+    assert results.plan(plan, "text").splitlines()[-1].startswith("no plan fits the budget (p50 500 ms")
 
 
 def test_model_that_no_runtime_can_compile_is_told(tmp_path: Path) -> None:
@@ -57,3 +60,10 @@ def test_model_that_no_runtime_can_compile_is_told(tmp_path: Path) -> None:
     made = make_target(tmp_path, target={"model.factory": "model.py:build_odd"}, code=code)
     with pytest.raises(BuildError, match="onnx"):
         edgeprune.plan(made.folder, output=tmp_path)
+
+
+def test_a_long_reason_is_cut_for_tables() -> None:
+    rung = Rung(runtime="tflite", precision=Precision.INT8)
+    assert refuse(rung, 0.0, "first\nsecond").short_reason == "first"
+    assert len(refuse(rung, 0.0, "x" * 1000).short_reason) == 160
+    assert refuse(rung, 0.0, "").short_reason == ""

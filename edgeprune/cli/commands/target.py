@@ -24,13 +24,12 @@ def check(target: Path, quick: bool) -> None:
     found = load_target(target)
     for profile in found.spec.profiles:
         found.profile(profile)
-    click.echo(f"{found.file}: ok")
-    if quick:
-        return
-    from edgeprune.steps.examination import examine
+    if not quick:
+        from edgeprune.steps.examination import examine
 
-    for line in examine(found):
-        click.echo(line)
+        for line in examine(found):
+            click.echo(line)
+    click.echo(f"{found.file}: ok")
 
 
 @command.command()

@@ -45,6 +45,8 @@ def plan(found: Plan, output_format: str) -> str:
     """The ladder: planned rungs in order, then the refused ones with reasons."""
     if output_format == "json":
         return json.dumps({"schema": 1, **to_plain(found)})
+    from edgeprune.steps.planning import no_plan_error
+
     table = _table("rung", "", "p50", "p99 (hint)", "memory", "size", "why")
     for cells in _collapsed([_rung_cells(rung) for rung in found.rungs]):
         table.add_row(*cells)
@@ -56,7 +58,8 @@ def plan(found: Plan, output_format: str) -> str:
         if value
     ]
     notes = "".join(f"\nnote: {note}" for note in found.notes)
-    return f"{render(table)}\nbudget: {', '.join(wanted)}; shapes are measured untrained{notes}"
+    closing = "" if found.planned else f"\n{no_plan_error(found).message}"
+    return f"{render(table)}\nbudget: {', '.join(wanted)}; shapes are measured untrained{notes}{closing}"
 
 
 def bench(result: BenchResult, output_format: str) -> str:
@@ -194,7 +197,7 @@ def _rung_cells(rung: PlannedRung) -> tuple[str, ...]:
         format_ms(rung.p99_ms) if rung.p99_ms else "-",
         format_mb(rung.peak_bytes) if rung.peak_bytes else "-",
         format_mb(rung.artifact_bytes) if rung.artifact_bytes else "-",
-        rung.reason,
+        rung.short_reason,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,19 @@ def _rows(model: BaseModel, prefix: str) -> list[tuple[str, str, str]]:
         elif isinstance(value, dict):
             rows += [row for k, v in value.items() for row in _rows(v, f"{key}.{k}.")]
         else:
-            rows.append((key, "-" if value is None else str(value), " ".join((field.description or "").split())))
+            rows.append((key, _toml_value(value), " ".join((field.description or "").split())))
     return rows
+
+
+def _toml_value(value: object) -> str:
+    """As it would stand in the file; `-` for what is not set, which TOML cannot say."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml_value(v) for v in value)}]"
+    return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str) else str(value)
 
 
 def device_table(devices: Sequence[DeviceSpec]) -> str:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeprune.errors import InputError
+from edgeprune.steps.evidence import read_evidence
+from edgeprune.steps.outcome import forget_outcome
+
+
+def make_outcome(root: Path, mark: str, *, artifact: bool = True, evidence: bool = True) -> None:
+    for name in ("report.html", "summary.json", *(["evidence.zip"] if evidence else [])):
+        (root / name).write_text(mark)
+    if artifact:
+        (root / "artifact").mkdir()
+        (root / "artifact" / "model.onnx").write_text(mark)
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def kept(mark: str) -> dict[str, str]:
+    names = ("artifact/model.onnx", "evidence.zip", "report.html", "summary.json")
+    return {f"previous/{name}": mark for name in names}
+
+
+def test_an_outcome_is_kept_aside_in_place_of_the_one_before(tmp_path: Path) -> None:
+    for mark in ("first", "second"):
+        make_outcome(tmp_path, mark)
+        assert forget_outcome(tmp_path) == tmp_path / "previous"
+        assert files(tmp_path) == kept(mark)
+
+
+@pytest.mark.parametrize("evidence", [True, False])
+def test_one_without_an_artifact_does_not_replace_one_that_passed(tmp_path: Path, *, evidence: bool) -> None:
+    make_outcome(tmp_path, "passed")
+    forget_outcome(tmp_path)
+    make_outcome(tmp_path, "failed", artifact=False, evidence=evidence)
+    (tmp_path / "plan.json").write_text("{}")
+    assert forget_outcome(tmp_path) is None
+    assert files(tmp_path) == kept("passed")
+
+
+def test_killed_on_the_way_it_goes_on_with_what_is_left(tmp_path: Path) -> None:
+    make_outcome(tmp_path, "passed")
+    (tmp_path / "previous.part").mkdir()
+    (tmp_path / "evidence.zip").rename(tmp_path / "previous.part" / "evidence.zip")
+    assert forget_outcome(tmp_path) == tmp_path / "previous"
+    assert files(tmp_path) == kept("passed")
+
+
+def test_nothing_to_keep(tmp_path: Path) -> None:
+    assert forget_outcome(tmp_path) is None
+    assert files(tmp_path) == {}
+
+
+def test_a_folder_without_evidence_says_how_its_last_build_ended(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").touch()
+    with pytest.raises(InputError, match="did not come to its end"):
+        read_evidence(tmp_path)
+    (tmp_path / "report.html").touch()
+    with pytest.raises(InputError, match="without a judged candidate"):
+        read_evidence(tmp_path)
