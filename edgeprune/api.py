@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeprune.errors import InputError
 from edgeprune.events import Noted, NullReporter, Reporter
@@ -13,8 +13,11 @@ from edgeprune.records.verdict import Judgement
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.inputs import load_profile as _load_profile
 from edgeprune.steps.inputs import load_target as _load_target
+from edgeprune.units import bytes_from_mb
 
 if TYPE_CHECKING:
+    from edgeprune.records.comparison import Calibration, CompareResult
+    from edgeprune.records.paced import PacedResult
     from edgeprune.records.result import BenchResult, BuildResult
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.steps.outcome import BuildInputs
@@ -32,6 +35,8 @@ class BenchPolicy:
         processes: fresh processes that the runs are spread over, at least 3.
         runs: timed runs over all processes, at least 300.
         p50_ms, p99_ms: limits to judge by; None for none.
+        memory_mb: limit of the peak resident memory, which the artifact is also run under where the device can.
+        memory_of: whose memory that is: `process`, or `model` (less the runtime's peak without one).
         confidence: of the bounds and of the verdict.
         percentiles: to report, each in (0, 100).
     """
@@ -41,11 +46,13 @@ class BenchPolicy:
     runs: int = 1000
     p50_ms: float | None = None
     p99_ms: float | None = None
+    memory_mb: float | None = None
+    memory_of: Literal["process", "model"] = "process"
     confidence: float = 0.95
     percentiles: tuple[float, ...] = (50.0, 90.0, 99.0, 99.9)
 
     def __post_init__(self) -> None:
-        for name in ("p50_ms", "p99_ms"):
+        for name in ("p50_ms", "p99_ms", "memory_mb"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"{name}: expected a number > 0, got {value}")
@@ -76,7 +83,8 @@ class BenchPolicy:
     @property
     def limits(self) -> Limits:
         """What the artifact is held to."""
-        return Limits(p50_ms=self.p50_ms, p99_ms=self.p99_ms)
+        memory_bytes = None if self.memory_mb is None else bytes_from_mb(self.memory_mb)
+        return Limits(p50_ms=self.p50_ms, p99_ms=self.p99_ms, memory_bytes=memory_bytes, memory_of=self.memory_of)
 
 
 def build(
@@ -167,6 +175,117 @@ def bench(
 
     subject = bench_subject(Path(artifact), policy.threads)
     return bench_artifact(subject, load_device(device), policy.measurement, policy.limits, reporter or NullReporter())
+
+
+def bench_paced(
+    artifact: str | Path,
+    *,
+    rate_hz: float | None = None,
+    sustain_s: float | None = None,
+    device: str = "local",
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> PacedResult:
+    """Measure an artifact at a fixed rate, over a long time, or both.
+
+    Args:
+        artifact: as for `bench`.
+        rate_hz: frames a second; latency counts from the scheduled arrival. None runs flat out.
+        sustain_s: run one process for so long and look for a trend; None spreads `policy.runs` over
+            `policy.processes` fresh processes.
+        device: as for `bench`.
+        policy: how to measure; limits to judge by only without `sustain_s`.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: neither a rate nor a time, or limits for a sustained run: one process certifies nothing.
+        DeployError, MeasurementError: as for `build`.
+    """
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps.benching import bench_subject
+    from edgeprune.steps.pacing import pace_artifact, sustain_artifact
+
+    if rate_hz is not None and rate_hz <= 0:
+        raise InputError(f"rate: expected a number > 0, got {rate_hz:g}")
+    subject, spec, told = bench_subject(Path(artifact), policy.threads), load_device(device), reporter or NullReporter()
+    if sustain_s is not None:
+        if policy.limits != Limits(memory_of=policy.memory_of):
+            raise InputError("sustain: one long process certifies no limit; leave the limits out, or measure without")
+        return sustain_artifact(subject, spec, policy.measurement, told, seconds=sustain_s, rate_hz=rate_hz)
+    if rate_hz is None:
+        raise InputError("expected a rate, a time to sustain it, or both")
+    return pace_artifact(subject, spec, policy.measurement, policy.limits, told, rate_hz=rate_hz)
+
+
+def compare(
+    first: str | Path,
+    second: str | Path,
+    *,
+    device: str = "local",
+    rounds: int = 10,
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> CompareResult:
+    """Measure two artifacts in turn on one device; the ratios are the first over the second.
+
+    Args:
+        first: as `bench` takes it.
+        second: as `bench` takes it.
+        device: as for `bench`.
+        rounds: at least five: fresh processes of each.
+        policy: threads and confidence; limits are refused, and `runs` are those of `processes` processes.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: too few rounds, limits, or no such artifact.
+        DeployError, MeasurementError: as for `build`.
+    """
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps.benching import bench_subject
+    from edgeprune.steps.comparing import compare_artifacts
+
+    if policy.limits != Limits(memory_of=policy.memory_of):
+        raise InputError("compare: a comparison judges no limit; leave the limits out, or measure each on its own")
+    subjects = (bench_subject(Path(first), policy.threads), bench_subject(Path(second), policy.threads))
+    told = reporter or NullReporter()
+    return compare_artifacts(subjects, load_device(device), policy.measurement, told, rounds=rounds)
+
+
+def calibrate(
+    device: str = "local",
+    *,
+    artifact: str | Path | None = None,
+    campaigns: int = 20,
+    rounds: int = 10,
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> Calibration:
+    """Compare an artifact with itself, and keep what differences the device can resolve.
+
+    Args:
+        device: as for `bench`.
+        artifact: as `bench` takes it; None for a small model that is compiled here.
+        campaigns: comparisons, at least three.
+        rounds: of each.
+        policy: confidence and runs.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: too few campaigns or rounds, or no such artifact.
+        NotInstalledError: this host can compile for no runtime of the device.
+        DeployError, MeasurementError: as for `build`.
+    """
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps import calibrating
+
+    return calibrating.calibrate(
+        load_device(device),
+        policy.measurement,
+        reporter or NullReporter(),
+        artifact=Path(artifact) if artifact else None,
+        campaigns=campaigns,
+        rounds=rounds,
+    )
 
 
 def gate(

@@ -9,18 +9,21 @@ from typing import Any, TypeVar
 
 from edgeprune.errors import BuildError, DeployError, DeviceTimeoutError, EdgepruneError, MeasurementError
 from edgeprune.protocols import CommandResult, Connection
-from edgeprune.records.codec import from_json
-from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
+from edgeprune.records.codec import from_json, to_plain
+from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
+from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.rung import Precision
-from edgeprune.units import format_seconds
+from edgeprune.units import format_mb, format_seconds
 
-Record = TypeVar("Record", DeviceFacts, Block)
+Record = TypeVar("Record", DeviceFacts, Block, PacedBlock)
 
 _SCHEMA = 1
 _PROBE_TIMEOUT_S = 60.0
 _NOT_FOUND = 127
 # A signal, an unknown signal over SSH, a signal under a shell.
 _KILLED = (-9, -1, 137)
+# What a memory limit may end a process by (paging without end passes the deadline), and having no limit at all.
+_ABOUT_MEMORY = ("memory", "killed", "runtime", "bad_artifact", "timeout", "no_limit")
 _INSTALL = {"tflite": "ai-edge-litert or tflite-runtime"}
 
 
@@ -79,27 +82,92 @@ class AgentClient:
             MeasurementError: whatever kept the block from being complete; samples that came before are dropped.
             DeployError: the device has no such Python.
         """
+        command = self._bench(request, artifact_path, inputs_path, (), timeout_s, lease)
+        if len(command.samples_ns) != request.runs:
+            raise command.failed(f"expected {request.runs} samples, got {len(command.samples_ns)}")
+        return command.record(Block, "done", samples_ns=command.samples_ns)
+
+    def pace(
+        self,
+        request: BenchRequest,
+        pace: Pace,
+        artifact_path: str,
+        inputs_path: str,
+        *,
+        timeout_s: float,
+        lease: str = "",
+    ) -> PacedBlock:
+        """Run an artifact at a rate or for a time in a fresh process; arguments and errors are those of `bench`."""
+        more = ["--seconds", str(pace.seconds), "--rate", str(pace.rate_hz or 0.0), "--bucket-s", str(pace.bucket_s)]
+        command = self._bench(request, artifact_path, inputs_path, more, timeout_s, lease)
+        block = command.record(Block, "done", samples_ns=command.samples_ns)
+        expected = sum(-(-b["runs"] // b["kept_every"]) for b in command.reply("done")["buckets"])
+        if len(block.samples_ns) != expected:
+            raise command.failed(f"expected {expected} samples, got {len(block.samples_ns)}")
+        return command.record(PacedBlock, "done", block=to_plain(block))
+
+    def prove_memory(
+        self,
+        request: BenchRequest,
+        limit: tuple[int, str],
+        artifact_path: str,
+        inputs_path: str,
+        *,
+        timeout_s: float,
+        lease: str = "",
+    ) -> MemoryProof:
+        """Run an artifact under a memory limit of so many bytes, on `process` or `model`.
+
+        Raises:
+            DeployError: as for `bench`.
+            MeasurementError: the connection or the lease is lost, or the runtime is missing there.
+        """
+        limit_bytes, of = limit
+        more = ["--memory-limit-bytes", str(limit_bytes), "--memory-limit-of", of]
+        proof = {"limit_bytes": limit_bytes, "of": of, "how": "", "survived": True, "reason": ""}
+        try:
+            command = self._bench(request, artifact_path, inputs_path, more, timeout_s, lease)
+            block = command.record(Block, "done", samples_ns=command.samples_ns)
+            proof["how"] = command.reply("limited")["how"]
+            peak = block.peak_bytes if of == "process" else block.model_bytes
+            if peak > limit_bytes:
+                reason = f"it ran, with a peak of {format_mb(peak)}: mapped files are not held back"
+                proof |= {"survived": False, "reason": reason}
+        except MeasurementError as error:
+            if error.facts.get("kind") not in _ABOUT_MEMORY:
+                raise
+            proof |= {"how": error.facts.get("limited", ""), "survived": False, "reason": error.message}
+        return from_json(MemoryProof, json.dumps(proof))
+
+    def _bench(
+        self,
+        request: BenchRequest,
+        artifact_path: str,
+        inputs_path: str,
+        more: Sequence[str],
+        timeout_s: float,
+        lease: str,
+    ) -> _Command:
         model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
         argv = ["bench", "--work", self._work_folder, *model, "--inputs", inputs_path, "--runs", str(request.runs)]
         argv += ["--warmup-min-runs", str(request.warmup_min_runs)]
         argv += ["--warmup-max-runs", str(request.warmup_max_runs), "--warmup-max-s", str(request.warmup_max_s)]
         if request.cpus:
             argv += ["--cpus", ",".join(map(str, request.cpus))]
+        argv += more
         if lease:
             argv += ["--lease", lease, "--lease-folder", self._lease_folder, "--deadline-s", str(timeout_s)]
         command = _Command(self._device, request.runtime)
         try:
             result = self._run(argv, command, timeout_s)
         except DeviceTimeoutError as error:
-            raise command.failed(f"no end within {format_seconds(timeout_s)}") from error
+            raise command.failed(f"no end within {format_seconds(timeout_s)}", kind="timeout") from error
         except DeployError as error:
             if "program" in error.facts:
                 raise
             raise command.failed(f"the connection broke: {error.message}") from error
         command.take(result)
-        if len(command.samples_ns) != request.runs:
-            raise command.failed(f"expected {request.runs} samples, got {len(command.samples_ns)}")
-        return command.record(Block, "done", samples_ns=command.samples_ns)
+        return command
 
     def infer(
         self,
@@ -205,7 +273,10 @@ class _Command:
 
     def failed(self, reason: str, *, kind: str = "lost") -> MeasurementError:
         dropped = f"; the {len(self.samples_ns)} samples that had come are dropped" if self._runtime else ""
-        return MeasurementError(f"{self._where}: {reason}{dropped}", kind=kind, samples=len(self.samples_ns))
+        limited = self._replies.get("limited", {}).get("how", "")
+        return MeasurementError(
+            f"{self._where}: {reason}{dropped}", kind=kind, samples=len(self.samples_ns), limited=limited
+        )
 
     def _agent_error(self, reply: dict[str, Any]) -> EdgepruneError:
         kind, message = str(reply.get("kind")), str(reply.get("message"))

@@ -39,38 +39,62 @@ LEAST_CLOCK_RATIO = 0.9
 MOST_THROTTLE_EVENTS = 0
 
 
-def disturbance(block: Block, fastest_probe_ns: int | None = None) -> str | None:
+class Watch:
+    """Judges the blocks of one device, each beside the fastest core that was seen so far.
+
+    Args:
+        waits: whether the process waits between its runs; see `disturbance`.
+    """
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self._waits = waits
+        self._fastest_probe_ns: int | None = None
+
+    def disturbance(self, block: Block) -> str | None:
+        """Why the block must not be counted; its own probes count from now on."""
+        found = [p for p in (self._fastest_probe_ns, block.probe_before_ns, block.probe_after_ns) if p]
+        self._fastest_probe_ns = min(found, default=None)
+        return disturbance(block, self._fastest_probe_ns, waits=self._waits)
+
+
+def disturbance(block: Block, fastest_probe_ns: int | None = None, *, waits: bool = False) -> str | None:
     """Why the block must not be counted, with the numbers; None when it may.
 
     Args:
         block: with its evidence.
         fastest_probe_ns: of the blocks taken before on the same device: a core that is slow from the first to the last
             run of a block shows only beside others.
+        waits: whether the process waits between its runs, as at a fixed rate. It then gives its core away by itself,
+            so its share of it says nothing, and an idle core's clock falls without anybody disturbing it.
     """
     wall_s = block.wall_ns / NS_PER_S
     cores = max(1, len(block.cpus))
     found = (
-        _switches(block, wall_s * cores),
-        _cpu_share(block) if len(block.cpus) == 1 else None,
+        _switches(block, wall_s * cores, alone=len(block.cpus) == 1 and not waits),
+        _cpu_share(block) if len(block.cpus) == 1 and not waits else None,
         _ticks("stolen by the hypervisor", block.steal_ticks, wall_s * cores, MOST_STEAL_SHARE),
         _ticks("used by other processes", block.other_ticks, wall_s * cores, MOST_OTHER_SHARE),
         _major_faults(block),
-        _probe(block, fastest_probe_ns) if len(block.cpus) == 1 else None,
-        _clock(block),
+        _probe(block, fastest_probe_ns) if len(block.cpus) == 1 and not (waits and _clock_fell(block)) else None,
+        _throttled(block),
+        _clock(block) if not waits else None,
     )
     return "; ".join(reason for reason in found if reason is not None) or None
 
 
-def _switches(block: Block, core_s: float) -> str | None:
+def _switches(block: Block, core_s: float, *, alone: bool) -> str | None:
     limit = GRANTED_INVOLUNTARY_SWITCHES + MOST_INVOLUNTARY_SWITCHES_PER_S * core_s
-    if block.involuntary_switches <= limit or _lost_share(block, core_s) < LEAST_LOST_SHARE:
+    if block.involuntary_switches <= limit or _lost_share(block, core_s, alone=alone) < LEAST_LOST_SHARE:
         return None
     return f"{block.involuntary_switches} involuntary context switches in {core_s:.2f} s (limit {limit:.0f})"
 
 
-def _lost_share(block: Block, core_s: float) -> float:
-    """The part of the pinned cores' time that others had; with several threads as the ticks of /proc/stat tell it."""
-    if len(block.cpus) == 1:
+def _lost_share(block: Block, core_s: float, *, alone: bool) -> float:
+    """The part of the pinned cores' time that others had; as the ticks of /proc/stat tell it where nothing better does.
+
+    One thread that only computes has lost what it did not get; several threads, or one that waits, have not.
+    """
+    if alone:
         return 1.0 - block.cpu_ns / max(1, block.wall_ns)
     return (block.other_ticks + block.steal_ticks) / TICKS_PER_S / core_s if core_s > 0 else 1.0
 
@@ -110,10 +134,19 @@ def _probe(block: Block, fastest_ns: int | None) -> str | None:
     )
 
 
-def _clock(block: Block) -> str | None:
-    if (block.throttle_events or 0) > MOST_THROTTLE_EVENTS:
-        return f"the pinned cores were throttled {block.throttle_events} time(s) (limit {MOST_THROTTLE_EVENTS})"
-    before, after = block.clock_mhz_before, block.clock_mhz_after
-    if before is None or after is None or after >= LEAST_CLOCK_RATIO * before:
+def _throttled(block: Block) -> str | None:
+    if (block.throttle_events or 0) <= MOST_THROTTLE_EVENTS:
         return None
+    return f"the pinned cores were throttled {block.throttle_events} time(s) (limit {MOST_THROTTLE_EVENTS})"
+
+
+def _clock(block: Block) -> str | None:
+    if not _clock_fell(block):
+        return None
+    before, after = block.clock_mhz_before, block.clock_mhz_after
     return f"the clock fell from {before:.0f} to {after:.0f} MHz (limit {LEAST_CLOCK_RATIO:.0%})"
+
+
+def _clock_fell(block: Block) -> bool:
+    before, after = block.clock_mhz_before, block.clock_mhz_after
+    return before is not None and after is not None and after < LEAST_CLOCK_RATIO * before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,24 @@ import click
 
 if TYPE_CHECKING:
     from edgeprune.events import Reporter
+
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+class _Duration(click.ParamType[float]):
+    """`90s`, `30m`, `1.5h`; a bare number means seconds."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", str(value).strip())
+        unit = _UNIT_SECONDS.get(found[2] or "s") if found else None
+        if found is None or unit is None or float(found[1]) == 0:
+            self.fail(f"expected a duration such as 90s, 30m or 1h, got {value!r}", param, ctx)
+        return float(found[1]) * unit
+
+
+DURATION = _Duration()
 
 output_format = click.option(
     "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True,

@@ -18,6 +18,7 @@ class ShapeFigures:
     Attributes:
         p50_ms, p99_ms: nearest rank over the samples of a short measurement.
         peak_bytes: peak resident memory of the agent's process.
+        base_bytes: the part of it that the runtime has without a model.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
     """
 
@@ -26,8 +27,13 @@ class ShapeFigures:
     p99_ms: float
     artifact_bytes: int
     peak_bytes: int
+    base_bytes: int = 0
     widths: tuple[GroupWidth, ...] = ()
     disturbed: str = ""
+
+    def memory_bytes(self, of: str) -> int:
+        """Of the whole process, or of the model alone."""
+        return self.peak_bytes if of == "process" else max(0, self.peak_bytes - self.base_bytes)
 
 
 def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
@@ -42,8 +48,12 @@ def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
         return f"p50 {format_ms(shape.p50_ms)} on the device, over the p99 budget of {format_ms(limits.p99_ms)}"
     if limits.artifact_bytes is not None and shape.artifact_bytes > limits.artifact_bytes:
         return f"size {format_mb(shape.artifact_bytes)}, over the budget of {format_mb(limits.artifact_bytes)}"
-    if limits.memory_bytes is not None and shape.peak_bytes > limits.memory_bytes:
-        return f"peak memory {format_mb(shape.peak_bytes)}, over the budget of {format_mb(limits.memory_bytes)}"
+    memory_bytes = shape.memory_bytes(limits.memory_of)
+    if limits.memory_bytes is not None and memory_bytes > limits.memory_bytes:
+        return (
+            f"peak memory of the {limits.memory_of} {format_mb(memory_bytes)}, "
+            f"over the budget of {format_mb(limits.memory_bytes)}"
+        )
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeprune.records.rung import Precision
 
@@ -74,7 +75,11 @@ class Block:
         warmup_ns: how long the runs thrown away took in all.
         load_ns: reading and compiling the artifact, without importing the runtime.
         peak_load_bytes: VmHWM after loading, before the first run.
-        peak_bytes: VmHWM at the end.
+        peak_run_bytes: the peak from then on; 0 from an agent that did not tell.
+        peak_run_by: what told it: "high-water mark" (set back after loading, or risen since), or "resident at the end"
+            where the mark cannot be set back and did not rise.
+        peak_bytes: the larger of the two peaks.
+        pss_bytes: proportional set size at the end: shared pages count by share; None where unreadable.
         base_bytes: VmHWM after importing the runtime, before loading the artifact.
         voluntary_switches, involuntary_switches: of the process during the timed runs.
         minor_faults, major_faults: pages mapped without and with reading from disk, likewise.
@@ -110,6 +115,9 @@ class Block:
     other_ticks: int
     cpus: tuple[int, ...]
     started_unix_s: float
+    peak_run_bytes: int = 0
+    peak_run_by: str = ""
+    pss_bytes: int | None = None
     warmup_ns: int | None = None
     minor_faults: int | None = None
     load_average: float | None = None
@@ -121,6 +129,29 @@ class Block:
     temperature_c_after: float | None = None
     throttle_events: int | None = None
     clock_source: str = ""
+
+    @property
+    def model_bytes(self) -> int:
+        """The model's own share of the peak: less the runtime's peak before anything was loaded."""
+        return max(0, self.peak_bytes - self.base_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryProof:
+    """Whether the artifact ran under a memory limit that the device imposed.
+
+    Attributes:
+        of: what the limit is on: the whole process, or the model's own share of it.
+        how: `cgroup v2`, `cgroup v1` or `RLIMIT_DATA`; empty where the device has no way to limit.
+        survived: it loaded and ran.
+        reason: what ended it, or why it could not be limited; empty where it survived.
+    """
+
+    limit_bytes: int
+    of: Literal["process", "model"]
+    how: str
+    survived: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +203,11 @@ class Measurement:
     def peak_bytes(self) -> int:
         """Largest peak resident memory over the valid blocks."""
         return max((b.peak_bytes for b in self.blocks), default=0)
+
+    @property
+    def all_blocks(self) -> tuple[Block, ...]:
+        """The disturbed ones too: a busy neighbour does not change a process's own memory."""
+        return (*self.blocks, *(d.block for d in self.disturbed))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

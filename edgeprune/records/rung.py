@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 _SHORT_REASON = 160
 
@@ -106,7 +107,8 @@ class Limits:
     Attributes:
         p50_ms: the 50th percentile of latency must be at or under this.
         p99_ms: the 99th percentile of latency must be at or under this.
-        memory_bytes: peak resident memory of the process that runs the artifact.
+        memory_bytes: peak resident memory.
+        memory_of: of the process that runs the artifact, or of the model: less the runtime's peak without one.
         artifact_bytes: the sum of the artifact's files.
     """
 
@@ -114,6 +116,7 @@ class Limits:
     p99_ms: float | None = None
     memory_bytes: int | None = None
     artifact_bytes: int | None = None
+    memory_of: Literal["process", "model"] = "process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.measurement import Measurement
+from edgeprune.records.measurement import Measurement, MemoryProof
 from edgeprune.records.rung import Limits
 
 
@@ -59,12 +59,14 @@ class Release:
         measurement: of the release's artifact.
         baseline: the dense model, measured in turn with it.
         max_regression: how much slower is allowed, as a share: 0.05 is five percent.
+        remark: what the gate's reason says besides, such as that nobody knows what the device resolves.
     """
 
     name: str
     measurement: Measurement
     baseline: Measurement
     max_regression: float
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ class Evidence:
         measurement: of the artifact that is judged; None before it was measured.
         accuracy: of the compiled artifact on the validation split.
         artifact_bytes: sum of the artifact's files.
+        memory_proof: whether it ran under the memory limit; None where nobody tried.
         release: to compare with; None where none is asked for.
     """
 
@@ -87,6 +90,7 @@ class Evidence:
     accuracy: Accuracy | None = None
     speedups: Speedups = Speedups()
     baseline: Measurement | None = None
+    memory_proof: MemoryProof | None = None
     release: Release | None = None
 
 

@@ -124,9 +124,18 @@ def evidence(measurement: Measurement | None) -> tuple[tuple[str, str], ...]:
         ("temperature", _highest(blocks, lambda b: b.temperature_c_after, " °C")),
         ("clock source", ", ".join(sorted({b.clock_source for b in blocks if b.clock_source})) or "not told"),
         ("memory before loading", format_mb(max(b.base_bytes for b in blocks))),
+        ("peak while loading", format_mb(max(b.peak_load_bytes for b in blocks))),
+        *_running(blocks),
+        ("the model's own memory", format_mb(max(b.model_bytes for b in blocks))),
         ("looks", f"{measurement.looks} of {measurement.planned_looks}, {measurement.confidence:.0%} confidence"),
         ("disturbed blocks, not counted", str(len(measurement.disturbed))),
     )
+
+
+def _running(blocks: tuple[Block, ...]) -> tuple[tuple[str, str], ...]:
+    peak, shares = max(b.peak_run_bytes for b in blocks), [b.pss_bytes for b in blocks if b.pss_bytes is not None]
+    rows = (("peak while running", f"{format_mb(peak)} ({blocks[0].peak_run_by})"),) if peak else ()
+    return (*rows, ("proportional set size", format_mb(max(shares)))) if shares else rows
 
 
 def _spread(measurement: Measurement) -> tuple[tuple[str, str], ...]:

@@ -50,7 +50,9 @@ class Budget(FileModel):
     artifact_mb: Positive | None = None
     """Size of the artifact's files, at most, in MB of 1,000,000 bytes."""
     memory_mb: Positive | None = None
-    """Peak resident memory of the process that runs the model, at most, in MB of 1,000,000 bytes."""
+    """Peak resident memory, at most, in MB of 1,000,000 bytes."""
+    memory_of: Literal["process", "model"] = "process"
+    """Whose: of the process that runs the model, or the model's own share (less the runtime's peak without one)."""
 
     @model_validator(mode="after")
     def _one_latency_limit(self) -> Self:

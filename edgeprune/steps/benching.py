@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import InputError, MeasurementError
@@ -23,7 +24,11 @@ from edgeprune.steps.session import FROZEN_SAMPLES, open_session
 from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
 from edgeprune.units import ms_from_ns
 
-_ESTIMATE_RUNS = 20
+if TYPE_CHECKING:
+    import numpy as np
+
+ESTIMATE_RUNS = 20
+"""Timed before anything is counted, for the length of a block."""
 
 
 def bench_subject(path: Path, threads: int | None) -> Subject:
@@ -66,17 +71,14 @@ def bench_artifact(
         DeployError: the device could not be reached or could not take the files.
         MeasurementError: it does not run there, or no block could be taken in time.
     """
-    import numpy as np
-
-    shape = _one_input(subject).shape[1:]
-    samples = np.random.default_rng(0).standard_normal((FROZEN_SAMPLES, *shape), dtype=np.float32)
+    samples = noise_inputs(subject)
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
     with open_session(device) as session:
         session.require(subject.rung.runtime)
         samples_path = session.place_samples(samples)
         there = session.place(subject.folder, subject.artifact)
         with session.leased(lambda text: reporter.emit(Noted(message=text))):
-            first = session.block(subject.rung, there, samples_path, _ESTIMATE_RUNS)
+            first = session.block(subject.rung, there, samples_path, ESTIMATE_RUNS)
             campaign = Campaign(
                 session=session,
                 policy=policy,
@@ -86,6 +88,9 @@ def bench_artifact(
                 reporter=reporter,
             )
             measurement = measure(campaign, subject).candidate
+            if limits.memory_bytes is not None:
+                proof = session.prove_memory(subject.rung, there, samples_path, limits.memory_bytes, limits.memory_of)
+                evidence = replace(evidence, memory_proof=proof)
     if not measurement.samples_ns and not measurement.disturbed:
         raise MeasurementError(f"device {device.name}: no block was measured within {policy.time_limit_s:g} s")
     taken = ProcessSamples(measurement.processes_ns) if measurement.samples_ns else None
@@ -98,6 +103,18 @@ def bench_artifact(
         judgement=judge(replace(evidence, measurement=measurement)),
         summary=summarise(taken) if taken else None,
     )
+
+
+def noise_inputs(subject: Subject) -> np.ndarray:
+    """Seeded normal noise, [samples, *input shape without the batch], float32.
+
+    Raises:
+        InputError: not one input of a static shape.
+    """
+    import numpy as np
+
+    shape = _one_input(subject).shape[1:]
+    return np.random.default_rng(0).standard_normal((FROZEN_SAMPLES, *shape), dtype=np.float32)
 
 
 def _one_input(subject: Subject) -> TensorSpec:

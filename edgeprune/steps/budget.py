@@ -20,6 +20,7 @@ def resolve_limits(budget: Budget, dense_p50_ms: float, dense_p99_ms: float) -> 
         p50_ms=limit(budget.p50_ms, budget.p50_speedup, dense_p50_ms),
         p99_ms=limit(budget.p99_ms, budget.p99_speedup, dense_p99_ms),
         memory_bytes=None if budget.memory_mb is None else bytes_from_mb(budget.memory_mb),
+        memory_of=budget.memory_of,
         artifact_bytes=None if budget.artifact_mb is None else bytes_from_mb(budget.artifact_mb),
     )
 

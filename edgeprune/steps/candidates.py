@@ -11,6 +11,7 @@ from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.gating.judge import judge
 from edgeprune.gating.latency import stayed_disturbed
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.measurement import MemoryProof
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
 from edgeprune.records.verdict import Evidence, Floors, Verdict
@@ -141,6 +142,7 @@ class CandidateMaker:
             compiled = self.compile(planned)
             evidence = self.evidence(compiled, dense)
             measured = self._measure(compiled, dense, evidence, dense_p50_ms)
+            evidence = replace(evidence, memory_proof=self._proved(compiled, evidence.limits))
         except NotInstalledError:
             raise
         except (BuildError, MeasurementError) as error:
@@ -208,6 +210,23 @@ class CandidateMaker:
             Measured,
             lambda _: self._measured(campaign, compiled, dense),
             latency_summary,
+        )
+
+    def _proved(self, compiled: Compiled, limits: Limits) -> MemoryProof | None:
+        """The artifact run under the memory limit; None where the budget sets none."""
+        limit_bytes, device = limits.memory_bytes, self.bench.device
+        if limit_bytes is None:
+            return None
+        key = digest(
+            compiled.artifact.digest, device.facts.fingerprint, compiled.rung.name, limit_bytes, limits.memory_of
+        )
+
+        def make(_: Path) -> MemoryProof:
+            place = device.place(compiled.folder, compiled.artifact)
+            return device.prove_memory(compiled.rung, place, self.bench.samples_path, limit_bytes, limits.memory_of)
+
+        return self.bench.step(
+            "memory", compiled.rung.name, key, MemoryProof, make, lambda p: p.reason or f"ran under the limit ({p.how})"
         )
 
     @staticmethod

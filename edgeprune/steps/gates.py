@@ -11,9 +11,13 @@ from edgeprune.gating.signing import SUFFIX, Signer, check_signature, sign
 from edgeprune.records.measurement import DeviceFacts, Measurement
 from edgeprune.records.verdict import Judgement, Release, Verdict
 from edgeprune.schema.profile import DeviceProfile
+from edgeprune.steps.calibrations import smallest_resolvable
 from edgeprune.steps.evidence import StoredEvidence, differs_from_stored, read_evidence
 from edgeprune.steps.inputs import code_digest
 from edgeprune.store.run_folder import write_atomically
+
+_PERCENTS = (50.0, 99.0)
+"""Those that are held against a release."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,8 @@ def _comparable(run: StoredEvidence, release: StoredEvidence, comparison: Compar
     """The release as the gate takes it.
 
     Raises:
-        InputError: the two were not measured on the same device, for the same profile, beside the same dense model.
+        InputError: the two were not measured on the same device, for the same profile, beside the same dense model;
+            or the margin is finer than what the device was calibrated to resolve.
     """
     ours, theirs = run.bundle.evidence, release.bundle.evidence
     measured = [m for m in (ours.measurement, ours.baseline, theirs.measurement, theirs.baseline) if m is not None]
@@ -146,7 +151,29 @@ def _comparable(run: StoredEvidence, release: StoredEvidence, comparison: Compar
         measurement=theirs.measurement,
         baseline=theirs.baseline,
         max_regression=comparison.max_regression,
+        remark=_resolvable(run.bundle.origin.device, measured[0], comparison),
     )
+
+
+def _resolvable(device: str, measurement: Measurement, comparison: Comparison) -> str:
+    """What there is to remark on the margin; empty where the device is known to resolve it.
+
+    Raises:
+        InputError: it is known not to.
+    """
+    fingerprint, margin = measurement.device.fingerprint, comparison.max_regression
+    found = {p: smallest_resolvable(device, fingerprint, p, {measurement.runtime}) for p in _PERCENTS}
+    for percent, smallest in found.items():
+        if smallest is not None and margin < smallest:
+            raise InputError(
+                f"max_regression: {margin:.2%} is finer than device {device} resolves: {smallest:.2%} at p{percent:g} "
+                "by its calibration; allow more",
+                max_regression=margin,
+                smallest=smallest,
+            )
+    if None not in found.values():
+        return ""
+    return f"device {device} was not calibrated in this state: whether it resolves {margin:.2%} is not known"
 
 
 def _profile_differences(ours: DeviceProfile, theirs: DeviceProfile) -> tuple[str, ...]:

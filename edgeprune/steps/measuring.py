@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeprune.benchmarking.sampling import Ending, Patience, plan_schedule, sample_until_certain
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.clustering import ProcessSamples
 from edgeprune.errors import MeasurementError
 from edgeprune.events import Noted, Reporter, StageFinished, StageProgress, StageStarted
@@ -74,24 +74,20 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     estimate_ns = ns_from_ms(campaign.estimate_ms)
     schedule = plan_schedule(campaign.policy, estimate_ns)
     runs = schedule.looks[0].runs_per_process
-    probes: list[int] = []
-    told = _Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
+    watch = Watch()
+    told = Told(campaign.reporter, candidate.rung.name, schedule.looks[-1].processes_total * len(subjects))
 
     def assess(blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:
         # The gates take the confidence of a look from the policy, as they will when the evidence is judged again.
         found = {role: _record(campaign, subjects[role], taken) for role, taken in blocks.items()}
         return judge_latency(campaign.evidence, found[_CANDIDATE], found.get(_BASELINE))
 
-    def is_disturbed(block: Block) -> str | None:
-        return disturbance(block, min(probes, default=None))
-
     def series(subject: Subject) -> Callable[[int], Block]:
         place = campaign.session.place(subject.folder, subject.artifact)
 
         def measure_block(_attempt: int) -> Block:
             block = campaign.session.block(subject.rung, place, campaign.samples_path, runs, estimate_ns)
-            probes.extend(p for p in (block.probe_before_ns, block.probe_after_ns) if p)
-            told.one_more(is_disturbed(block))
+            told.one_more(watch.disturbance(block))
             return block
 
         return measure_block
@@ -99,8 +95,8 @@ def measure(campaign: Campaign, candidate: Subject, baseline: Subject | None = N
     patience = Patience(time_limit_s=campaign.policy.time_limit_s, max_retries=campaign.policy.max_disturbed)
     # Transfers come before the lease: others may measure meanwhile.
     measured = {role: series(s) for role, s in subjects.items()}
-    with campaign.session.leased(lambda text: campaign.reporter.emit(Noted(message=text))), told:
-        sampled = sample_until_certain(schedule, measured, assess, is_disturbed, patience)
+    with campaign.session.leased(told.note), told:
+        sampled = sample_until_certain(schedule, measured, assess, watch.disturbance, patience)
     records = {
         role: replace(
             _record(campaign, subject, sampled.of(role).blocks),
@@ -126,7 +122,7 @@ def _record(campaign: Campaign, subject: Subject, blocks: tuple[Block, ...]) -> 
     )
 
 
-class _Told:
+class Told:
     """The progress of a campaign; it may end before its total, when the verdict is certain early."""
 
     def __init__(self, reporter: Reporter, subject: str, total: int) -> None:
@@ -149,7 +145,12 @@ class _Told:
         summary, seconds = f"{self._done} processes", time.monotonic() - self._started_s
         self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary, seconds=seconds))
 
+    def note(self, text: str) -> None:
+        """Something to know, such as for whom we wait."""
+        self._reporter.emit(Noted(message=text))
+
     def one_more(self, disturbed: str | None) -> None:
+        """A process ended; why it does not count, or None."""
         self._done += 1
         detail = f"disturbed: {disturbed}" if disturbed else ""
         self._reporter.emit(StageProgress(stage="sample", subject=self._subject, done=self._done, detail=detail))

@@ -19,7 +19,8 @@ from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_s
 from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
-from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts
+from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
+from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.units import NS_PER_S, bytes_from_mb
@@ -39,6 +40,7 @@ _PATIENCE = 10.0
 _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
+_PROOF_RUNS = 20
 _KEPT_IN_USE = 16
 
 
@@ -94,10 +96,39 @@ class DeviceSession:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
         expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
-        request = BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
         timeout_s = _START_TIMEOUT_S + _PATIENCE * expected_s
         with self.leased() as lease, lease.quiet():
-            return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
+            return self._client.bench(
+                _request(rung, runs), artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
+
+    def paced_block(self, rung: Rung, artifact_path: str, samples_path: str, pace: Pace) -> PacedBlock:
+        """Run one fresh process at a rate or for a time; the other arguments and errors are those of `block`."""
+        timeout_s = _START_TIMEOUT_S + _PATIENCE + 2 * pace.seconds
+        with self.leased() as lease, lease.quiet():
+            return self._client.pace(
+                _request(rung, 1), pace, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
+
+    def prove_memory(self, rung: Rung, artifact_path: str, samples_path: str, limit_bytes: int, of: str) -> MemoryProof:
+        """Run the artifact under a memory limit, where the device can impose one.
+
+        Args:
+            rung: as for `block`.
+            artifact_path: as for `block`.
+            samples_path: as for `block`.
+            limit_bytes: to hold.
+            of: `process` or `model`.
+
+        Raises:
+            MeasurementError: the device went away, is busy, or lacks the runtime.
+        """
+        timeout_s = _START_TIMEOUT_S + _PROOF_RUNS * _SLOWEST_RUN_NS / NS_PER_S
+        request, limit = _request(rung, _PROOF_RUNS), (limit_bytes, of)
+        with self.leased() as lease, lease.quiet():
+            return self._client.prove_memory(
+                request, limit, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
 
     @contextmanager
     def leased(self, tell: Callable[[str], None] = _log.info, *, wait_s: float = WAIT_S) -> Iterator[DeviceLease]:
@@ -174,6 +205,10 @@ class DeviceSession:
         # The newest last, and not for ever: a build places hundreds.
         self._placed = {**dict(list(self._placed.items())[-_KEPT_IN_USE:]), there: None}
         return there
+
+
+def _request(rung: Rung, runs: int) -> BenchRequest:
+    return BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
 
 
 @contextmanager

@@ -129,6 +129,7 @@ class ShapeBench:
             p99_ms=ms_from_ns(quantile(block.samples_ns, 0.99)),
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
+            base_bytes=block.base_bytes,
             widths=widths,
             disturbed=look.disturbed,
         )

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from records_for_tests import make_block
 
-from edgeprune.benchmarking.validity import disturbance
+from edgeprune.benchmarking.validity import Watch, disturbance
 
 MS = 1_000_000
 
@@ -100,3 +102,28 @@ def test_throttling_and_a_falling_clock_disturb() -> None:
     assert reason(throttle_events=2) == "the pinned cores were throttled 2 time(s) (limit 0)"
     assert reason(clock_mhz_before=1500.0, clock_mhz_after=1000.0) == "the clock fell from 1500 to 1000 MHz (limit 90%)"
     assert reason(clock_mhz_before=1500.0) is None
+
+
+def test_a_process_that_waits_may_give_its_core_away_and_let_the_clock_fall() -> None:
+    waiting = make_block(cpu_ns=1, clock_mhz_before=3000.0, clock_mhz_after=800.0)
+    assert disturbance(waiting) is not None
+    assert disturbance(waiting, waits=True) is None
+    # A probe that is slow because the clock fell is the governor's doing; one at the same clock is not.
+    slow = replace(waiting, probe_before_ns=1_000_000, probe_after_ns=2_000_000)
+    assert disturbance(slow, waits=True) is None
+    assert "the core was slowed" in str(disturbance(replace(slow, clock_mhz_after=3000.0), waits=True))
+    assert "throttled 2" in str(disturbance(replace(waiting, throttle_events=2), waits=True))
+
+
+def test_switches_of_a_process_that_waits_count_where_others_had_the_core() -> None:
+    second = {"wall_ns": 1_000_000_000, "cpu_ns": 1, "involuntary_switches": 500}
+    assert disturbance(make_block(**second), waits=True) is None
+    assert "500 involuntary" in str(disturbance(make_block(**second, other_ticks=4), waits=True))
+
+
+def test_a_watch_holds_each_block_against_the_fastest_core_so_far() -> None:
+    watch = Watch()
+    fast, slow = (make_block(probe_before_ns=ns, probe_after_ns=ns) for ns in (1_000_000, 1_500_000))
+    assert watch.disturbance(slow) is None
+    assert watch.disturbance(fast) is None
+    assert "1.50x its best" in str(watch.disturbance(slow))

@@ -160,3 +160,17 @@ def test_a_release_without_a_dense_model_beside_it_is_not_compared(run: Path, tm
     for ours, theirs in ((run, tmp_path), (tmp_path, run)):
         with pytest.raises(InputError, match="both campaigns must have measured the dense model in turn"):
             compared(ours, theirs)
+
+
+def test_a_margin_finer_than_the_device_resolves_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeprune.steps.gates.smallest_resolvable", lambda *_: 0.08)
+    with pytest.raises(InputError, match=r"5\.00% is finer than device n100-1 resolves: 8\.00% at p50"):
+        compared(run, run)
+    assert compared(run, run, margin=0.1) in {Verdict.PASS, Verdict.INCONCLUSIVE}
+
+
+def test_a_device_that_was_not_calibrated_is_told(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EDGEPRUNE_HOME", str(tmp_path / "home"))
+    found = edgeprune.gate(run, baseline=run)
+    (reason,) = (g.reason for g in found.gates if g.gate == "regression")
+    assert "n100-1 was not calibrated in this state: whether it resolves 5.00% is not known" in reason

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import click
 
@@ -42,6 +42,28 @@ from edgeprune.cli import options
     multiple=True,
     help="A percentile to report; may be repeated. [default: 50, 90, 99, 99.9]",
 )
+@click.option("--memory-mb", type=click.FloatRange(0, min_open=True), help="Judge: peak memory at most this.")
+@click.option(
+    "--memory-of",
+    type=click.Choice(["process", "model"]),
+    default="process",
+    show_default=True,
+    help="Whose memory: `model` leaves out what the runtime takes without one.",
+)
+@click.option(
+    "--compare",
+    "other",
+    metavar="ARTIFACT",
+    type=click.Path(path_type=Path),
+    help="Measure this one in turn with it; shows the ratios ARTIFACT / this one.",
+)
+@click.option("--rounds", type=click.IntRange(5, 200), default=10, show_default=True, help="Of --compare.")
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="Frames a second; latency counts from each one's arrival."
+)
+@click.option(
+    "--sustain", type=options.DURATION, help="Run one process this long (6s, 30m, 1h) and look for a trend of its p99."
+)
 @options.output_format
 @options.quiet
 def command(
@@ -54,15 +76,24 @@ def command(
     p99_ms: float | None,
     confidence: float,
     percentiles: tuple[float, ...],
+    memory_mb: float | None,
+    memory_of: Literal["process", "model"],
+    other: Path | None,
+    rounds: int,
+    rate: float | None,
+    sustain: float | None,
     output_format: str,
     quiet: bool,
 ) -> int:
     """Measure ARTIFACT: a folder with manifest.json, or an .onnx, .tflite or .xml file.
 
-    With --p50-ms or --p99-ms the exit code is the verdict's: 0, 7, 8 or 9.
+    With --p50-ms, --p99-ms or --memory-mb the exit code is the verdict's: 0, 7, 8 or 9.
     """
     from edgeprune import api
-    from edgeprune.cli.render import results
+    from edgeprune.cli.render import results, series
+
+    if other is not None and (rate is not None or sustain is not None):
+        raise click.UsageError("--compare and --rate or --sustain exclude one another")
 
     policy = api.BenchPolicy(
         threads=threads,
@@ -70,10 +101,22 @@ def command(
         runs=runs,
         p50_ms=p50_ms,
         p99_ms=p99_ms,
+        memory_mb=memory_mb,
+        memory_of=memory_of,
         confidence=confidence,
         percentiles=percentiles or (50.0, 90.0, 99.0, 99.9),
     )
     with options.reporting(silent=quiet) as reporter:
+        if other is not None:
+            compared = api.compare(artifact, other, device=device, rounds=rounds, policy=policy, reporter=reporter)
+            click.echo(series.comparison(compared, output_format))
+            return 0
+        if rate is not None or sustain is not None:
+            paced = api.bench_paced(
+                artifact, rate_hz=rate, sustain_s=sustain, device=device, policy=policy, reporter=reporter
+            )
+            click.echo(series.paced(paced, output_format))
+            return paced.judgement.verdict.exit_code
         result = api.bench(artifact, device=device, policy=policy, reporter=reporter)
     click.echo(results.bench(result, output_format))
     return result.judgement.verdict.exit_code

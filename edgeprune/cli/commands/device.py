@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Final
 
 import click
@@ -12,7 +13,7 @@ from edgeprune.cli import options
 
 @click.group()
 def command() -> None:
-    """Enrol, list, check and remove devices."""
+    """Enrol, list, check, calibrate and remove devices."""
 
 
 @command.command()
@@ -76,6 +77,29 @@ def check(name: str, output_format: str) -> None:
 
     report = check_device(load_device(name))
     click.echo(json.dumps({"schema": 1, **to_plain(report)}) if output_format == "json" else device_details(report))
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path),
+    help="Compare this with itself; by default a small model that is compiled here.",
+)
+@click.option("--campaigns", type=click.IntRange(3, 1000), default=20, show_default=True, help="Comparisons.")
+@click.option("--rounds", type=click.IntRange(5, 200), default=10, show_default=True, help="Of each campaign.")
+@options.output_format
+@options.quiet
+def calibrate(
+    name: str, artifact: Path | None, campaigns: int, rounds: int, output_format: str, quiet: bool
+) -> None:  # fmt: skip
+    """Learn what differences a device can resolve, by comparing an artifact with itself."""
+    from edgeprune import api
+    from edgeprune.cli.render import series
+
+    with options.reporting(silent=quiet) as reporter:
+        found = api.calibrate(name, artifact=artifact, campaigns=campaigns, rounds=rounds, reporter=reporter)
+    click.echo(series.calibration(found, output_format))
 
 
 @command.command()

@@ -15,7 +15,7 @@ from edgeprune.units import format_mb, format_ms, format_seconds
 
 if TYPE_CHECKING:
     from edgeprune.records.accuracy import Accuracy
-    from edgeprune.records.measurement import Block, LatencySummary
+    from edgeprune.records.measurement import Block, LatencySummary, Measurement
     from edgeprune.records.result import BenchResult, BuildResult, Candidate
     from edgeprune.records.rung import Plan, PlannedRung
     from edgeprune.records.verdict import Judgement
@@ -87,14 +87,26 @@ def bench(result: BenchResult, output_format: str) -> str:
         f"{measurement.threads} thread(s)"
     )
     load = "load -" if result.load_ms is None else f"load {format_ms(result.load_ms)}"
-    foot = (
-        f"{load}, peak memory {format_mb(measurement.peak_bytes)}, "
-        f"{len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"
-    )
-    lines = [head, render(table), *summary, foot, *_warmup_lines(measurement.blocks)]
+    foot = f"{load}, {len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"
+    lines = [head, render(table), *summary, foot, memory(measurement), *_warmup_lines(measurement.blocks)]
     if result.judgement.gates or result.judgement.verdict is not Verdict.PASS:
         lines.append(gate(result.judgement, "text"))
     return "\n".join(lines)
+
+
+def memory(measurement: Measurement) -> str:
+    """The largest process: its peaks while loading and running, its fair share, and the model's own part."""
+    blocks = measurement.all_blocks
+    peak, loading = max(b.peak_bytes for b in blocks), max(b.peak_load_bytes for b in blocks)
+    running = max(b.peak_run_bytes for b in blocks)
+    shares = [b.pss_bytes for b in blocks if b.pss_bytes is not None]
+    parts = [
+        f"peak memory {format_mb(peak)}: loading {format_mb(loading)}",
+        f"running {format_mb(running)} ({blocks[0].peak_run_by})" if running else "",
+        f"proportional share {format_mb(max(shares))}" if shares else "",
+        f"the model's own {format_mb(max(b.model_bytes for b in blocks))}",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _summary_lines(summary: LatencySummary) -> list[str]:

@@ -44,7 +44,7 @@ def budget_text(budget: Budget) -> str:
         ("p99", budget.p99_ms, "ms"),
         ("p50", budget.p50_speedup, "x dense"),
         ("p99", budget.p99_speedup, "x dense"),
-        ("memory", budget.memory_mb, "MB"),
+        ("memory" if budget.memory_of == "process" else "memory of the model", budget.memory_mb, "MB"),
         ("size", budget.artifact_mb, "MB"),
     ]
     return ", ".join(f"{name} {value:g} {unit}" for name, value, unit in parts if value is not None)

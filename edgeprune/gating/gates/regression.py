@@ -47,6 +47,7 @@ def _judge_ratios(release: Release, now: Campaign, then: Campaign, confidence: f
         f"device cancels; {confidence:.0%} confidence, bootstrap over {len(now.candidate)} and {len(then.candidate)} "
         "processes"
     )
+    reason += f"; {release.remark}" if release.remark else ""
     return _result(release, verdict, deciding, reason)
 
 

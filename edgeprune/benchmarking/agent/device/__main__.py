@@ -8,10 +8,11 @@ import sys
 import traceback
 from typing import List, Set
 
-from . import lease, sessions
+from . import lease, limits, sessions
 from .bench import Job, Warmup, bench
 from .files import have, receive, tidy, touch
 from .infer import infer
+from .paced import Pacing
 from .probe import probe
 from .reply import AgentError, Replies, claim_stdout
 
@@ -46,11 +47,17 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
     elif a.command == "bench":
         warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
         model = (a.runtime, a.artifact, a.precision, a.threads)
+        pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
+        job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
         folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
         with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
             for folder in folders:
                 touch(folder)
-            bench(replies, Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs))
+            if a.memory_limit_bytes is None:
+                bench(replies, job)
+            else:
+                limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
+                limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
     elif a.command == "infer":
         infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
     elif a.command == "receive":
@@ -138,6 +145,11 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--warmup-max-runs", type=int, required=True)
     command.add_argument("--warmup-max-s", type=float, required=True)
     command.add_argument("--cpus", type=_cpus, default=())
+    command.add_argument("--seconds", type=float, default=0.0, help="for this long, in place of --runs")
+    command.add_argument("--rate", type=float, default=0.0, help="with --seconds: frames per second; 0: flat out")
+    command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")
+    command.add_argument("--memory-limit-bytes", type=_positive, help="run in a child process under this limit")
+    command.add_argument("--memory-limit-of", choices=[limits.PROCESS, limits.MODEL], default=limits.PROCESS)
     command.add_argument("--lease", default="", help="the token; without it nothing is checked")
     command.add_argument("--lease-folder", default="")
     command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")

@@ -7,10 +7,12 @@ import gc
 import os
 import statistics
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import sessions
-from .evidence import change_of_surroundings, difference, micro_probe_ns, peak_memory_bytes, snapshot, surroundings
+from .evidence import change_of_surroundings, difference, micro_probe_ns, snapshot, surroundings
+from .memory import MemoryWatch
+from .paced import Pacing
 from .reply import AgentError, Replies
 
 LOCK_WAIT_S = 30.0
@@ -35,7 +37,7 @@ class Warmup(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What to time. `cpus` may be empty."""
+    """What to time. `cpus` may be empty; `pacing` takes the place of `runs`; `limit` is from `limits.run_limited`."""
 
     work: str
     runtime: str
@@ -46,6 +48,8 @@ class Job(NamedTuple):
     warmup: Warmup
     cpus: Tuple[int, ...]
     inputs: str
+    pacing: Optional[Pacing] = None
+    limit: Any = None
 
 
 def bench(replies: Replies, job: Job) -> None:
@@ -61,11 +65,15 @@ def bench(replies: Replies, job: Job) -> None:
 def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     samples = load_inputs(job.inputs)
     sessions.import_library(job.runtime)
-    fields: Dict[str, Any] = {"cpus": cpus, "base_bytes": peak_memory_bytes()}
+    fields: Dict[str, Any] = {"cpus": cpus}
+    memory = MemoryWatch()
+    memory.runtime_ready()
+    if job.limit is not None:
+        job.limit.runtime_ready()
     start = time.perf_counter_ns()
     session = sessions.load(job.runtime, job.artifact, job.precision, job.threads)
     fields["load_ns"] = time.perf_counter_ns() - start
-    fields["peak_load_bytes"] = peak_memory_bytes()
+    memory.loaded()
     replies.emit("loaded", load_ns=fields["load_ns"])
     time_one = timed_runs(session, samples)
     gc.collect()
@@ -79,11 +87,15 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     around = surroundings(cpus)
     fields["started_unix_s"] = time.time()
     before = snapshot(cpus)
-    unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+    unsent: List[int] = []
+    if job.pacing is None:
+        unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+    else:
+        fields.update(job.pacing.run(replies, time_one))
     fields.update(difference(before, snapshot(cpus)))
     fields["probe_after_ns"] = micro_probe_ns()
     fields.update(change_of_surroundings(around, surroundings(cpus)))
-    fields["peak_bytes"] = peak_memory_bytes()
+    fields.update(memory.fields())
     _tell(replies, unsent)
     replies.emit("done", runs=job.runs, **fields)
 

@@ -36,14 +36,23 @@ class Session:
         used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if used != hint:
             raise AgentError("runtime", "openvino computes in %s on this CPU, not in %s" % (used, hint))
+        # The request's own memory: `infer({0: sample})` looks names up and wraps results for 0.04 ms a run, which is
+        # not the model's time.
+        self._input = self._request.get_input_tensor(0).data
+        self._outputs = [self._request.get_output_tensor(i) for i in range(len(compiled.outputs))]
 
     def prepare(self, sample: Any) -> Any:
         """A float32 sample with the batch of 1 in front, as this runtime's feed."""
-        return {0: sample}
+        if sample.shape != self._input.shape:
+            # Copying would stretch a smaller one without a word.
+            raise ValueError("expected an input of shape %s, got %s" % (self._input.shape, sample.shape))
+        return sample
 
     def run(self, native: Any) -> Any:
         """Set the input, run, read all outputs; both are copied, as an application would have to."""
-        return self._request.infer(native)
+        self._input[...] = native
+        self._request.infer()
+        return [tensor.data.copy() for tensor in self._outputs]
 
     def result(self, native: Any) -> Any:
         """The first output as float32."""
