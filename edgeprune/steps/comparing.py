@@ -15,7 +15,7 @@ from edgeprune.benchmarking.sampling import (
     sample_until_certain,
 )
 from edgeprune.benchmarking.validity import Watch
-from edgeprune.comparison import LEAST_ROUNDS, percentile_ratio
+from edgeprune.comparison import LEAST_ROUNDS, percentile_ratios
 from edgeprune.errors import InputError, MeasurementError
 from edgeprune.events import Reporter
 from edgeprune.records.comparison import CompareResult, Ratio
@@ -178,7 +178,7 @@ def runs_per_process(session: DeviceSession, placed: tuple[Placed, ...], policy:
 def ratios(first: Measurement, second: Measurement) -> tuple[Ratio, ...]:
     """Of p50 and p99, first over second, from the raw samples alone."""
     ours, theirs = ([b.samples_ns for b in m.blocks] for m in (first, second))
-    return tuple(percentile_ratio(ours, theirs, p, first.confidence) for p in PERCENTS)
+    return percentile_ratios(ours, theirs, PERCENTS, first.confidence)
 
 
 def _undecided(_blocks: Mapping[str, tuple[Block, ...]], _confidence: float) -> Verdict:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from records_for_tests import make_block
 
-from edgeprune.gating import ratio
+from edgeprune import comparison
 from edgeprune.gating.ratio import Campaign, ratios_of_ratios
 from edgeprune.records.measurement import Block
 from edgeprune.statistics import quantile
@@ -98,7 +98,7 @@ def test_one_round_is_refused() -> None:
 def test_the_interval_misses_the_truth_at_most_as_often_as_it_says(
     rounds: int, between: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ratio, "RESAMPLES", 200)
+    monkeypatch.setattr(comparison, "RESAMPLES", 200)
     rng, campaigns, slower = np.random.default_rng(7), 150, 1.05
     over, under = np.zeros(2), np.zeros(2)
     for _ in range(campaigns):

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from edgeprune.gating.latency import LEAST_PROCESSES
-from edgeprune.gating.ratio import Campaign, Ratio, ratios_of_ratios
+from edgeprune.gating.ratio import Campaign, RatioOfRatios, ratios_of_ratios
 from edgeprune.protocols import Gate
 from edgeprune.records.measurement import Measurement
 from edgeprune.records.verdict import Evidence, GateResult, Release, Verdict, worst_verdict
@@ -51,7 +51,7 @@ def _judge_ratios(release: Release, now: Campaign, then: Campaign, confidence: f
     return _result(release, verdict, deciding, reason)
 
 
-def _verdict(ratio: Ratio, limit: float) -> Verdict:
+def _verdict(ratio: RatioOfRatios, limit: float) -> Verdict:
     if ratio.upper <= limit:
         return Verdict.PASS
     return Verdict.FAIL if ratio.lower > limit else Verdict.INCONCLUSIVE
@@ -87,7 +87,7 @@ def _upper(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "no bound"
 
 
-def _result(release: Release, verdict: Verdict, ratio: Ratio | None, reason: str) -> GateResult:
+def _result(release: Release, verdict: Verdict, ratio: RatioOfRatios | None, reason: str) -> GateResult:
     bound = None
     if ratio is not None:
         bound = ratio.lower if verdict is Verdict.FAIL else ratio.upper
