@@ -130,6 +130,7 @@ class Told:
         self._subject = subject
         self._total = total
         self._done = 0
+        self._disturbed = 0
         self._started_s = time.monotonic()
 
     def __enter__(self) -> None:
@@ -143,6 +144,8 @@ class Told:
         if error is not None:
             return
         summary, seconds = f"{self._done} processes", time.monotonic() - self._started_s
+        if self._disturbed:
+            summary += f", and {self._disturbed} disturbed ones"
         self._reporter.emit(StageFinished(stage="sample", subject=self._subject, summary=summary, seconds=seconds))
 
     def note(self, text: str) -> None:
@@ -151,7 +154,10 @@ class Told:
 
     def one_more(self, disturbed: str | None) -> None:
         """A process ended; why it does not count, or None."""
-        self._done += 1
+        if disturbed:
+            self._disturbed += 1
+        else:
+            self._done += 1
         detail = f"disturbed: {disturbed}" if disturbed else ""
         self._reporter.emit(StageProgress(stage="sample", subject=self._subject, done=self._done, detail=detail))
 

@@ -50,7 +50,7 @@ class PlainReporter:
             return
         total, unit, started_s = self._totals.get((event.stage, event.subject), (None, "", self._clock()))
         left = ""
-        if total and event.done:
+        if total and 0 < event.done < total:
             left_s = (self._clock() - started_s) * (total - event.done) / event.done
             left = f", about {format_seconds(left_s)} left"
         of = f" of {total}" if total else ""

@@ -16,7 +16,9 @@ from edgeprune.records.verdict import Verdict
 from edgeprune.units import format_ms, format_seconds, ms_from_ns
 
 if TYPE_CHECKING:
+    from edgeprune.records.artifact import Artifact
     from edgeprune.records.comparison import Calibration, CompareResult, Ratio
+    from edgeprune.records.measurement import Measurement
     from edgeprune.records.paced import PacedResult, Trend
 
 
@@ -24,7 +26,7 @@ def comparison(result: CompareResult, output_format: str) -> str:
     """The ratios with their intervals, and whether the device can resolve such a difference."""
     if output_format == "json":
         return json.dumps(to_plain(result))
-    first, second = result.first_artifact.files[0].name, result.second_artifact.files[0].name
+    first, second = _named(result.first_artifact, result.first), _named(result.second_artifact, result.second)
     resolvable = dict(result.smallest)
     table = _table("percentile", "first", "second", "first / second", "interval", "")
     for found in result.ratios:
@@ -37,15 +39,16 @@ def comparison(result: CompareResult, output_format: str) -> str:
             says(found, resolvable.get(found.percent)),
         )
     disturbed = len(result.first.disturbed)
-    head = (
-        f"first {first} ({result.first.runtime}), second {second} ({result.second.runtime}), on {result.device}; "
-        "under 1 the first is faster"
-    )
+    head = f"first {first}, second {second}, on {result.device}; under 1 the first is faster"
     foot = (
         f"{len(result.first.blocks)} rounds of one fresh process each, in alternating order, "
         f"{len(result.first.blocks[0].samples_ns)} runs a process; {disturbed} rounds disturbed and measured again"
     )
     return "\n".join([head, render(table), foot, _resolves(result)])
+
+
+def _named(artifact: Artifact, measurement: Measurement) -> str:
+    return f"{artifact.files[0].name} ({measurement.runtime}, {measurement.precision})"
 
 
 def says(found: Ratio, smallest: float | None) -> str:
