@@ -185,7 +185,7 @@ class Compressor:
         return FitSettings(
             epochs=epochs,
             learning_rate=learning_rate or training.learning_rate,
-            loss=self._loss(training.loss),
+            loss=self.loss,
             optimizer=training.optimizer,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
@@ -207,7 +207,10 @@ class Compressor:
         )
         return self._settings(epochs, rate, teacher)
 
-    def _loss(self, reference: str) -> Loss:
+    @property
+    def loss(self) -> Loss:
+        """The target's loss of (outputs, labels)."""
+        reference = self.bench.target.spec.training.loss
         if ".py:" in reference:
             return self.bench.target.guarded(reference, key="training.loss")
         return resolve_loss(reference)

@@ -1,0 +1,128 @@
+"""Sensitivity: cut one group at a time from the dense model and see what validation data say. No training.
+
+Batch norms are re-estimated after each cut, on training data: without it the curves show how far the statistics are
+off, not what the channels knew (Li et al. 2020, "EagleEye", arXiv:2007.02491). Each group is a step of its own, so
+that a killed build goes on with the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.surgery import structured_prune
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve, Sensitivity
+from edgeprune.recovery.batchnorm import reestimate_
+from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.store.run_folder import digest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgeprune.graph.groups import ChannelGroup
+
+_EXAMPLES = 1024
+_REESTIMATION_EXAMPLES = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Score:
+    loss: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class SensitivityBench:
+    """Takes the curves of one dense model."""
+
+    compressor: Compressor
+
+    def measure(self) -> Sensitivity:
+        """All groups, in the model's order; those measured before are kept."""
+        bench = self.compressor.bench
+        curves = tuple(self._curve(group) for group in bench.groups.groups)
+        return Sensitivity(
+            examples=len(self._labels),
+            loss=self._dense.loss,
+            accuracy=self._dense.accuracy,
+            criterion=bench.target.spec.pruning.criterion,
+            curves=curves,
+        )
+
+    def _curve(self, group: ChannelGroup) -> GroupCurve:
+        bench = self.compressor.bench
+        spec = bench.target.spec
+        widths = probe_widths(group.width, spec.pruning.ratios)
+        key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, spec.pruning.criterion, spec.seed)
+
+        def make(_folder: object) -> GroupCurve:
+            points = tuple(self._point(group.name, width) for width in widths)
+            return GroupCurve(group=group.name, width=group.width, points=points)
+
+        return bench.step("sensitivity", group.name, key, GroupCurve, make, _summary)
+
+    def _point(self, group: str, width: int) -> CurvePoint:
+        import torch
+
+        bench = self.compressor.bench
+        spec = bench.target.spec
+        criterion = CRITERIA.get(spec.pruning.criterion)
+        dense = self.compressor.dense_module
+        model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
+        reestimate_(model, torch.from_numpy(self._norm_inputs))
+        score = self._score(model)
+        return CurvePoint(width=width, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+
+    def _score(self, model: nn.Module) -> _Score:
+        import torch
+
+        outputs = torch_outputs(model, self._inputs)
+        loss = self.compressor.loss(torch.from_numpy(outputs), torch.from_numpy(self._labels))
+        return _Score(loss=float(loss), accuracy=float((outputs.argmax(axis=1) == self._labels).mean()))
+
+    @cached_property
+    def _dense(self) -> _Score:
+        return self._score(self.compressor.dense_module)
+
+    @cached_property
+    def _chosen(self) -> np.ndarray:
+        bench = self.compressor.bench
+        generator = np.random.default_rng(bench.target.spec.seed)
+        return np.sort(generator.permutation(len(bench.data.validation))[:_EXAMPLES])
+
+    @cached_property
+    def _inputs(self) -> np.ndarray:
+        inputs: np.ndarray = self.compressor.bench.validation_inputs[self._chosen]
+        return inputs
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        labels: np.ndarray = self.compressor.bench.data.validation.labels[self._chosen].astype(np.int64)
+        return labels
+
+    @cached_property
+    def _norm_inputs(self) -> np.ndarray:
+        """Drawn, not the first ones: many data sets are sorted by class."""
+        bench = self.compressor.bench
+        generator = np.random.default_rng(bench.target.spec.seed)
+        chosen = generator.permutation(len(bench.train_inputs))[:_REESTIMATION_EXAMPLES]
+        return bench.train_inputs[np.sort(chosen)]
+
+
+def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
+    """The widths that leave out each of the ratios, ascending, each once, without the full one."""
+    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in ratios}
+    return tuple(sorted(found - {width}))
+
+
+def _summary(curve: GroupCurve) -> str:
+    if not curve.points:
+        return "too narrow to cut"
+    strongest = curve.points[0]
+    return f"loss +{strongest.loss_increase:.3f} at {strongest.width} of {curve.width} channels"
