@@ -136,3 +136,22 @@ def _joined(values: tuple[int, ...]) -> str:
 def _short(values: tuple[int, ...]) -> str:
     """`32` for a square."""
     return str(values[0]) if len(set(values)) == 1 else _joined(values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableEntry:
+    """What one operator costs at one place: a device, a runtime, a precision and a number of threads.
+
+    Attributes:
+        operator: the name of its shape.
+        latency_ms: what the operator adds to the company it was measured in; not under 0.
+        alone_ms: latency of that company without it.
+        measured_unix_s: when.
+        disturbed: what may have made it wrong; empty where nothing did.
+    """
+
+    operator: str
+    latency_ms: float
+    alone_ms: float
+    measured_unix_s: float
+    disturbed: str = ""
