@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.libraries import library_call
 from edgeprune.profiling.micro import Company, MicroModel, micro_model
 from edgeprune.profiling.slicing import SLICERS
-from edgeprune.records.operators import OperatorShape, TableEntry
+from edgeprune.profiling.widths import group_shapes, group_staircase, widths_to_measure
+from edgeprune.records.operators import OperatorShape, OperatorUse, TableEntry
 from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import PruningKind, Rung
+from edgeprune.records.staircase import Staircase
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession
@@ -102,6 +105,26 @@ class OperatorTables:
         """What an operator adds to the latency of a model; arguments and errors are those of `entry`."""
         return self.entry(shape, place).latency_ms
 
+    def staircases(self, uses: Sequence[OperatorUse], groups: Mapping[str, int], place: Rung) -> dict[str, Staircase]:
+        """Latency of each group's operators against its width; its `admissible` widths are the knees.
+
+        Args:
+            uses: the model's operators.
+            groups: full widths by name; see `profiling.widths.widths_to_measure`.
+            place: runtime, precision and threads.
+
+        Raises:
+            BuildError, NotInstalledError, MeasurementError: as for `entry`.
+        """
+        widths = {group: widths_to_measure(full) for group, full in groups.items()}
+        self.ensure((s for group in groups for s in group_shapes(uses, group, widths[group])), place)
+        return {
+            group: group_staircase(
+                uses, group, widths[group], lambda shape: self.latency_ms(shape, place), context=place.name
+            )
+            for group in groups
+        }
+
     def _known(self, place: Rung) -> dict[str, TableEntry]:
         if place.name not in self._entries:
             self._entries[place.name] = self._file(place).read()
@@ -143,7 +166,9 @@ class OperatorTables:
         whole.mkdir()
         parts.mkdir()
         try:
-            artifact = compile_artifact(CompileJob(Branches(branches), input_shape, samples), place, whole)
+            with library_call(f"{place.runtime}: not an operator"):
+                module = Branches(branches)
+            artifact = compile_artifact(CompileJob(module, input_shape, samples), place, whole)
             SLICERS.get(place.runtime).slice(whole / artifact.files[0].name, parts)
         except BuildError as error:
             if len(models) == 1:
