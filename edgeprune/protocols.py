@@ -160,6 +160,26 @@ class Scheme(Protocol):
         ...
 
 
+class Slicer(Protocol):
+    """One file of `profiling/slicing/`, ending with `SLICER: Final[Slicer] = ...`; named as the runtime."""
+
+    def slice(self, source: Path, folder: Path) -> int:
+        """Cut a compiled model whose output is a concatenation into one model for each tensor that is joined.
+
+        Args:
+            source: the file to open, as the runtime's compiler or its quantizer wrote it; it has one input.
+            folder: empty; a folder `0`, `1`, ... is made in it for each branch in the order of the concatenation, with
+                files of the same names as the source's.
+
+        Returns:
+            How many branches there are.
+
+        Raises:
+            BuildError: the model does not end in a concatenation, or cannot be read.
+        """
+        ...
+
+
 class Criterion(Protocol):
     """One file of `pruning/criteria/`, ending with `CRITERION: Final[Criterion] = ...`."""
 

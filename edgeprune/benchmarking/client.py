@@ -12,6 +12,7 @@ from edgeprune.protocols import CommandResult, Connection
 from edgeprune.records.codec import from_json, to_plain
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
+from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Precision
 from edgeprune.units import format_mb, format_seconds
 
@@ -150,14 +151,14 @@ class AgentClient:
     ) -> _Command:
         model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
         argv = ["bench", "--work", self._work_folder, *model, "--inputs", inputs_path, "--runs", str(request.runs)]
-        argv += ["--warmup-min-runs", str(request.warmup_min_runs)]
-        argv += ["--warmup-max-runs", str(request.warmup_max_runs), "--warmup-max-s", str(request.warmup_max_s)]
-        if request.cpus:
-            argv += ["--cpus", ",".join(map(str, request.cpus))]
-        argv += more
+        argv += [*_warmup_arguments(request), *more]
+        return self._timed(argv, request.runtime, timeout_s, lease)
+
+    def _timed(self, argv: list[str], runtime: str, timeout_s: float, lease: str) -> _Command:
+        """Run a command that measures."""
         if lease:
             argv += ["--lease", lease, "--lease-folder", self._lease_folder, "--deadline-s", str(timeout_s)]
-        command = _Command(self._device, request.runtime)
+        command = _Command(self._device, runtime)
         try:
             result = self._run(argv, command, timeout_s)
         except DeviceTimeoutError as error:
@@ -168,6 +169,42 @@ class AgentClient:
             raise command.failed(f"the connection broke: {error.message}") from error
         command.take(result)
         return command
+
+    def profile(
+        self, request: ProfileRequest, trip_path: str, artifacts: int, *, timeout_s: float, lease: str = ""
+    ) -> tuple[Profiled, ...]:
+        """Time many artifacts in one fresh process.
+
+        Args:
+            request: how.
+            trip_path: on the device; see `benchmarking.trip`.
+            artifacts: how many are in the trip.
+            timeout_s: for all of it.
+            lease: as for `bench`.
+
+        Returns:
+            One entry an artifact, in the trip's order.
+
+        Raises:
+            MeasurementError, DeployError: as for `bench`; an artifact that alone is refused is no error.
+        """
+        argv = ["profile", "--work", self._work_folder, "--trip", trip_path, "--runtime", request.runtime]
+        argv += ["--threads", str(request.threads), "--rounds", str(request.rounds), "--round-s", str(request.round_s)]
+        argv += ["--hold-bytes", str(request.hold_bytes), *_warmup_arguments(request)]
+        command = self._timed(argv, request.runtime, timeout_s, lease)
+        if command.reply("done")["artifacts"] != artifacts:
+            raise command.failed(f"expected {artifacts} artifacts, got {command.reply('done')['artifacts']}")
+        return tuple(self._profiled(command, number, request) for number in range(artifacts))
+
+    @staticmethod
+    def _profiled(command: _Command, number: int, request: ProfileRequest) -> Profiled:
+        refused = [r for r in command.repeated["refused"] if r.get("artifact") == number]
+        if refused:
+            return Profiled(blocks=(), refused=str(refused[0].get("message")))
+        blocks = [b for b in command.repeated["block"] if b.get("artifact") == number]
+        if len(blocks) != request.rounds:
+            raise command.failed(f"expected {request.rounds} rounds of artifact {number}, got {len(blocks)}")
+        return Profiled(blocks=tuple(command.record_of(Block, b) for b in blocks))
 
     def infer(
         self,
@@ -232,6 +269,7 @@ class _Command:
         self._replies: dict[str, dict[str, Any]] = {}
         self._bad_line: str | None = None
         self.samples_ns: list[int] = []
+        self.repeated: dict[str, list[dict[str, Any]]] = {"block": [], "refused": []}
 
     def on_line(self, line: str) -> None:
         try:
@@ -243,6 +281,8 @@ class _Command:
             event = None
         if event is None:
             self._bad_line = line if self._bad_line is None else self._bad_line
+        elif event in self.repeated:
+            self.repeated[event].append(reply)
         else:
             self._replies[event] = reply
 
@@ -264,7 +304,10 @@ class _Command:
 
     def record(self, kind: type[Record], event: str, **more: object) -> Record:
         """A record from the reply's fields of the same names."""
-        reply = {**self.reply(event), **more}
+        return self.record_of(kind, {**self.reply(event), **more})
+
+    def record_of(self, kind: type[Record], reply: dict[str, Any]) -> Record:
+        """A record from the fields of one reply."""
         values = {f.name: reply[f.name] for f in fields(kind) if f.name in reply}
         try:
             return from_json(kind, json.dumps(values))
@@ -284,6 +327,12 @@ class _Command:
             package = "numpy" if message.startswith("numpy") else _INSTALL.get(self._runtime, self._runtime)
             message = f"{message}; install {package} for the device's Python"
         return self.failed(message, kind=kind)
+
+
+def _warmup_arguments(request: BenchRequest | ProfileRequest) -> list[str]:
+    argv = ["--warmup-min-runs", str(request.warmup_min_runs), "--warmup-max-runs", str(request.warmup_max_runs)]
+    argv += ["--warmup-max-s", str(request.warmup_max_s)]
+    return [*argv, "--cpus", ",".join(map(str, request.cpus))] if request.cpus else argv
 
 
 def _model_arguments(runtime: str, precision: Precision, threads: int, artifact_path: str) -> list[str]:

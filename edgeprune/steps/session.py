@@ -6,13 +6,14 @@ import hashlib
 import logging
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
 from edgeprune.benchmarking.client import AgentClient
+from edgeprune.benchmarking.trip import ProfileJob, write_trip
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
 from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_status
@@ -21,6 +22,7 @@ from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
+from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Rung
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.units import NS_PER_S, bytes_from_mb
@@ -41,6 +43,7 @@ _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 _PROOF_RUNS = 20
+_LOAD_S = 1.0
 _KEPT_IN_USE = 16
 
 
@@ -128,6 +131,34 @@ class DeviceSession:
         with self.leased() as lease, lease.quiet():
             return self._client.prove_memory(
                 request, limit, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
+            )
+
+    def profile(self, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> tuple[Profiled, ...]:
+        """Time many artifacts in one process: one file is sent, and the rounds of all artifacts are interleaved.
+
+        Args:
+            request: runtime, threads and rounds.
+            jobs: what to time.
+
+        Returns:
+            One entry a job, in their order.
+
+        Raises:
+            MeasurementError: the runtime is missing there, the process died, or its output makes no sense; an
+                artifact that alone is refused is told in its entry.
+        """
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            path = Path(folder) / "trip.zip"
+            write_trip(path, jobs)
+            there = self._ensure([(path, hashlib.sha256(path.read_bytes()).hexdigest())])
+        seconds = len(jobs) * (request.warmup_max_s + request.rounds * request.round_s + _LOAD_S)
+        with self.leased() as lease, lease.quiet():
+            return self._client.profile(
+                request,
+                f"{there}/trip.zip",
+                len(jobs),
+                timeout_s=_START_TIMEOUT_S + _PATIENCE * seconds,
+                lease=lease.token,
             )
 
     @contextmanager

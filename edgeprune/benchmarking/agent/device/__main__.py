@@ -1,4 +1,7 @@
-"""The agent's commands: probe, bench, infer, receive, have, tidy, lease. Exit code 1 after an error, 2 on bad usage."""
+"""The agent's commands: probe, bench, profile, infer, receive, have, tidy, lease.
+
+Exit code 1 after an error, 2 on bad usage.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from .files import have, receive, tidy, touch
 from .infer import infer
 from .paced import Pacing
 from .probe import probe
+from .profile import Trip, profile
 from .reply import AgentError, Replies, claim_stdout
 
 
@@ -58,6 +62,12 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
             else:
                 limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
                 limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
+    elif a.command == "profile":
+        warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
+        trip = Trip(a.work, a.trip, a.runtime, a.threads, a.rounds, a.round_s, a.hold_bytes, warmup, a.cpus)
+        with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(a.trip)]):
+            touch(os.path.dirname(a.trip))
+            profile(replies, trip)
     elif a.command == "infer":
         infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
     elif a.command == "receive":
@@ -92,6 +102,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("probe", help="facts of this device")
     command.add_argument("--work", required=True)
     _add_bench(commands.add_parser("bench", help="time an artifact"))
+    _add_profile(commands.add_parser("profile", help="time many artifacts in one process"))
     command = commands.add_parser("infer", help="run samples and save the outputs")
     _add_model(command)
     command.add_argument("--outputs", required=True)
@@ -130,29 +141,46 @@ def _add_lease(command: argparse.ArgumentParser) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--runtime", choices=sessions.names(), required=True)
+    _add_runtime(command)
     command.add_argument("--artifact", required=True)
     command.add_argument("--precision", choices=["float32", "bf16", "fp16", "int8"], required=True)
-    command.add_argument("--threads", type=_positive, required=True)
     command.add_argument("--inputs", required=True)
 
 
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    _add_model(command)
+def _add_runtime(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--runtime", choices=sessions.names(), required=True)
+    command.add_argument("--threads", type=_positive, required=True)
+
+
+def _add_timing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--work", required=True)
-    command.add_argument("--runs", type=_positive, required=True)
     command.add_argument("--warmup-min-runs", type=int, required=True)
     command.add_argument("--warmup-max-runs", type=int, required=True)
     command.add_argument("--warmup-max-s", type=float, required=True)
     command.add_argument("--cpus", type=_cpus, default=())
+    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
+    command.add_argument("--lease-folder", default="")
+    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
+
+
+def _add_profile(command: argparse.ArgumentParser) -> None:
+    _add_runtime(command)
+    _add_timing(command)
+    command.add_argument("--trip", required=True, help="the zip file with the artifacts")
+    command.add_argument("--rounds", type=_positive, required=True)
+    command.add_argument("--round-s", type=float, required=True, help="of one artifact in one round, about")
+    command.add_argument("--hold-bytes", type=_positive, required=True, help="of artifacts loaded at the same time")
+
+
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    _add_model(command)
+    _add_timing(command)
+    command.add_argument("--runs", type=_positive, required=True)
     command.add_argument("--seconds", type=float, default=0.0, help="for this long, in place of --runs")
     command.add_argument("--rate", type=float, default=0.0, help="with --seconds: frames per second; 0: flat out")
     command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")
     command.add_argument("--memory-limit-bytes", type=_positive, help="run in a child process under this limit")
     command.add_argument("--memory-limit-of", choices=[limits.PROCESS, limits.MODEL], default=limits.PROCESS)
-    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
-    command.add_argument("--lease-folder", default="")
-    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
 
 
 def _positive(text: str) -> int:

@@ -1,0 +1,198 @@
+"""Times many artifacts in one process: the runtime starts once, and the rounds of all artifacts are interleaved.
+
+The files come in one zip file, the trip, with `jobs.json`: a list of {"file", "precision", "shape"}. Inputs are drawn
+here: latency does not depend on their values. What one artifact does in one round is a block with its own evidence, so
+that the host can leave out what was disturbed, and a drift of the device falls on all artifacts alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+from . import sessions
+from .bench import LOCK_WAIT_S, Warmup, pin, take_lock, timed_runs, warm_up
+from .evidence import change_of_surroundings, difference, micro_probe_ns, snapshot, surroundings
+from .memory import MemoryWatch
+from .reply import AgentError, Replies
+
+JOBS = "jobs.json"
+_SAMPLES = 4
+# Artifacts that are loaded at the same time: with more, rounds are far apart; with fewer, they share less of a drift.
+_MOST_HELD = 64
+# A block brings its own code and data into the caches before it counts.
+_REWARM_NS = 1000000
+_REWARM_RUNS = 3
+_LEAST_RUNS = 3
+_MOST_RUNS = 1000
+
+
+class Trip(NamedTuple):
+    """What to time, and how.
+
+    Attributes:
+        path: of the zip file.
+        rounds: of every artifact.
+        round_s: how long an artifact runs in each round, about.
+        hold_bytes: of files; about so much is loaded at the same time.
+    """
+
+    work: str
+    path: str
+    runtime: str
+    threads: int
+    rounds: int
+    round_s: float
+    hold_bytes: int
+    warmup: Warmup
+    cpus: Tuple[int, ...]
+
+
+class Loaded(NamedTuple):
+    """One artifact that is ready, and what its loading and warming-up showed."""
+
+    time_one: Callable[[], int]
+    fields: Dict[str, Any]
+
+
+def profile(replies: Replies, trip: Trip) -> None:
+    """Time all artifacts; an artifact that cannot be run is told as `refused`, and the others go on.
+
+    Raises:
+        AgentError: busy, not_installed, memory; io, where the file is no such trip.
+    """
+    cpus = pin(trip.cpus, trip.threads)
+    lock = take_lock(trip.work, LOCK_WAIT_S)
+    folder = tempfile.mkdtemp(prefix="trip-", dir=trip.work)
+    try:
+        jobs = unpack(trip.path, folder)
+        sessions.import_library(trip.runtime)
+        memory = MemoryWatch()
+        memory.runtime_ready()
+        for batch in batches(jobs, folder, trip.hold_bytes):
+            _measure(replies, trip, batch, (folder, cpus, memory))
+        replies.emit("done", artifacts=len(jobs))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def unpack(path: str, folder: str) -> List[Dict[str, Any]]:
+    """Unpack a trip and return its jobs.
+
+    Raises:
+        AgentError: io.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # `extractall` takes leading slashes and dots off the names.
+            archive.extractall(folder)
+        with open(os.path.join(folder, JOBS), encoding="utf-8") as stream:
+            jobs: List[Dict[str, Any]] = json.load(stream)
+        for job in jobs:
+            job["file"], job["precision"], job["shape"] = str(job["file"]), str(job["precision"]), list(job["shape"])
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
+        raise AgentError("io", "%s is no trip: %s: %s" % (path, type(error).__name__, error)) from error
+    return jobs
+
+
+def batches(jobs: Sequence[Dict[str, Any]], folder: str, hold_bytes: int) -> "List[List[Tuple[int, Dict[str, Any]]]]":
+    """The jobs with their numbers, in the order given, as many together as may be held at the same time."""
+    found: List[List[Tuple[int, Dict[str, Any]]]] = []
+    held = 0
+    for index, job in enumerate(jobs):
+        size = _size(os.path.join(folder, job["file"]))
+        if not found or held + size > hold_bytes or len(found[-1]) >= _MOST_HELD:
+            found.append([])
+            held = 0
+        found[-1].append((index, job))
+        held += size
+    return found
+
+
+def _size(path: str) -> int:
+    """Of the file and those beside it that carry its name: OpenVINO keeps the weights in one of their own."""
+    stem = os.path.splitext(path)[0]
+    parent = os.path.dirname(path)
+    names = os.listdir(parent) if os.path.isdir(parent) else []
+    paths = [os.path.join(parent, n) for n in names]
+    return sum(os.path.getsize(p) for p in paths if os.path.splitext(p)[0] == stem)
+
+
+def _measure(
+    replies: Replies, trip: Trip, batch: "List[Tuple[int, Dict[str, Any]]]", there: "Tuple[str, List[int], MemoryWatch]"
+) -> None:
+    folder, cpus, memory = there
+    loaded: List[Loaded] = []
+    for index, job in batch:
+        try:
+            loaded.append(_load(trip, index, job, folder))
+        except MemoryError as error:
+            raise AgentError("memory", "out of memory while loading artifact %d" % index) from error
+        except Exception as error:
+            kind = error.kind if isinstance(error, AgentError) else "runtime"
+            if kind == "memory":
+                raise
+            replies.emit("refused", artifact=index, kind=kind, message="%s" % error)
+    memory.loaded()
+    gc.collect()
+    gc.disable()
+    for number in range(trip.rounds):
+        # Back and forth, so that no artifact always follows the same one.
+        order = loaded if number % 2 == 0 else loaded[::-1]
+        for block in _round(order, cpus):
+            replies.emit("block", **dict(memory.fields(), **block))
+    gc.enable()
+
+
+def _load(trip: Trip, index: int, job: Dict[str, Any], folder: str) -> Loaded:
+    import numpy as np
+
+    path = os.path.join(folder, job["file"])
+    start = time.perf_counter_ns()
+    session = sessions.load(trip.runtime, path, job["precision"], trip.threads)
+    load_ns = time.perf_counter_ns() - start
+    shape = (_SAMPLES, *job["shape"][1:])
+    samples = np.random.RandomState(0).standard_normal(shape).astype("float32")
+    time_one = timed_runs(session, samples)
+    start = time.perf_counter_ns()
+    runs, steady, typical_ns = warm_up(time_one, trip.warmup)
+    fields = {
+        "artifact": index,
+        "load_ns": load_ns,
+        "warmup_runs": runs,
+        "warmup_steady": steady,
+        "warmup_ns": time.perf_counter_ns() - start,
+        "runs": max(_LEAST_RUNS, min(_MOST_RUNS, round(trip.round_s * 1e9 / max(typical_ns, 1)))),
+    }
+    return Loaded(time_one, fields)
+
+
+def _round(order: "Sequence[Loaded]", cpus: List[int]) -> List[Dict[str, Any]]:
+    """A block of each artifact; nothing is sent while they run."""
+    around = surroundings(cpus)
+    probe_before_ns = micro_probe_ns()
+    blocks = [_block(artifact, cpus) for artifact in order]
+    more = dict(change_of_surroundings(around, surroundings(cpus)))
+    more.update(cpus=cpus, probe_before_ns=probe_before_ns, probe_after_ns=micro_probe_ns())
+    return [dict(block, **more) for block in blocks]
+
+
+def _block(artifact: Loaded, cpus: List[int]) -> Dict[str, Any]:
+    time_one = artifact.time_one
+    end = time.perf_counter_ns() + _REWARM_NS
+    again = 0
+    while again < _REWARM_RUNS or time.perf_counter_ns() < end:
+        time_one()
+        again += 1
+    started_unix_s = time.time()
+    before = snapshot(cpus)
+    samples_ns = [time_one() for _ in range(artifact.fields["runs"])]
+    fields = difference(before, snapshot(cpus))
+    return dict(artifact.fields, started_unix_s=started_unix_s, samples_ns=samples_ns, **fields)

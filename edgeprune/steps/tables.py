@@ -1,0 +1,219 @@
+"""Operator tables: what the model's own operators cost on the device, many measured in one trip, each only once.
+
+An operator's latency is the difference of two micro-models (`profiling/micro.py`). Tables are kept beside the inventory
+by device fingerprint, runtime, precision, threads and compiler versions, and the operator's shape: a second model that
+shares shapes costs nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgeprune.benchmarking.trip import ProfileJob
+from edgeprune.deployment.inventory import config_folder
+from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.libraries import library_call
+from edgeprune.profiling.micro import Company, MicroModel, micro_model
+from edgeprune.profiling.slicing import SLICERS
+from edgeprune.profiling.widths import group_shapes, group_staircase, widths_to_measure
+from edgeprune.records.operators import OperatorShape, OperatorUse, TableEntry
+from edgeprune.records.profiled import ProfileRequest, Timing
+from edgeprune.records.rung import PruningKind, Rung
+from edgeprune.records.staircase import Staircase
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.profiles import time_all
+from edgeprune.steps.session import DeviceSession
+from edgeprune.store.artifacts import describe_files
+from edgeprune.store.run_folder import digest
+from edgeprune.store.tables import TableFile
+
+METHOD = 1
+"""To be raised when micro-models change: what was measured before is not comparable."""
+
+_MOST_BRANCHES = 48
+"""In one module: exporters take more than twice the time for twice the nodes."""
+_CALIBRATION = 2
+
+
+class OperatorTables:
+    """Prices operators at places of one device.
+
+    Args:
+        session: on the device.
+        tell: hears how far it is.
+        folder: where tables are kept; None for the user's.
+    """
+
+    def __init__(
+        self, session: DeviceSession, tell: Callable[[str], None] = lambda _: None, folder: Path | None = None
+    ) -> None:
+        self._session = session
+        self._tell = tell
+        self._folder = folder or config_folder() / "operators"
+        self._entries: dict[str, dict[str, TableEntry]] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+
+    def ensure(self, shapes: Iterable[OperatorShape], place: Rung) -> int:
+        """Have these operators in the table of a place; what is missing is measured in one trip.
+
+        Args:
+            shapes: any, repeated ones once.
+            place: runtime, precision and threads; its pruning is not looked at.
+
+        Returns:
+            How many were measured now.
+
+        Raises:
+            NotInstalledError: the runtime's compiler is not installed on this host.
+            MeasurementError: the device is busy or went away, or lacks the runtime.
+        """
+        place = _unpruned(place)
+        known = self._known(place)
+        missing = {s.name: s for s in shapes if s.name not in known and (place.name, s.name) not in self._refused}
+        if not missing:
+            return 0
+        self._tell(f"{place.name}: measuring {len(missing)} operators")
+        with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
+            jobs = dict(self._compiled(tuple(missing.values()), place, Path(folder)))
+            request = ProfileRequest(runtime=place.runtime, threads=place.threads)
+            timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
+        entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
+        known.update({e.operator: e for e in entries})
+        # What was disturbed is good enough to go on with, not to keep.
+        self._file(place).add(e for e in entries if not e.disturbed)
+        return len(entries)
+
+    def entry(self, shape: OperatorShape, place: Rung) -> TableEntry:
+        """What was measured of an operator; it is measured now where it is missing.
+
+        Raises:
+            BuildError: the runtime's compiler or the runtime refuses the operator; the message says why.
+            NotInstalledError, MeasurementError: as for `ensure`.
+        """
+        place = _unpruned(place)
+        self.ensure((shape,), place)
+        if shape.name not in self._known(place):
+            reason = self._refused[place.name, shape.name]
+            raise BuildError(f"{place.name} cannot run {shape.name}: {reason}", operator=shape.name)
+        return self._known(place)[shape.name]
+
+    def latency_ms(self, shape: OperatorShape, place: Rung) -> float:
+        """What an operator adds to the latency of a model; arguments and errors are those of `entry`."""
+        return self.entry(shape, place).latency_ms
+
+    def staircases(self, uses: Sequence[OperatorUse], groups: Mapping[str, int], place: Rung) -> dict[str, Staircase]:
+        """Latency of each group's operators against its width; its `admissible` widths are the knees.
+
+        Args:
+            uses: the model's operators.
+            groups: full widths by name; see `profiling.widths.widths_to_measure`.
+            place: runtime, precision and threads.
+
+        Raises:
+            BuildError, NotInstalledError, MeasurementError: as for `entry`.
+        """
+        widths = {group: widths_to_measure(full) for group, full in groups.items()}
+        self.ensure((s for group in groups for s in group_shapes(uses, group, widths[group])), place)
+        return {
+            group: group_staircase(
+                uses, group, widths[group], lambda shape: self.latency_ms(shape, place), context=place.name
+            )
+            for group in groups
+        }
+
+    def _known(self, place: Rung) -> dict[str, TableEntry]:
+        if place.name not in self._entries:
+            self._entries[place.name] = self._file(place).read()
+        return self._entries[place.name]
+
+    def _file(self, place: Rung) -> TableFile:
+        key = digest(METHOD, compiler_versions(place))[:12]
+        return TableFile(self._folder / self._session.facts.fingerprint[:16] / f"{place.name}-{key}.json")
+
+    def _compiled(
+        self, shapes: Sequence[OperatorShape], place: Rung, folder: Path
+    ) -> Iterator[tuple[MicroModel, ProfileJob]]:
+        """All micro-models and their bases, those of one input shape compiled together."""
+        by_input: dict[Company, list[MicroModel]] = {}
+        for model in map(micro_model, shapes):
+            by_input.setdefault(replace(model.company, channels=0, added=False), []).append(model)
+        parts = [
+            # Operators of one company lie together, and so share their base.
+            sorted(models, key=lambda m: (m.company.channels, m.company.added))[first : first + _MOST_BRANCHES]
+            for models in by_input.values()
+            for first in range(0, len(models), _MOST_BRANCHES)
+        ]
+        for number, part in enumerate(parts):
+            self._tell(f"{place.name}: compiling {number + 1} of {len(parts)}")
+            yield from self._compiled_part(part, place, _numbered(folder, number))
+
+    def _compiled_part(
+        self, models: Sequence[MicroModel], place: Rung, folder: Path
+    ) -> Iterator[tuple[MicroModel, ProfileJob]]:
+        """An operator that the compiler refuses is found by halves."""
+        import numpy as np
+
+        from edgeprune.profiling.branches import Branches
+
+        branches = tuple(dict.fromkeys((*models, *(m.base for m in models))))
+        input_shape = branches[0].company.input_shape
+        samples = np.random.default_rng(0).standard_normal((_CALIBRATION, *input_shape[1:]), dtype=np.float32)
+        whole, parts = folder / "whole", folder / "parts"
+        whole.mkdir()
+        parts.mkdir()
+        try:
+            with library_call(f"{place.runtime}: not an operator"):
+                module = Branches(branches)
+            artifact = compile_artifact(CompileJob(module, input_shape, samples), place, whole)
+            SLICERS.get(place.runtime).slice(whole / artifact.files[0].name, parts)
+        except BuildError as error:
+            if len(models) == 1:
+                self._refused[place.name, models[0].name] = error.message
+                return
+            for number, half in enumerate((models[: len(models) // 2], models[len(models) // 2 :])):
+                yield from self._compiled_part(half, place, _numbered(folder, number))
+            return
+        for number, model in enumerate(branches):
+            sliced = describe_files(
+                parts / str(number),
+                tuple(f.name for f in artifact.files),
+                runtime=place.runtime,
+                precision=place.precision,
+                inputs=artifact.inputs,
+                outputs=artifact.outputs,
+                file_format=artifact.format,
+            )
+            yield model, ProfileJob(folder=parts / str(number), artifact=sliced, input_shape=input_shape)
+
+    def _entry(
+        self, shape: OperatorShape, place: Rung, timings: dict[MicroModel, Timing | MeasurementError]
+    ) -> TableEntry | None:
+        model = micro_model(shape)
+        if model not in timings:
+            return None
+        found, alone = timings[model], timings[model.base]
+        if isinstance(found, MeasurementError) or isinstance(alone, MeasurementError):
+            error = found if isinstance(found, MeasurementError) else alone
+            self._refused[place.name, shape.name] = str(error)
+            return None
+        return TableEntry(
+            operator=shape.name,
+            latency_ms=max(0.0, found.latency_ms - alone.latency_ms),
+            alone_ms=alone.latency_ms,
+            measured_unix_s=time.time(),
+            disturbed=found.disturbed or alone.disturbed,
+        )
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    own = folder / str(number)
+    own.mkdir()
+    return own
+
+
+def _unpruned(place: Rung) -> Rung:
+    return replace(place, pruning=PruningKind.NONE, pruning_ratio=0.0, n_m=None)

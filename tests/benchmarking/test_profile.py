@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeprune.benchmarking.agent.device import profile
+from edgeprune.benchmarking.agent.device.reply import AgentError
+from edgeprune.benchmarking.agent.package import agent_bytes
+from edgeprune.benchmarking.client import AgentClient
+from edgeprune.benchmarking.trip import ProfileJob, write_trip
+from edgeprune.deployment.connections import connect
+from edgeprune.errors import MeasurementError
+from edgeprune.protocols import Connection
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.profiled import ProfileRequest
+from edgeprune.records.rung import Precision
+from edgeprune.schema.device import DeviceSpec
+from edgeprune.store.artifacts import describe_files
+
+REQUEST = ProfileRequest(runtime="onnxruntime", threads=1, rounds=3, round_s=0.002, warmup_max_runs=40)
+
+
+def _artifact(folder: Path, name: str, size: int) -> ProfileJob:
+    """A product with a matrix of this size; 0 for a file that is no model."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    own = folder / name
+    own.mkdir()
+    if size:
+        weight = numpy_helper.from_array(np.eye(size, dtype=np.float32), "w")
+        node = helper.make_node("MatMul", ["x", "w"], ["y"])
+        values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, size]) for n in "xy"]
+        graph = helper.make_graph([node], "g", values[:1], values[1:], [weight])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        save(model, own / "model.onnx")
+    else:
+        (own / "model.onnx").write_bytes(b"no model")
+    return ProfileJob(folder=own, artifact=_described(own), input_shape=(1, size or 8))
+
+
+def _described(folder: Path) -> Artifact:
+    return describe_files(
+        folder,
+        ("model.onnx",),
+        runtime="onnxruntime",
+        precision=Precision.FLOAT32,
+        inputs=(),
+        outputs=(),
+        file_format="onnx",
+    )
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> DeviceSpec:
+    (tmp_path / "work").mkdir()
+    return DeviceSpec(
+        schema=1,
+        name="here",
+        connection="local",
+        profile="local",
+        python=sys.executable,
+        work_folder=str(tmp_path / "work"),
+    )
+
+
+@pytest.fixture
+def connection(device: DeviceSpec) -> Iterator[Connection]:
+    opened = connect(device)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(device: DeviceSpec, connection: Connection, tmp_path: Path) -> AgentClient:
+    (tmp_path / "agent.pyz").write_bytes(agent_bytes())
+    return AgentClient(
+        connection,
+        python=device.python,
+        agent_path=str(tmp_path / "agent.pyz"),
+        work_folder=device.work_folder,
+        device="here",
+    )
+
+
+def test_every_artifact_has_its_rounds_and_a_refused_one_stops_nobody(client: AgentClient, tmp_path: Path) -> None:
+    jobs = [_artifact(tmp_path, name, size) for name, size in (("small", 16), ("none", 0), ("large", 1024))]
+    write_trip(tmp_path / "trip.zip", jobs)
+    small, none, large = client.profile(REQUEST, str(tmp_path / "trip.zip"), 3, timeout_s=60)
+    assert "onnxruntime refuses" in none.refused
+    assert none.blocks == ()
+    assert len(small.blocks) == len(large.blocks) == 3
+    for block in (*small.blocks, *large.blocks):
+        assert all(s > 0 for s in block.samples_ns)
+        assert sum(block.samples_ns) <= block.wall_ns
+        assert block.cpus == (max(os.sched_getaffinity(0)),)
+        assert block.probe_before_ns
+        assert block.peak_bytes >= block.base_bytes > 0
+    # A thousand times the work, and a thousandth of it would do.
+    assert max(small.blocks[0].samples_ns[:9]) < 1e9
+    assert min(large.blocks[1].samples_ns) > min(small.blocks[1].samples_ns)
+    # Nothing stays behind.
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["measuring.lock"]
+
+
+def test_rounds_of_all_artifacts_are_interleaved(client: AgentClient, tmp_path: Path) -> None:
+    jobs = [_artifact(tmp_path, name, 16) for name in ("first", "second")]
+    write_trip(tmp_path / "trip.zip", jobs)
+    first, second = client.profile(REQUEST, str(tmp_path / "trip.zip"), 2, timeout_s=60)
+    starts = [
+        [b.started_unix_s for b in blocks] for blocks in zip(*[(*p.blocks,) for p in (first, second)], strict=True)
+    ]
+    assert [a < b for a, b in starts] == [True, False, True]
+    assert max(starts[0]) < min(starts[1]) <= max(starts[1]) < min(starts[2])
+
+
+def test_a_file_that_is_no_trip(client: AgentClient, tmp_path: Path) -> None:
+    (tmp_path / "trip.zip").write_bytes(b"PK")
+    with pytest.raises(MeasurementError, match="is no trip") as caught:
+        client.profile(REQUEST, str(tmp_path / "trip.zip"), 1, timeout_s=60)
+    assert caught.value.facts["kind"] == "io"
+    assert sorted(p.name for p in (tmp_path / "work").iterdir()) == ["measuring.lock"]
+
+
+def test_a_lease_that_is_another_s(client: AgentClient, tmp_path: Path) -> None:
+    write_trip(tmp_path / "trip.zip", [_artifact(tmp_path, "small", 16)])
+    with pytest.raises(MeasurementError, match="lease of this device was lost"):
+        client.profile(REQUEST, str(tmp_path / "trip.zip"), 1, timeout_s=60, lease="0-0")
+
+
+@pytest.mark.parametrize(
+    ("replies", "reason"),
+    [
+        ([], "ended without 'done'"),
+        ([{"event": "done", "artifacts": 2}], "expected 1 artifacts, got 2"),
+        ([{"event": "done", "artifacts": 1}], "expected 3 rounds of artifact 0, got 0"),
+    ],
+)
+def test_an_agent_that_misbehaves(
+    connection: Connection, tmp_path: Path, replies: list[dict[str, Any]], reason: str
+) -> None:
+    lines = "".join(f"echo '{json.dumps({'schema': 1, **r})}'\n" for r in replies)
+    (tmp_path / "python").write_text(f"#!/bin/sh\n{lines}")
+    (tmp_path / "python").chmod(0o755)
+    client = AgentClient(connection, python=str(tmp_path / "python"), agent_path="agent", work_folder=str(tmp_path))
+    with pytest.raises(MeasurementError, match=reason):
+        client.profile(REQUEST, "trip.zip", 1, timeout_s=60)
+
+
+def test_a_trip_is_the_same_file_every_time(tmp_path: Path) -> None:
+    jobs = [_artifact(tmp_path, "small", 16)]
+    write_trip(tmp_path / "one.zip", jobs)
+    os.utime(tmp_path / "small" / "model.onnx", (1, 1))
+    write_trip(tmp_path / "two.zip", jobs)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}x", '[{"file": "a"}]', '[{"file": "a", "precision": "b", "shape": 3}]'])
+def test_jobs_that_make_no_sense(tmp_path: Path, text: str) -> None:
+    with zipfile.ZipFile(tmp_path / "trip.zip", "w") as archive:
+        archive.writestr("jobs.json", text)
+    with pytest.raises(AgentError, match="is no trip"):
+        profile.unpack(str(tmp_path / "trip.zip"), str(tmp_path / "out"))
+
+
+def test_a_trip_writes_nothing_outside_its_folder(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "trip.zip", "w") as archive:
+        archive.writestr("jobs.json", "[]")
+        archive.writestr("../outside", "x")
+    assert profile.unpack(str(tmp_path / "trip.zip"), str(tmp_path / "out")) == []
+    assert not (tmp_path / "outside").exists()
+
+
+def test_batches_hold_no_more_than_they_may(tmp_path: Path) -> None:
+    jobs = []
+    for number, size in enumerate((10, 10, 5, 30, 1)):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "m.xml").write_bytes(b"")
+        (tmp_path / str(number) / "m.bin").write_bytes(bytes(size))
+        jobs.append({"file": f"{number}/m.xml"})
+    found = profile.batches(jobs, str(tmp_path), 20)
+    assert [[index for index, _ in batch] for batch in found] == [[0, 1], [2], [3], [4]]
+    assert [len(b) for b in profile.batches([{"file": "none"}] * 100, str(tmp_path), 1)] == [64, 36]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.errors import InputError
+from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms, operator_kind
+from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+
+latencies = st.floats(0.01, 100.0)
+observations = st.lists(
+    st.builds(
+        lambda conv, linear, total: Observation(Terms((("conv3x3", conv), ("linear", linear))), total),
+        latencies,
+        latencies,
+        latencies,
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def _conv(name: str, in_group: str | None, out_group: str | None, width: int = 16) -> OperatorUse:
+    shape = OperatorShape(
+        kind="conv",
+        in_channels=width,
+        out_channels=width,
+        kernel=(3, 3),
+        stride=(1, 1),
+        padding=(1, 1),
+        dilation=(1, 1),
+        extent=(8, 8),
+    )
+    parts = [(ChannelPart(group=g, width=width),) if g else () for g in (in_group, out_group)]
+    return OperatorUse(layer=name, shape=shape, in_parts=parts[0], out_parts=parts[1])
+
+
+def test_terms_by_hand() -> None:
+    uses = [_conv("first", None, "g"), _conv("second", "g", None)]
+    odd = OperatorUse(layer="odd", shape=uses[0].shape, unsupported="a transposed convolution")
+    terms = cost_terms([*uses, odd], {"g": 4}, lambda s: s.in_channels + s.out_channels / 100)
+    assert terms == Terms((("conv3x3", 16.04 + 4.16),))
+    assert operator_kind(OperatorShape(kind="linear", in_channels=1, out_channels=1)) == "linear"
+
+
+def test_without_measurements_it_is_the_plain_sum() -> None:
+    assert CostModel().predict_ms(Terms((("add", 1.0), ("conv3x3", 2.0)))) == 3.0
+    assert CostModel().intercept_ms == 0.0
+
+
+def test_the_law_behind_the_measurements_is_found() -> None:
+    terms = [Terms((("conv1x1", a), ("depthwise3x3", b))) for a, b in ((1, 1), (2, 1), (4, 3), (3, 1), (1, 4), (5, 5))]
+
+    def law(t: Terms) -> float:
+        conv, depthwise = (ms for _, ms in t.by_kind)
+        return 0.5 + 1.2 * conv + 0.8 * depthwise
+
+    model = CostModel().updated(*(Observation(t, law(t)) for t in terms))
+    assert model.intercept_ms == pytest.approx(0.5, abs=0.05)
+    assert model.scale("conv1x1") == pytest.approx(1.2, abs=0.03)
+    assert model.scale("depthwise3x3") == pytest.approx(0.8, abs=0.03)
+    assert model.scale("linear") == 1.0
+    held = Terms((("conv1x1", 2.5), ("depthwise3x3", 2.0)))
+    assert model.predict_ms(held) == pytest.approx(law(held), rel=0.005)
+
+
+def test_one_measurement_sets_the_intercept_and_leaves_the_scales() -> None:
+    model = CostModel().updated(Observation(Terms((("linear", 2.0),)), 3.0))
+    assert model.intercept_ms == pytest.approx(1.0, abs=0.01)
+    assert model.scale("linear") == pytest.approx(1.0, abs=0.01)
+    shape = OperatorShape(kind="linear", in_channels=1, out_channels=1)
+    assert model.operator_ms(shape, 0.5) == pytest.approx(0.5, abs=0.01)
+
+
+@settings(max_examples=40, deadline=None)
+@given(observations)
+def test_nothing_is_negative_and_more_work_never_costs_less(found: list[Observation]) -> None:
+    model = CostModel().updated(*found)
+    assert model.intercept_ms >= 0.0
+    small, large = (Terms((("conv3x3", x), ("linear", 1.0))) for x in (1.0, 2.0))
+    assert 0.0 <= model.predict_ms(small) <= model.predict_ms(large)
+
+
+@settings(max_examples=40, deadline=None)
+@given(observations, st.sampled_from([0.001, 0.5, 1000.0]))
+def test_a_device_that_is_slower_by_a_factor_is_fitted_as_well(found: list[Observation], factor: float) -> None:
+    slower = [
+        Observation(Terms(tuple((k, ms * factor) for k, ms in o.terms.by_kind)), o.latency_ms * factor) for o in found
+    ]
+    for o, s in zip(found, slower, strict=True):
+        expected = CostModel().updated(*found).predict_ms(o.terms) * factor
+        assert CostModel().updated(*slower).predict_ms(s.terms) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(observations)
+def test_the_order_of_measurements_does_not_matter(found: list[Observation]) -> None:
+    forth, back = CostModel().updated(*found), CostModel()
+    for observation in reversed(found):
+        back = back.updated(observation)
+    for o in found:
+        assert back.predict_ms(o.terms) == pytest.approx(forth.predict_ms(o.terms), rel=1e-6)
+
+
+@pytest.mark.parametrize("latency_ms", [0.0, -1.0, math.nan, math.inf])
+def test_a_latency_that_is_none(latency_ms: float) -> None:
+    with pytest.raises(InputError, match="expected a number > 0"):
+        CostModel().updated(Observation(Terms(()), latency_ms))
