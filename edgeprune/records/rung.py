@@ -63,6 +63,25 @@ class GroupWidth:
     after: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trip:
+    """A whole untrained model that was measured on the device while its widths were searched for.
+
+    Attributes:
+        widths: (group, width), by name of the group.
+        loss: predicted increase of the validation loss before recovery, from the groups' sensitivity.
+        predicted_ms: p50, before it was measured.
+        measured_ms: p50 on the device.
+        fits: within all limits that were searched by.
+    """
+
+    widths: tuple[tuple[str, int], ...]
+    loss: float
+    predicted_ms: float
+    measured_ms: float
+    fits: bool
+
+
 class RungStatus(StrEnum):
     """Where a rung stands after planning."""
 
@@ -81,6 +100,8 @@ class PlannedRung:
         peak_bytes: peak resident memory of the agent's process with that shape.
         accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
         widths: of the groups, in the model's order; empty when no channel is cut.
+        trips: the search for these widths, in order; empty where they were not searched for.
+        ended: why the search ended.
     """
 
     rung: Rung
@@ -92,6 +113,8 @@ class PlannedRung:
     artifact_bytes: int | None = None
     peak_bytes: int | None = None
     widths: tuple[GroupWidth, ...] = ()
+    trips: tuple[Trip, ...] = ()
+    ended: str = ""
 
     @property
     def short_reason(self) -> str:

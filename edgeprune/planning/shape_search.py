@@ -1,0 +1,124 @@
+"""Propose widths, measure the whole untrained model on the device, correct the cost model, propose again.
+
+The search ends when the configuration that loses the least of all that are predicted to fit was measured to fit, and
+the cheapest of those that lose less was measured not to; or when its trips are used up. What was measured always
+counts more than what is predicted: a configuration that was over is not proposed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from edgeprune.planning.allocation import Allocation, allocate, cheapest, next_better
+from edgeprune.planning.allocation_problem import Configuration
+from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
+from edgeprune.records.rung import Trip
+
+MOST_TRIPS = 5
+
+_NEARER = 1.10
+"""A next better configuration that is predicted to be over by more than this needs no trip to show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A whole model at some widths: what the device showed, and whether all limits hold."""
+
+    latency_ms: float
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """How a search ended.
+
+    Attributes:
+        best: widths by group that were measured to fit; None where none were.
+        trips: in the order in which they were made.
+        cost: the cost model with all that was measured.
+        ended: why it ended, in a sentence.
+    """
+
+    best: Mapping[str, int] | None
+    trips: tuple[Trip, ...]
+    cost: CostModel
+    ended: str
+
+
+@dataclass(slots=True)
+class ShapeSearch:
+    """One search at one place.
+
+    Args:
+        problem: the model with its open widths.
+        limits: `latency_ms`, and `weights` where the number of weights is limited too.
+        measure: of the whole model at widths, on the device.
+        cost: fitted to what was measured before.
+        most_trips: whole models to measure.
+    """
+
+    problem: ShapeProblem
+    limits: Mapping[str, float]
+    measure: Callable[[Mapping[str, int]], Measured]
+    cost: CostModel
+    most_trips: int = MOST_TRIPS
+    _trips: list[Trip] = field(default_factory=list)
+    _over: list[Configuration] = field(default_factory=list)
+    _best: Allocation | None = None
+
+    def run(self) -> Found:
+        """Make the trips."""
+        ended = "its trips are used up"
+        while len(self._trips) < self.most_trips:
+            proposal = self._propose()
+            if isinstance(proposal, str):
+                ended = proposal
+                break
+            self._try(proposal)
+        best = self._best.widths if self._best else None
+        return Found(best=best, trips=tuple(self._trips), cost=self.cost, ended=ended)
+
+    def _propose(self) -> Allocation | str:
+        """What to measure next, or why nothing more is."""
+        problem = self.problem.allocation(self.cost)
+        found = allocate(problem, self.limits, excluding=self._over)
+        if not isinstance(found, Allocation):
+            if self._best is not None:
+                return "no other widths are predicted to fit"
+            least = cheapest(problem, LATENCY, {}, excluding=self._over)
+            if least is None:
+                return "every configuration was measured to be over the limits"
+            if self._trips:
+                return f"the least that any widths are predicted to take is {least.used[LATENCY]:.4g} ms"
+            return least
+        if self._best is None or found.loss < self._best.loss:
+            return found
+        better = next_better(problem, self._best, LATENCY, self._others(), excluding=self._over)
+        if better is None:
+            return "no widths that fit lose less"
+        if better.used[LATENCY] > _NEARER * self.limits[LATENCY]:
+            return f"the next better widths are predicted to take {better.used[LATENCY]:.4g} ms"
+        return better
+
+    def _try(self, proposal: Allocation) -> None:
+        measured = self.measure(proposal.widths)
+        self._trips.append(
+            Trip(
+                widths=tuple(sorted(proposal.widths.items())),
+                loss=proposal.loss,
+                predicted_ms=proposal.used[LATENCY],
+                measured_ms=measured.latency_ms,
+                fits=measured.fits,
+            )
+        )
+        if measured.fits and (self._best is None or proposal.loss < self._best.loss):
+            self._best = proposal
+        if not measured.fits:
+            self._over.append(proposal.configuration)
+        terms = self.problem.terms(proposal.widths)
+        self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
+
+    def _others(self) -> dict[str, float]:
+        return {resource: limit for resource, limit in self.limits.items() if resource != LATENCY}
