@@ -1,0 +1,289 @@
+"""The allocation as a mixed-integer linear program, for HiGHS.
+
+Every choice of a group is a binary variable. A table over several groups has a variable a cell, whose sums along each
+axis are the choice variables (the local polytope): with the choices whole, exactly one cell is 1, so cells need no
+branching; and the relaxation is tight: over a chain or tree of groups it is exact but for the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeprune.planning.allocation_problem import AllocationProblem, Configuration, Table, Term
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_Cells: TypeAlias = tuple[tuple[str, ...], str | None]
+
+SCALE = 1e3
+"""Rows and objective are scaled to this size. HiGHS accepts what is over by 1e-6 absolute, so by 1e-9 of a limit."""
+
+_SLACK = 1e-9
+"""Share by which limits are loosened in the program, so that no solution that fits exactly is lost to rounding."""
+
+_LEAST = 1e-300
+_HALF = 0.5
+_INFEASIBLE = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What HiGHS found.
+
+    Attributes:
+        configuration: None when there is none, or none was found in time.
+        bound: no solution is better than this, in units of what was minimised.
+        complete: False when the time ended first.
+    """
+
+    configuration: Configuration | None
+    bound: float
+    complete: bool
+
+
+@dataclass(slots=True)
+class _Linear:
+    """A linear expression over the columns."""
+
+    coefficients: Table
+    constant: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Objective:
+    """What is minimised is `costs / scale + constant`."""
+
+    costs: Table
+    scale: float
+    constant: float
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of a sparse matrix, with their bounds."""
+
+    columns: list[NDArray[np.intp]] = field(default_factory=list)
+    values: list[Table] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+    def add(
+        self, columns: Sequence[int] | NDArray[np.intp], values: Sequence[float] | Table, low: float, high: float
+    ) -> None:
+        self.columns.append(np.asarray(columns, dtype=np.intp))
+        self.values.append(np.asarray(values, dtype=np.float64))
+        self.low.append(low)
+        self.high.append(high)
+
+    def copy(self) -> _Rows:
+        return _Rows(list(self.columns), list(self.values), list(self.low), list(self.high))
+
+    def matrix(self, columns: int) -> csr_array:
+        from scipy.sparse import csr_array
+
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in self.columns])])
+        parts = (np.concatenate(self.values), np.concatenate(self.columns), starts)
+        return csr_array(parts, shape=(len(self.columns), columns))
+
+
+class Program:
+    """One allocation problem, to be solved under changing limits and cuts.
+
+    Args:
+        problem: what to choose from.
+        resources: those that are limited or minimised; the costs of others are left out.
+    """
+
+    def __init__(self, problem: AllocationProblem, resources: Iterable[str]) -> None:
+        self._problem = problem
+        self._groups = {group.name: group for group in problem.groups}
+        self._stays = {block.name: i for i, block in enumerate(problem.blocks)}
+        self._choice: dict[str, NDArray[np.intp]] = {}
+        self._cells: dict[_Cells, NDArray[np.intp]] = {}
+        self._structure = _Rows()
+        self._whole = self._size = len(problem.blocks)
+        self._declare_choices()
+        wanted = set(resources)
+        for term in problem.all_terms:
+            if wanted & set(term.costs) and not self._is_direct(term):
+                self._declare_cells(_cells_of(term))
+
+    @property
+    def size(self) -> int:
+        """Number of variables."""
+        return self._size
+
+    def solve(
+        self,
+        minimised: str | None,
+        limits: Mapping[str, float],
+        *,
+        loss_limit: float | None = None,
+        excluding: Iterable[Configuration] = (),
+        relative_gap: float,
+        time_limit_s: float,
+    ) -> Answer:
+        """Minimise a resource, or the loss when `minimised` is None.
+
+        What comes back is within the limits as far as HiGHS's tolerances go, which the caller checks exactly.
+        """
+        rows = self._structure.copy()
+        upper = np.append(np.ones(self._size), 0.0)
+        for resource, limit in limits.items():
+            for expression in self._used(resource):
+                _add_limit(rows, upper, expression, limit)
+        if loss_limit is not None:
+            _add_limit(rows, upper, self._loss(), loss_limit)
+        for configuration in excluding:
+            self._add_exclusion(rows, configuration)
+        objective = self._add_objective(rows, upper, [self._loss()] if minimised is None else self._used(minimised))
+        return self._ask(objective, rows, upper, relative_gap, time_limit_s)
+
+    def _declare_choices(self) -> None:
+        for group in self._problem.groups:
+            columns = self._new(len(group.choices))
+            self._choice[group.name] = columns
+            if group.block is None:
+                self._structure.add(columns, np.ones(len(columns)), 1, 1)
+            else:
+                stays = self._stays[group.block]
+                self._structure.add([*columns, stays], [*np.ones(len(columns)), -1.0], 0, 0)
+        self._whole = self._size
+
+    def _is_direct(self, term: Term) -> bool:
+        """Whether the choices themselves tell what it costs."""
+        return not term.groups or (len(term.groups) == 1 and self._groups[term.groups[0]].block == term.block)
+
+    def _declare_cells(self, key: _Cells) -> None:
+        """One variable a cell; its sums along an axis are the choices there, if the block that it is in stays."""
+        if key in self._cells:
+            return
+        names, block = key
+        shape = tuple(len(self._groups[name].choices) for name in names)
+        cells = self._new(int(np.prod(shape))).reshape(shape)
+        self._cells[key] = cells.ravel()
+        if block is not None:
+            self._structure.add([*cells.ravel(), self._stays[block]], [*np.ones(cells.size), -1.0], 0, 0)
+        for axis, name in enumerate(names):
+            low = -np.inf if self._groups[name].block != block else 0.0
+            for i, choice in enumerate(self._choice[name]):
+                part = np.take(cells, i, axis=axis).ravel()
+                self._structure.add([*part, choice], [*np.ones(part.size), -1.0], low, 0)
+
+    def _new(self, count: int) -> NDArray[np.intp]:
+        self._size += count
+        return np.arange(self._size - count, self._size)
+
+    def _loss(self) -> _Linear:
+        total = _Linear(np.zeros(self._size + 1))
+        for group in self._problem.groups:
+            total.coefficients[self._choice[group.name]] += [choice.loss for choice in group.choices]
+        for block in self._problem.blocks:
+            total.constant += block.loss
+            total.coefficients[self._stays[block.name]] -= block.loss
+        return total
+
+    def _used(self, resource: str) -> list[_Linear]:
+        """What is used at each step that needs the resource; the largest of them counts."""
+        steps = [step.terms for step in self._problem.steps if any(resource in term.costs for term in step.terms)]
+        return [self._sum(resource, (*self._problem.terms, *terms)) for terms in steps or [()]]
+
+    def _sum(self, resource: str, terms: Iterable[Term]) -> _Linear:
+        total = _Linear(np.zeros(self._size + 1))
+        for term in (term for term in terms if resource in term.costs):
+            table = np.asarray(term.costs[resource], dtype=np.float64)
+            if not self._is_direct(term):
+                order = np.argsort(np.array(term.groups))
+                total.coefficients[self._cells[_cells_of(term)]] += table.transpose(order).ravel()
+            elif term.groups:
+                total.coefficients[self._choice[term.groups[0]]] += table
+            elif term.block is not None:
+                total.coefficients[self._stays[term.block]] += float(table)
+            else:
+                total.constant += float(table)
+        return total
+
+    def _add_exclusion(self, rows: _Rows, configuration: Configuration) -> None:
+        """Not all as in the configuration; nothing to say when it has a width that is no choice any more."""
+        columns: list[int] = []
+        for name, width in configuration.widths.items():
+            found = [i for i, choice in enumerate(self._groups[name].choices) if choice.width == width]
+            if not found:
+                return
+            columns.append(int(self._choice[name][found[0]]))
+        gone = [column for name, column in self._stays.items() if name in configuration.removed_blocks]
+        columns += [column for column in self._stays.values() if column not in gone]
+        rows.add([*columns, *gone], [*np.ones(len(columns)), *-np.ones(len(gone))], -np.inf, len(columns) - 1)
+
+    def _add_objective(self, rows: _Rows, upper: Table, expressions: Sequence[_Linear]) -> _Objective:
+        """The only expression, or a further variable that is no less than any of them."""
+        largest = max(float(np.abs(e.coefficients).max()) for e in expressions)
+        scale = SCALE / largest if largest > 0 else 1.0
+        if len(expressions) == 1:
+            return _Objective(expressions[0].coefficients * scale, scale, expressions[0].constant)
+        for expression in expressions:
+            used = np.flatnonzero(expression.coefficients)
+            values = [*(expression.coefficients[used] * scale), -1.0]
+            rows.add([*used, self._size], values, -np.inf, -expression.constant * scale)
+        upper[-1] = np.inf
+        costs = np.zeros(self._size + 1)
+        costs[-1] = 1.0
+        return _Objective(costs, scale, 0.0)
+
+    def _ask(
+        self, objective: _Objective, rows: _Rows, upper: Table, relative_gap: float, time_limit_s: float
+    ) -> Answer:
+        from scipy.optimize import Bounds, LinearConstraint, milp
+
+        columns = self._size + 1
+        lower = np.append(np.zeros(self._size), -np.inf if upper[-1] > 0 else 0.0)
+        result = milp(
+            objective.costs,
+            integrality=(np.arange(columns) < self._whole).astype(np.intp),
+            bounds=Bounds(lower, upper),
+            constraints=LinearConstraint(rows.matrix(columns), rows.low, rows.high),
+            options={"mip_rel_gap": relative_gap, "time_limit": max(time_limit_s, 0.01)},
+        )
+        if result.x is None:
+            # 4 is for the rest, "unbounded or infeasible" among it, and nothing here is unbounded.
+            infeasible = result.status == _INFEASIBLE or "infeasible" in result.message.lower()
+            return Answer(configuration=None, bound=-np.inf, complete=infeasible)
+        bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
+        return Answer(
+            configuration=self._read(result.x),
+            bound=bound / objective.scale + objective.constant,
+            complete=result.status == 0,
+        )
+
+    def _read(self, values: Table) -> Configuration:
+        removed = frozenset(name for name, column in self._stays.items() if values[column] < _HALF)
+        widths = {
+            group.name: group.choices[int(np.argmax(values[self._choice[group.name]]))].width
+            for group in self._problem.groups
+            if group.block not in removed
+        }
+        return Configuration(widths=widths, removed_blocks=removed)
+
+
+def _cells_of(term: Term) -> _Cells:
+    return tuple(sorted(term.groups)), term.block
+
+
+def _add_limit(rows: _Rows, upper: Table, expression: _Linear, limit: float) -> None:
+    """Where no cost is negative, rule out each variable that breaks the limit alone: only small ones set the scale."""
+    coefficients = expression.coefficients
+    room = limit - expression.constant
+    room += _SLACK * max(abs(room), abs(limit))
+    if room >= 0 and (coefficients >= 0).all():
+        impossible = coefficients > room
+        upper[impossible] = 0.0
+        coefficients = np.where(impossible, 0.0, coefficients)
+    used = np.flatnonzero(coefficients)
+    scale = SCALE / max(abs(room), float(np.abs(coefficients).max()), _LEAST)
+    rows.add(used, coefficients[used] * scale, -np.inf, room * scale)
