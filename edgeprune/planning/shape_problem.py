@@ -1,4 +1,4 @@
-"""What is to be allocated for one model at one place: every group's width among its knees, priced by operator tables."""
+"""What is to be allocated for one model at one place: each group's width among its knees, priced by operator tables."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ShapeProblem:
 def _one_by_one(
     name: str, involved: Sequence[Group], price: Callable[[Mapping[str, int]], dict[str, float]]
 ) -> list[Term]:
-    """A sum over the groups of what each cut saves by itself; whole models that are measured correct what that misses."""
+    """A sum over the groups of what each cut saves by itself; measured whole models correct what that misses."""
     whole = price({})
     terms = [tabulate(name, (), lambda: whole)]
     for group in involved:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from edgeprune.planning.allocation import Allocation, allocate, cheapest, next_better
-from edgeprune.planning.allocation_problem import Configuration
+from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
 from edgeprune.records.rung import Trip
@@ -84,20 +84,27 @@ class ShapeSearch:
         """What to measure next, or why nothing more is."""
         problem = self.problem.allocation(self.cost)
         found = allocate(problem, self.limits, excluding=self._over)
-        if not isinstance(found, Allocation):
-            if self._best is not None:
-                return "no other widths are predicted to fit"
-            least = cheapest(problem, LATENCY, {}, excluding=self._over)
-            if least is None:
-                return "every configuration was measured to be over the limits"
-            if self._trips:
-                return f"the least that any widths are predicted to take is {least.used[LATENCY]:.4g} ms"
-            return least
-        if self._best is None or found.loss < self._best.loss:
-            return found
-        better = next_better(problem, self._best, LATENCY, self._others(), excluding=self._over)
+        if isinstance(found, Allocation):
+            return found if self._improves(found) else self._next_better(problem)
+        if self._best is not None:
+            return "no other widths are predicted to fit"
+        least = cheapest(problem, LATENCY, {}, excluding=self._over)
+        if least is None or self._trips:
+            return "no widths are predicted to fit" + (f": at least {least.used[LATENCY]:.4g} ms" if least else "")
+        # A prediction alone says no to nobody: the fastest widths are measured.
+        return least
+
+    def _improves(self, found: Allocation) -> bool:
+        return self._best is None or found.loss < self._best.loss
+
+    def _next_better(self, problem: AllocationProblem) -> Allocation | str:
+        """The cheapest widths that lose less than the best that fits: is it so that they do not fit?"""
+        if self._best is None:
+            return "nothing was measured to fit"
+        others = {resource: limit for resource, limit in self.limits.items() if resource != LATENCY}
+        better = next_better(problem, self._best, LATENCY, others, excluding=self._over)
         if better is None:
-            return "no widths that fit lose less"
+            return "no widths lose less"
         if better.used[LATENCY] > _NEARER * self.limits[LATENCY]:
             return f"the next better widths are predicted to take {better.used[LATENCY]:.4g} ms"
         return better
@@ -119,6 +126,3 @@ class ShapeSearch:
             self._over.append(proposal.configuration)
         terms = self.problem.terms(proposal.widths)
         self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
-
-    def _others(self) -> dict[str, float]:
-        return {resource: limit for resource, limit in self.limits.items() if resource != LATENCY}
