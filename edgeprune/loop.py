@@ -1,7 +1,7 @@
 """The loop, and the one place that knows the order of the stages.
 
-plan (shapes on the device) -> dense baseline -> each planned rung: compress, compile, evaluate, measure, judge ->
-the first that passes -> test split, once -> report. What was finished before is not repeated.
+plan (shapes on the device, sensitivity) -> dense baseline -> each planned rung: compress, compile, evaluate, measure,
+judge -> the first that passes -> test split, once -> report. What was finished before is not repeated.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import measured_in_turn
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
 from edgeprune.steps.planning import make_plan, no_plan_error
+from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import DeviceSession, open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
@@ -38,7 +39,7 @@ from edgeprune.store.run_folder import RunFolder, digest, step_name
 def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
     """Measure the ladder's shapes on the device; nothing is trained."""
     with _workbench(inputs, reporter) as bench:
-        return make_plan(bench)
+        return make_plan(bench, GroupLosses(Compressor(bench), may_train=False))
 
 
 def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
@@ -53,7 +54,7 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         if kept_aside is not None:
             bench.note(f"what the last build here ended with is kept in {kept_aside}")
         build = _Build(bench)
-        plan = make_plan(bench)
+        plan = make_plan(bench, GroupLosses(build.maker.compressor, may_train=True))
         if not plan.planned:
             raise no_plan_error(plan, write_refused_plan(inputs, plan))
         result, evidence = build.run(plan)
@@ -178,7 +179,7 @@ class _Build:
             return None
         try:
             # A fallback is measured before it is trained, like every other rung.
-            return over_budget(ShapeBench(self.bench).measure(planned.rung), plan.limits)
+            return over_budget(ShapeBench(self.bench).measure(planned.rung, planned.widths), plan.limits)
         except BuildError as error:
             return error.message
 

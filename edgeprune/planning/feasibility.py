@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Rung, RungStatus
 from edgeprune.units import format_mb, format_ms
@@ -80,3 +80,9 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
 def refuse(rung: Rung, cost: float, reason: str) -> PlannedRung:
     """A rung that was not measured, with the reason."""
     return PlannedRung(rung=rung, status=RungStatus.REFUSED, reason=reason, accuracy_cost=cost)
+
+
+def scaled(limits: Limits, factor: float) -> Limits:
+    """The latency limits times a factor; bytes are bytes."""
+    p50, p99 = (None if x is None else factor * x for x in (limits.p50_ms, limits.p99_ms))
+    return replace(limits, p50_ms=p50, p99_ms=p99)

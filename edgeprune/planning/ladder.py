@@ -1,7 +1,8 @@
 """The rungs that a profile allows, in order of what they are expected to cost in accuracy.
 
-The order is by kind: float32, then bf16 and fp16, then INT8, then what is pruned, weaker before stronger.
-Rungs of equal cost are ordered later, by what the device was measured to do.
+The order is by kind: float32, then bf16 and fp16, then INT8, then what is pruned: masks by their share of zeros,
+structured rungs by what validation data say that their widths lose. Rungs of equal cost are ordered later, by what the
+device was measured to do.
 """
 
 from __future__ import annotations
@@ -35,9 +36,16 @@ class RefusedRung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """All rungs, by ascending accuracy cost, and those ruled out."""
+    """What is to be measured.
+
+    Attributes:
+        rungs: those whose shape is known, by ascending accuracy cost.
+        places: runtime, precision and threads where widths are to be searched for.
+        refused: rungs that are ruled out.
+    """
 
     rungs: tuple[Rung, ...]
+    places: tuple[Rung, ...]
     refused: tuple[RefusedRung, ...]
 
 
@@ -47,6 +55,11 @@ def accuracy_cost(rung: Rung) -> float:
     if rung.pruning is not PruningKind.NONE:
         cost += _PRUNED + rung.pruning_ratio
     return cost
+
+
+def structured_cost(precision: Precision, loss: float | None) -> float:
+    """Of a structured rung, by the predicted increase of its loss; without a prediction it comes last of its kind."""
+    return PRECISION_COST[precision] + _PRUNED + (1.0 if loss is None else loss / (1.0 + loss))
 
 
 def make_ladder(
@@ -61,6 +74,7 @@ def make_ladder(
         can_cut: whether the model has channel groups that can be cut.
     """
     rungs: list[Rung] = []
+    places: list[Rung] = []
     refused: list[RefusedRung] = []
     for runtime, available in precisions.items():
         support = profile.runtimes[runtime]
@@ -71,27 +85,23 @@ def make_ladder(
                 continue
             rungs += [Rung(runtime=runtime, precision=precision, threads=t) for t in profile.threads]
         usable = [p for p in available if p is not Precision.INT8 or support.int8]
-        rungs += _pruned_rungs(runtime, usable, profile, pruning, can_cut=can_cut)
-    return Ladder(rungs=tuple(sorted(rungs, key=accuracy_cost)), refused=tuple(refused))
+        fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
+        if can_cut:
+            places += [Rung(runtime=runtime, precision=fastest, threads=t) for t in profile.threads]
+        rungs += _masked_rungs(runtime, profile, pruning)
+    return Ladder(rungs=tuple(sorted(rungs, key=accuracy_cost)), places=tuple(places), refused=tuple(refused))
 
 
-def _pruned_rungs(
-    runtime: str, usable: Sequence[Precision], profile: DeviceProfile, pruning: Pruning, *, can_cut: bool
-) -> list[Rung]:
-    """Structured rungs at the fastest precision; mask rungs in float32, where sparse kernels are declared.
+def _masked_rungs(runtime: str, profile: DeviceProfile, pruning: Pruning) -> list[Rung]:
+    """In float32, where sparse kernels are declared.
 
     Sparse kernels of today's runtimes take float weights only (XNNPACK: docs/architecture.md, fact 2).
     """
-    fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
-    masked = [_mask(pattern, pruning) for pattern in profile.runtimes[runtime].sparse_kernels]
-    kinds: list[tuple[Precision, PruningKind, float, tuple[int, int] | None]] = []
-    if can_cut:
-        kinds += [(fastest, PruningKind.STRUCTURED, ratio, None) for ratio in pruning.ratios]
-    kinds += [(Precision.FLOAT32, *mask) for masks in masked for mask in masks]
+    kinds = [mask for pattern in profile.runtimes[runtime].sparse_kernels for mask in _mask(pattern, pruning)]
     return [
-        Rung(runtime=runtime, threads=threads, precision=precision, pruning=kind, pruning_ratio=ratio, n_m=n_m)
+        Rung(runtime=runtime, threads=threads, pruning=kind, precision=Precision.FLOAT32, pruning_ratio=ratio, n_m=n_m)
         for threads in profile.threads
-        for precision, kind, ratio, n_m in kinds
+        for kind, ratio, n_m in kinds
     ]
 
 

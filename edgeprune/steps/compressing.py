@@ -61,17 +61,32 @@ class Compressor:
 
     bench: Workbench
 
+    @property
+    def has_dense(self) -> bool:
+        """Whether the dense model takes no training: it is pretrained, or was trained before."""
+        return not self._is_trained or self.bench.has_step("compress", "dense", self._dense_key)
+
+    @property
+    def _is_trained(self) -> bool:
+        spec = self.bench.target.spec
+        return spec.model.weights is None and spec.training.epochs > 0
+
+    @cached_property
+    def _dense_key(self) -> str:
+        bench = self.bench
+        if not self._is_trained:
+            return digest(bench.model_key)
+        return digest(bench.model_key, bench.target.spec.training.model_dump(mode="json"), bench.data_key)
+
     @cached_property
     def dense(self) -> TorchModel:
         """The baseline: pretrained, or trained with the target's recipe. It is the teacher and the roll-back."""
-        spec = self.bench.target.spec
-        trained = spec.model.weights is None and spec.training.epochs > 0
-        parts = [self.bench.model_key, spec.training.model_dump(mode="json")]
-        key = digest(*parts, self.bench.data_key) if trained else digest(self.bench.model_key)
+        key = self._dense_key
 
         def make(folder: Path) -> TorchModel:
             model = self.bench.fresh_model()
-            epochs = self._fit(model, self._settings(spec.training.epochs), "train", "dense") if trained else ()
+            settings = self._settings(self.bench.target.spec.training.epochs)
+            epochs = self._fit(model, settings, "train", "dense") if self._is_trained else ()
             return self._save(model, folder, "dense", key, epochs=epochs)
 
         return self.bench.step("compress", "dense", key, TorchModel, make, _summary)

@@ -7,26 +7,32 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
-from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder
-from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
+from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
+from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
+from edgeprune.steps.narrowing import TIGHTER, Narrower
+from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_mb, format_ms
 
 NEARLY_AS_FAST = 1.25
-"""Structured rungs are measured for the fastest runtime, and for those within this factor of it."""
+"""Widths are searched for at the fastest place, and at those within this factor of it."""
 
 LEAST_SPARSE_GAIN = 1.05
 """A mask rung must be this much faster than dense; less is within what the same file shows twice."""
 
 
-def make_plan(bench: Workbench) -> Plan:
-    """Measure the ladder's shapes and decide on each.
+def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
+    """Measure the ladder's shapes, search for widths, and decide on each rung.
+
+    Args:
+        bench: of the build.
+        loss: what a group loses at a width; it is asked only when widths are searched for.
 
     Raises:
         BuildError: no dense float32 model can be compiled and run.
@@ -41,9 +47,14 @@ def make_plan(bench: Workbench) -> Plan:
         for r in ladder.rungs
         if r.threads > cores
     ]
-    ladder = Ladder(rungs=tuple(r for r in ladder.rungs if r.threads <= cores), refused=(*ladder.refused, *too_wide))
+    ladder = Ladder(
+        rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
+        places=tuple(p for p in ladder.places if p.threads <= cores),
+        refused=(*ladder.refused, *too_wide),
+    )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
-    return _Planner(ShapeBench(bench), ladder, bench.profile.budget, notes).plan()
+    shapes = ShapeBench(bench)
+    return _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
 
 
 def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:
@@ -77,6 +88,7 @@ class _Planner:
     """The decisions so far. Its own so that `plan` reads in the order in which they are taken."""
 
     shapes: ShapeBench
+    narrower: Narrower
     ladder: Ladder
     budget: Budget
     notes: list[str]
@@ -122,46 +134,30 @@ class _Planner:
         return min(figures, key=lambda f: f.p50_ms, default=None)
 
     def _structured(self, limits: Limits) -> None:
-        """The strongest ratio first: when even that is over, the others need no measurement."""
-        by_place: dict[Rung, list[Rung]] = {}
-        for rung in self.ladder.rungs:
-            if rung.pruning is PruningKind.STRUCTURED:
-                by_place.setdefault(_unpruned(rung), []).append(rung)
-        places = [self.figures[p] for p in by_place if p in self.figures]
-        fastest = self._fastest(places)
-        for place, rungs in by_place.items():
-            if place not in self.figures or fastest is None:
-                self._refuse_all(rungs, f"{place.name} could not be measured")
-            elif (factor := self.figures[place].p50_ms / fastest.p50_ms) > NEARLY_AS_FAST:
-                self._refuse_all(rungs, f"{place.name} is {factor:.2f}x slower than {fastest.rung.name}")
-            else:
-                self._structured_at(rungs, limits)
+        """Search for widths at the fastest places whose full widths are over the budget, or nearly."""
+        places = {p: self.figures[p] for p in self.ladder.places if p in self.figures}
+        fastest = self._fastest(places.values())
+        for place, dense in places.items():
+            if fastest is not None and dense.p50_ms > NEARLY_AS_FAST * fastest.p50_ms:
+                factor = dense.p50_ms / fastest.p50_ms
+                self._refuse_narrower(place, f"{place.name} is {factor:.2f}x slower than {fastest.rung.name}")
+            elif over_budget(dense, limits) is not None:
+                self._narrow(place, dense, limits)
+            elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
+                # It fits by so little that its gates may reject it.
+                self._narrow(place, dense, scaled(limits, TIGHTER[0]))
 
-    def _structured_at(self, rungs: list[Rung], limits: Limits) -> None:
-        *weaker, strongest = rungs
-        figures = self._measure(strongest)
-        if figures is None:
-            self._refuse_all(weaker, f"{strongest.name} could not be measured")
-            return
-        refusal = over_budget(figures, limits)
-        if refusal is not None:
-            self._refuse_all(weaker, f"even {strongest.name} is over the budget: {refusal}")
-            self.decided.append(decide(figures, limits, accuracy_cost(strongest)))
-            return
-        fitting: list[ShapeFigures] = []
-        for rung in weaker:
-            if fitting:
-                # It fits as well, and is measured when it is tried: only if the gates reject the one before it.
-                self.decided.append(_fallback(rung, self.shapes.widths(rung), fitting[0]))
-                continue
-            shape = self._measure(rung)
-            if shape is None:
-                continue
-            self.decided.append(self._decide(shape, limits))
-            if self.decided[-1].status is RungStatus.PLANNED:
-                fitting.append(shape)
-        as_fast = [f for f in fitting if f.p50_ms <= figures.p50_ms]
-        self.decided.append(_dominated(figures, as_fast[0]) if as_fast else self._decide(figures, limits))
+    def _narrow(self, place: Rung, dense: ShapeFigures, limits: Limits) -> None:
+        try:
+            self.decided += self.narrower.plan(place, dense, limits)
+        except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
+            self._refuse_narrower(place, error.message)
+
+    def _refuse_narrower(self, place: Rung, reason: str) -> None:
+        rung = replace(place, pruning=PruningKind.STRUCTURED)
+        self.decided.append(refuse(rung, structured_cost(place.precision, None), reason))
 
     def _decide(self, figures: ShapeFigures, limits: Limits) -> PlannedRung:
         return decide(figures, limits, accuracy_cost(figures.rung))
@@ -186,33 +182,9 @@ class _Planner:
                 decided = replace(decided, status=RungStatus.REFUSED, reason=reason)
             self.decided.append(decided)
 
-    def _refuse_all(self, rungs: Iterable[Rung], reason: str) -> None:
-        self.decided += [refuse(r, accuracy_cost(r), reason) for r in rungs]
-
 
 def _unpruned(rung: Rung) -> Rung:
     return Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
-
-
-def _fallback(rung: Rung, widths: tuple[GroupWidth, ...], weaker: ShapeFigures) -> PlannedRung:
-    """A rung that takes out more than one that fits; one of equal widths would be the same model again."""
-    same = widths == weaker.widths
-    return PlannedRung(
-        rung=rung,
-        status=RungStatus.REFUSED if same else RungStatus.PLANNED,
-        reason=f"same widths as {weaker.rung.name}" if same else f"if {weaker.rung.name} should fail its gates",
-        accuracy_cost=accuracy_cost(rung),
-        widths=widths,
-    )
-
-
-def _dominated(shape: ShapeFigures, wider: ShapeFigures) -> PlannedRung:
-    same = shape.widths == wider.widths
-    why = f"same widths as {wider.rung.name}" if same else (
-        f"{wider.rung.name} keeps more and is as fast ({format_ms(wider.p50_ms)} against {format_ms(shape.p50_ms)})"
-    )  # fmt: skip
-    refused = decide(shape, Limits(), accuracy_cost(shape.rung))
-    return replace(refused, status=RungStatus.REFUSED, reason=why)
 
 
 def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:

@@ -115,6 +115,40 @@ class SensitivityBench:
         return bench.train_inputs[np.sort(chosen)]
 
 
+class GroupLosses:
+    """What a group loses at a width: from sensitivity curves, which are taken when the first loss is asked for.
+
+    Args:
+        compressor: has the dense model, or makes it.
+        may_train: whether the dense model may be trained for it. Where it may not, and there is none yet, all groups
+            count as equally sensitive: the squared share of channels that is out, which spreads the cuts.
+    """
+
+    def __init__(self, compressor: Compressor, *, may_train: bool) -> None:
+        self._compressor = compressor
+        self._may_train = may_train
+
+    def __call__(self, group: str, width: int) -> float:
+        """Increase of the mean validation loss, before recovery."""
+        if self.sensitivity is not None:
+            return self.sensitivity.curve(group).loss_at(width)
+        return (1.0 - width / self._full[group]) ** 2
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity | None:
+        """The curves; None where the dense model is not trained yet and may not be."""
+        if self._may_train or self._compressor.has_dense:
+            return SensitivityBench(self._compressor).measure()
+        self._compressor.bench.note(
+            "the dense model is not trained yet: the plan takes all groups for equally sensitive; a build measures it"
+        )
+        return None
+
+    @cached_property
+    def _full(self) -> dict[str, int]:
+        return {g.name: g.width for g in self._compressor.bench.groups.groups}
+
+
 def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
     """The widths that leave out each of the ratios, ascending, each once, without the full one."""
     found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in ratios}

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.planning.widths import candidate_widths, keep_share_widths
-from edgeprune.profiling.widths import OperatorKind, measure_staircase
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import GroupWidth, PruningKind, Rung
-from edgeprune.records.staircase import Staircase
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.workbench import Workbench
@@ -42,19 +37,25 @@ class ShapeBench:
 
     bench: Workbench
 
-    def measure(self, rung: Rung) -> ShapeFigures:
+    def measure(self, rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> ShapeFigures:
         """Latency, size and memory of a rung's shape.
+
+        Args:
+            rung: its ratio only names it where it is structured; `widths` say what is cut.
+            widths: of all groups, for a structured rung.
 
         Raises:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        widths = self.widths(rung) if rung.pruning is PruningKind.STRUCTURED else ()
+        after = [(w.group, w.after) for w in widths]
+        # Two shapes may have the same share out, and each is kept.
+        subject = f"{rung.name}-{digest(after)[:8]}" if widths else rung.name
         key = digest(
             self.bench.model_key,
             self._place_key(rung),
             rung.name,
-            [(w.group, w.after) for w in widths],
+            after,
             self.bench.input_shape,
             self.bench.target.spec.pruning.ignored,
         )
@@ -63,60 +64,14 @@ class ShapeBench:
             job = CompileJob(self._shape(rung, widths), self.bench.input_shape, self.bench.frozen_samples)
             return self._figures(job, rung, folder, widths)
 
-        figures = self.bench.step("shape", rung.name, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
+        figures = self.bench.step("shape", subject, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
         if figures.disturbed:
             self.bench.note(
                 f"{rung.name}: the device was disturbed, p50 may be too high: {figures.disturbed}", "warning"
             )
             # Good enough to go on with, not to keep.
-            self.bench.run.forget(step_name("shape", rung.name))
+            self.bench.run.forget(step_name("shape", subject))
         return figures
-
-    def widths(self, rung: Rung) -> tuple[GroupWidth, ...]:
-        """The widths of a structured rung: its share of every group, rounded up to what the device likes."""
-        widths = {g.name: g.width for g in self.bench.groups.groups}
-        admissible = {g.name: self._staircase(rung, self._kinds[g.name]).admissible for g in self.bench.groups.groups}
-        return keep_share_widths(widths, rung.pruning_ratio, admissible)
-
-    @cached_property
-    def _kinds(self) -> Mapping[str, OperatorKind]:
-        return {g.name: OperatorKind(kind=g.kind, kernel=g.kernel) for g in self.bench.groups.groups}
-
-    @cached_property
-    def _staircases(self) -> dict[str, Staircase]:
-        return {}
-
-    def _staircase(self, rung: Rung, kind: OperatorKind) -> Staircase:
-        """The staircase of an operator at a rung's runtime, precision and threads, measured when first asked for."""
-        base = Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
-        subject = f"{base.name}-{kind.name}"
-        if subject in self._staircases:
-            return self._staircases[subject]
-        wanted = [g.width for g in self.bench.groups.groups if self._kinds[g.name] == kind]
-        widths = candidate_widths(wanted, self.bench.target.spec.pruning.ratios)
-        key = digest(self._place_key(base), kind.name, kind.extent, widths)
-
-        def make(folder: Path) -> Staircase:
-            def measure_p50_ms(model: nn.Module, shape: tuple[int, ...], name: str) -> float:
-                return self._micro_p50_ms(model, shape, base, folder / name)
-
-            return measure_staircase(kind, widths, measure_p50_ms, context=base.name)
-
-        def summary(staircase: Staircase) -> str:
-            return f"widths worth their time: {', '.join(map(str, staircase.admissible))}"
-
-        self._staircases[subject] = self.bench.step("staircase", subject, key, Staircase, make, summary)
-        return self._staircases[subject]
-
-    def _micro_p50_ms(self, model: nn.Module, shape: tuple[int, ...], rung: Rung, folder: Path) -> float:
-        import numpy as np
-
-        folder.mkdir()
-        samples = np.random.default_rng(0).standard_normal((16, *shape[1:]), dtype=np.float32)
-        artifact = compile_artifact(CompileJob(model, shape, samples), rung, folder)
-        there = self.bench.device.place(folder, artifact)
-        samples_there = self.bench.device.place_samples(samples)
-        return p50_ms(quick_look(self.bench, rung, there, samples_there).block)
 
     def _figures(self, job: CompileJob, rung: Rung, folder: Path, widths: tuple[GroupWidth, ...]) -> ShapeFigures:
         artifact = compile_artifact(job, rung, folder)

@@ -126,6 +126,10 @@ class Workbench:
         """Tell the person something."""
         self.reporter.emit(Noted(message=message, level=level))
 
+    def has_step(self, stage: str, subject: str, key: str) -> bool:
+        """Whether `step` would take it from the run folder."""
+        return self.run.is_done(step_name(stage, subject), digest(key, code_digest()))
+
     def step(
         self,
         stage: str,
