@@ -69,7 +69,10 @@ def start_proxy(argv: tuple[str, ...], stack: contextlib.ExitStack) -> socket.so
     ours, theirs = socket.socketpair()
     stack.callback(ours.close)
     with theirs:
-        process = subprocess.Popen(argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL)
+        # A group of its own: Ctrl-C must not cut the link over which a command is ended on the device.
+        process = subprocess.Popen(
+            argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=subprocess.DEVNULL, process_group=0
+        )
     stack.callback(_end, process)
     return ours
 

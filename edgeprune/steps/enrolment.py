@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.deployment.inventory import list_devices, save_device
+from edgeprune.deployment.inventory import list_devices, load_device, save_device
 from edgeprune.deployment.ssh_config import NO_CONFIG
 from edgeprune.errors import HostKeyError, InputError
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.steps.inputs import load_profile
+
+_NEVER_ASKED = ("work_folder", "lease_folder", "cache_mb", "connect_timeout_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +66,21 @@ def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str
         )
     if fingerprint is None and not confirm(found.type, found.fingerprint):
         raise HostKeyError(f"{request.host}: host key {found.fingerprint} was refused; not enrolled")
-    pinned = spec.model_copy(update={"host_key": found.line})
+    pinned = spec.model_copy(update={"host_key": found.line, **_kept(request.name)})
     save_device(pinned)
     return pinned
+
+
+def _kept(name: str) -> dict[str, object]:
+    """What enrolling does not ask for and a person may have written into the device's file."""
+    if name not in list_devices():
+        return {}
+    try:
+        before = load_device(name)
+    except InputError:
+        # Enrolling again is a way to mend it.
+        return {}
+    return {key: getattr(before, key) for key in _NEVER_ASKED}
 
 
 def _absolute(ssh_config: str) -> str:

@@ -97,6 +97,15 @@ def test_another_type_of_host_key_is_a_stranger_too(server: SshServer, tmp_path:
         connect(server.device(host_key=other))
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_the_pinned_type_is_asked_for_among_several(tmp_path: Path, kind: str) -> None:
+    pinned = _new_key(tmp_path / "other", kind=kind)
+    with SshServer(options=(f"HostKey {tmp_path}/other",)) as both:
+        assert scan_host_key(both.device()).type == "ssh-ed25519"
+        connect(both.device(host_key=pinned)).close()
+        connect(both.device()).close()
+
+
 def test_no_pinned_key_is_refused(server: SshServer) -> None:
     with pytest.raises(HostKeyError, match="no host key is pinned"):
         connect(server.device(host_key=""))

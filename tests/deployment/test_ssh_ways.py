@@ -215,6 +215,15 @@ def test_a_proxy_command(lab: Lab) -> None:
     assert not _children_with(str(script))
 
 
+def test_a_proxy_command_that_is_ssh_itself(lab: Lab) -> None:
+    """As people wrote it before there was ProxyJump."""
+    command = f"ProxyCommand exec ssh -F {lab.folder}/config -W [%h]:%p gate"
+    connection = connect(lab.device(lab.gate() + lab.pi(command)))
+    assert lab.jump.sessions()
+    assert connection.run(["echo", "hi"], timeout_s=5).stdout == "hi\n"
+    connection.close()
+
+
 def test_a_proxy_command_that_is_missing_or_ends(lab: Lab) -> None:
     with pytest.raises(DeployError, match="cannot start /no/such/nc"):
         connect(lab.device(lab.pi("ProxyCommand /no/such/nc %h %p")))
