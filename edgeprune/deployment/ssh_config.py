@@ -157,6 +157,9 @@ def _settings(asked: _Asked, config: str) -> dict[str, list[str]]:
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(f"ssh configuration: host {asked.alias}: `{shlex.join(argv)}` does not end") from error
+    except ValueError as error:
+        # A zero byte in a name, or an answer that is no text.
+        raise InputError(f"ssh configuration: host {asked.alias!r}: {error}") from error
     if result.returncode != 0:
         said = "; ".join(result.stderr.split("\n")).strip("; \r")
         raise InputError(f"ssh configuration: host {asked.alias}: {said or 'ssh -G failed'}")

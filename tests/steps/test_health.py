@@ -182,13 +182,13 @@ def test_a_clock_that_is_off(box: Box) -> None:
     assert "ahead of this host's" in clock.found
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"{", b"\xff\xff"])
-def test_a_damaged_health_counts_as_none(box: Box, content: bytes) -> None:
+def test_a_damaged_health_counts_as_none(box: Box) -> None:
     check_device(box.spec)
     path = config_folder() / "health" / "box.json"
-    path.write_bytes(content)
-    assert load_health(box.spec) is None
-    refuse_failing(box.spec)
+    for content in (b"", b"{}", b"{", b"\xff\xff"):
+        path.write_bytes(content)
+        assert load_health(box.spec) is None
+        refuse_failing(box.spec)
     assert check_device(box.spec).health.grade is not Grade.PROBLEM
     forget_health("box")
     assert not path.exists()
