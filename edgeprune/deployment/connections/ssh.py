@@ -308,8 +308,11 @@ def _set_out(device: DeviceSpec, hops: Sequence[Hop], stack: contextlib.ExitStac
 def _check_jump(place: Place, known: KnownKeys, found: HostKey) -> None:
     if found in known.revoked:
         raise revoked_host_key(place, found)
-    if found not in known.keys:
-        raise changed_host_key(place, known.keys[0], found) if known.keys else unknown_host_key(place, found)
+    if found in known.keys:
+        return
+    if not known.keys:
+        raise unknown_host_key(place, found)
+    raise changed_host_key(place, next((k for k in known.keys if k.type == found.type), known.keys[0]), found)
 
 
 def _log_in(transport: paramiko.Transport, hop: Hop, place: Place) -> None:
@@ -326,7 +329,7 @@ def _log_in(transport: paramiko.Transport, hop: Hop, place: Place) -> None:
             except TypeError:
                 # The cryptography library's word for it.
                 refusals.append(f"{shown}: it has a passphrase; `ssh-add` it")
-            except (paramiko.AuthenticationException, UnknownKeyType, ValueError) as error:
+            except (paramiko.AuthenticationException, UnknownKeyType, ValueError, OSError) as error:
                 if not transport.is_active() or "timeout" in str(error).lower():
                     raise
                 refusals.append(f"{shown}: {error}")
