@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgeprune.records.comparison import Calibration, CompareResult
     from edgeprune.records.paced import PacedResult
     from edgeprune.records.result import BenchResult, BuildResult
+    from edgeprune.schema.device import DeviceSpec
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.steps.outcome import BuildInputs
 
@@ -119,6 +120,7 @@ def build(
     if kept is not None:
         told.emit(Noted(message=f"nothing changed since the last build in {inputs.folder}"))
         return kept
+    _usable(device)
     from edgeprune.loop import run_build
 
     return run_build(inputs, told)
@@ -133,6 +135,7 @@ def plan(
     reporter: Reporter | None = None,
 ) -> Plan:
     """Measure the ladder's shapes on the device, train nothing. Arguments and errors are those of `build`."""
+    _usable(device)
     from edgeprune.loop import run_plan
 
     return run_plan(_inputs(target, profile, device, output), reporter or NullReporter())
@@ -170,11 +173,11 @@ def bench(
         InputError: no such artifact, or its files were changed.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_artifact, bench_subject
 
+    spec = _usable(device)
     subject = bench_subject(Path(artifact), policy.threads)
-    return bench_artifact(subject, load_device(device), policy.measurement, policy.limits, reporter or NullReporter())
+    return bench_artifact(subject, spec, policy.measurement, policy.limits, reporter or NullReporter())
 
 
 def bench_paced(
@@ -201,13 +204,13 @@ def bench_paced(
         InputError: neither a rate nor a time, or limits for a sustained run: one process certifies nothing.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_subject
     from edgeprune.steps.pacing import pace_artifact, sustain_artifact
 
     if rate_hz is not None and rate_hz <= 0:
         raise InputError(f"rate: expected a number > 0, got {rate_hz:g}")
-    subject, spec, told = bench_subject(Path(artifact), policy.threads), load_device(device), reporter or NullReporter()
+    spec, told = _usable(device), reporter or NullReporter()
+    subject = bench_subject(Path(artifact), policy.threads)
     if sustain_s is not None:
         if policy.limits != Limits(memory_of=policy.memory_of):
             raise InputError("sustain: one long process certifies no limit; leave the limits out, or measure without")
@@ -240,15 +243,14 @@ def compare(
         InputError: too few rounds, limits, or no such artifact.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_subject
     from edgeprune.steps.comparing import compare_artifacts
 
     if policy.limits != Limits(memory_of=policy.memory_of):
         raise InputError("compare: a comparison judges no limit; leave the limits out, or measure each on its own")
+    spec, told = _usable(device), reporter or NullReporter()
     subjects = (bench_subject(Path(first), policy.threads), bench_subject(Path(second), policy.threads))
-    told = reporter or NullReporter()
-    return compare_artifacts(subjects, load_device(device), policy.measurement, told, rounds=rounds)
+    return compare_artifacts(subjects, spec, policy.measurement, told, rounds=rounds)
 
 
 def calibrate(
@@ -275,11 +277,10 @@ def calibrate(
         NotInstalledError: this host can compile for no runtime of the device.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps import calibrating
 
     return calibrating.calibrate(
-        load_device(device),
+        _usable(device),
         policy.measurement,
         reporter or NullReporter(),
         artifact=Path(artifact) if artifact else None,
@@ -326,6 +327,16 @@ def gate(
         markdown=Path(markdown) if markdown else None,
         comparison=comparison,
     )
+
+
+def _usable(device: str) -> DeviceSpec:
+    """A device that did not fail its last check; asked before anything is read or compiled for it."""
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps.health import refuse_failing
+
+    spec = load_device(device)
+    refuse_failing(spec)
+    return spec
 
 
 def _inputs(

@@ -19,8 +19,9 @@ from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.statistics import percentile, quantile, summarise
+from edgeprune.steps.health import ready_session
 from edgeprune.steps.measuring import Campaign, Subject, measure
-from edgeprune.steps.session import FROZEN_SAMPLES, open_session
+from edgeprune.steps.session import FROZEN_SAMPLES
 from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
 from edgeprune.units import ms_from_ns
 
@@ -73,7 +74,7 @@ def bench_artifact(
     """
     samples = noise_inputs(subject)
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
-    with open_session(device) as session:
+    with ready_session(device) as session:
         session.require(subject.rung.runtime)
         samples_path = session.place_samples(samples)
         there = session.place(subject.folder, subject.artifact)

@@ -19,6 +19,7 @@ from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_s
 from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.health import DeviceCondition
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.rung import Rung
@@ -152,6 +153,10 @@ class DeviceSession:
                 yield lease
             finally:
                 self._lease = None
+
+    def condition(self) -> DeviceCondition:
+        """Its clock and free memory now, and whether it can limit memory."""
+        return self._client.condition()
 
     def lease_status(self) -> LeaseStatus:
         """Who measures there now."""

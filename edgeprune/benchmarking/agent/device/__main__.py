@@ -1,4 +1,4 @@
-"""The agent's commands: probe, bench, infer, receive, have, tidy, lease. Exit code 1 after an error, 2 on bad usage."""
+"""The agent's commands: probe, condition, bench, infer, receive, have, tidy, lease. Exit code: 1 error, 2 bad usage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .bench import Job, Warmup, bench
 from .files import have, receive, tidy, touch
 from .infer import infer
 from .paced import Pacing
-from .probe import probe
+from .probe import condition, probe
 from .reply import AgentError, Replies, claim_stdout
 
 
@@ -44,6 +44,8 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
     """Call what the command line asks for."""
     if a.command == "probe":
         probe(replies, a.work)
+    elif a.command == "condition":
+        condition(replies)
     elif a.command == "bench":
         warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
         model = (a.runtime, a.artifact, a.precision, a.threads)
@@ -91,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     command = commands.add_parser("probe", help="facts of this device")
     command.add_argument("--work", required=True)
+    commands.add_parser("condition", help="clock, free memory, and whether memory can be limited")
     _add_bench(commands.add_parser("bench", help="time an artifact"))
     command = commands.add_parser("infer", help="run samples and save the outputs")
     _add_model(command)

@@ -8,11 +8,12 @@ import importlib.util
 import os
 import platform
 import shutil
-from typing import Any, Dict, List
+import time
+from typing import Any, Dict, List, Optional
 
-from . import sessions
+from . import limits, sessions
 from .evidence import read
-from .reply import Replies
+from .reply import AgentError, Replies
 
 
 def probe(replies: Replies, work: str) -> None:
@@ -40,6 +41,22 @@ def probe(replies: Replies, work: str) -> None:
     )
 
 
+def condition(replies: Replies) -> None:
+    """Tell every field of `records.health.DeviceCondition`."""
+    available = _meminfo("MemAvailable:")
+    replies.emit("condition", memory_available_bytes=available, memory_limit=_memory_limit(), unix_s=time.time())
+
+
+def _memory_limit() -> str:
+    """How a limit could be imposed: one is made ready, and taken away again."""
+    try:
+        holder = limits.choose(limits.Limit(_memory_bytes(), limits.PROCESS))
+    except AgentError:
+        return ""
+    holder.remove()
+    return str(holder.how)
+
+
 def cpu_facts(cpuinfo: str) -> Dict[str, str]:
     """Model and flags from /proc/cpuinfo, whose keys differ between x86 and ARM; empty where it has none."""
     first: Dict[str, str] = {}
@@ -53,10 +70,15 @@ def cpu_facts(cpuinfo: str) -> Dict[str, str]:
 
 
 def _memory_bytes() -> int:
+    return _meminfo("MemTotal:") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _meminfo(key: str) -> Optional[int]:
+    """A line of /proc/meminfo in bytes; None where it is not there."""
     for line in read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
+        if line.startswith(key):
             return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _existing_parent(path: str) -> str:
