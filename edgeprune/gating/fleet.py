@@ -136,13 +136,14 @@ def _worst_reason(
         slowest = f"; the slowest is {max(timed)[1]} with p99 {format_ms(max(timed)[0])}" if timed else ""
         return f"each of {len(devices)} devices meets the limits, at {demand.confidence:.1%} confidence{slowest}"
     decisive = [d for d, v in zip(devices, found, strict=True) if v is verdict]
-    named = "; ".join(f"{d.device}: {_why(d)}" for d in decisive)
-    return f"{len(decisive)} of {len(devices)} devices: {named}"
+    named = [f"{d.device}: {_why(d)}" for d in decisive]
+    named += [f"{d.device}: {_why(d)}" for d in devices if d.error and d not in decisive]
+    return f"{len(decisive)} of {len(devices)} devices are {verdict}: {'; '.join(named)}"
 
 
 def _why(device: FleetDevice) -> str:
     if device.error:
-        return f"not measured: {device.error}"
+        return "not measured"
     if device.verdict is Verdict.FAIL and not device.sure_fail:
         return "over a limit by itself, but not for sure as one of so many devices"
     gates = device.result.judgement.gates if device.result is not None else ()
