@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ from edgeprune.units import bytes_from_mb
 
 if TYPE_CHECKING:
     from edgeprune.records.comparison import Calibration, CompareResult
+    from edgeprune.records.fleet import FleetResult
     from edgeprune.records.paced import PacedResult
     from edgeprune.records.result import BenchResult, BuildResult
     from edgeprune.schema.device import DeviceSpec
@@ -178,6 +180,40 @@ def bench(
     spec = _usable(device)
     subject = bench_subject(Path(artifact), policy.threads)
     return bench_artifact(subject, spec, policy.measurement, policy.limits, reporter or NullReporter())
+
+
+def bench_fleet(
+    artifact: str | Path,
+    *,
+    devices: Sequence[str],
+    share: float | None = None,
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> FleetResult:
+    """Measure an artifact on several devices at the same time, and judge them together.
+
+    Args:
+        artifact: as for `bench`.
+        devices: names; `all` for every enrolled one, `profile:NAME` for those of a profile.
+        share: of all such devices that must meet the limits, such as 0.9; None asks it of every device named.
+        policy: how to measure, and limits that each device is held to; its confidence is the fleet's.
+        reporter: hears what happens, one device at a time; None for silence.
+
+    Returns:
+        A device that could not be measured is in it with its error, and is no PASS.
+
+    Raises:
+        InputError: no such artifact or device, or a share without a limit.
+    """
+    from edgeprune.steps import fleet
+    from edgeprune.steps.benching import bench_subject
+    from edgeprune.steps.fleet_devices import choose_devices
+
+    specs, subject = choose_devices(devices), bench_subject(Path(artifact), policy.threads)
+    if not {50.0, 99.0} <= set(policy.percentiles):
+        policy = replace(policy, percentiles=tuple(sorted({50.0, 99.0, *policy.percentiles})))
+    told = reporter or NullReporter()
+    return fleet.bench_fleet(subject, specs, policy.measurement, policy.limits, told, share=share)
 
 
 def bench_paced(

@@ -13,6 +13,8 @@ from edgeprune.schema.base import load_toml, parse_toml
 from edgeprune.schema.device import DeviceSpec
 
 LOCAL = "local"
+ALL = "all"
+"""Every enrolled device, where several may be named."""
 
 
 def config_folder() -> Path:
@@ -48,10 +50,12 @@ def save_device(spec: DeviceSpec) -> Path:
     """Write a device's file, readable by its owner only; it appears by atomic rename.
 
     Raises:
-        InputError: `local` is built in; or a value cannot be written as TOML.
+        InputError: `local` is built in, and `all` means every device; or a value cannot be written as TOML.
     """
     if spec.name == LOCAL:
         raise InputError("the device name 'local' is the build host itself; choose another name")
+    if spec.name == ALL:
+        raise InputError("the device name 'all' means every enrolled device; choose another name")
     path = _path(spec.name)
     text = _to_toml(spec)
     if parse_toml(text, DeviceSpec, where=str(path)) != spec:

@@ -40,7 +40,8 @@ class DeviceSpec(FileModel):
     work_folder: str = ".cache/edgeprune"
     """On the device; a relative one is below the login folder."""
     lease_folder: str = ""
-    """On the device: where it is kept who may measure. Empty: a place that all its users share (/run/lock, or /tmp)."""
+    """On the device: where it is kept who may measure. Empty: a place that all its users share (/run/lock, or /tmp).
+    Entries that share a machine (containers, a lab) and shall be measured at once need one each."""
     cache_mb: Annotated[float, Field(gt=0)] = 1000.0
     """What artifacts may take in the work folder; the ones not used for longest go first."""
     connect_timeout_s: Annotated[float, Field(gt=0)] = 15.0
