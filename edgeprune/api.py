@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ from edgeprune.units import bytes_from_mb
 if TYPE_CHECKING:
     from edgeprune.records.comparison import Calibration, CompareResult
     from edgeprune.records.paced import PacedResult
+    from edgeprune.records.provisioning import Provision
     from edgeprune.records.result import BenchResult, BuildResult
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.steps.outcome import BuildInputs
@@ -286,6 +288,34 @@ def calibrate(
         campaigns=campaigns,
         rounds=rounds,
     )
+
+
+def provision(
+    device: str,
+    runtimes: Sequence[str] = (),
+    *,
+    base_python: str = "",
+    reporter: Reporter | None = None,
+) -> Provision:
+    """Give a device a Python environment with exactly these runtimes, from wheels that this host's pip fetches.
+
+    Args:
+        device: an enrolled device's name.
+        runtimes: names; empty for those of the device's profile.
+        base_python: the interpreter there to make it with; empty for that of the last time, or of the enrolment.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: unknown device or runtime, or `local`.
+        NotInstalledError: this host's Python has no pip.
+        BuildError: this host's pip failed.
+        DeployError: no Python there, no wheel for it, too little disk, or an import that fails there; the earlier
+            environment is in place.
+        MeasurementError: others measured there for too long.
+    """
+    from edgeprune.steps import provisioning
+
+    return provisioning.provision(device, runtimes, reporter or NullReporter(), base_python=base_python)
 
 
 def gate(
