@@ -8,6 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from edgeprune.deployment.platform_tags import wheel_machine
 from edgeprune.errors import BuildError, DeployError
 from edgeprune.records.provisioning import Interpreter
 
@@ -32,9 +33,8 @@ def pip_failed(said: str) -> BuildError:
 
 def no_wheel(text: str, interpreter: Interpreter, said: str) -> DeployError | BuildError:
     """There is none for the device: says which package, platform and Python, and what there is instead."""
-    name = canonicalize_name(Requirement(text).name)
     unreachable = _UNREACHABLE.search(said)
-    existing = existing_wheels(name, said)
+    existing = existing_wheels(Requirement(text), interpreter, said)
     if unreachable and not existing:
         return BuildError(f"pip on this host finds no {text}: {unreachable[0].strip()[:400]}")
     shown = ", ".join(existing[:_SHOWN]) + (f" and {len(existing) - _SHOWN} more" if len(existing) > _SHOWN else "")
@@ -48,15 +48,20 @@ def no_wheel(text: str, interpreter: Interpreter, said: str) -> DeployError | Bu
     )
 
 
-def existing_wheels(name: str, said: str) -> list[str]:
-    """The wheels of the newest release of a distribution among all file names that pip has mentioned."""
-    found: dict[Version, list[str]] = {}
-    for file in dict.fromkeys(_WHEEL.findall(said.replace("%2B", "+"))):
+def existing_wheels(wanted: Requirement, interpreter: Interpreter, said: str) -> list[str]:
+    """The nearest misses among all file names that pip has mentioned, the device's machine and Python first.
+
+    They are those of the newest release that the requirement allows; of the newest at all where it allows none.
+    """
+    found: dict[Version, set[str]] = {}
+    for file in _WHEEL.findall(said.replace("%2B", "+")):
         try:
-            canonical, version, _, tags = parse_wheel_filename(file)
+            name, version, _, tags = parse_wheel_filename(file)
         except InvalidWheelFilename:
             continue
-        if canonical == name:
-            found.setdefault(version, []).append(f"{version} for {' '.join(sorted(map(str, tags)))}")
+        if name == canonicalize_name(wanted.name):
+            found.setdefault(version, set()).add(f"{version} for {' '.join(sorted(map(str, tags)))}")
     released = [v for v in found if not v.is_prerelease] or list(found)
-    return sorted(found[max(released)]) if released else []
+    allowed = list(wanted.specifier.filter(released)) or released
+    likely = (wheel_machine(interpreter), "linux", f"-{interpreter.abi}-")
+    return sorted(found[max(allowed)], key=lambda text: ([part not in text for part in likely], text)) if found else []

@@ -98,7 +98,7 @@ class Fetcher:
         done = self._pip(folder, texts, ())
         if done.returncode != 0:
             self._explain(folder, texts, done.stdout)
-        found = [_read(path) for path in sorted(folder.glob("*.whl"))]
+        found = [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
         return {f.wheel.name: f for f in found}
 
     def _explain(self, folder: Path, texts: Sequence[str], said: str) -> None:
@@ -155,8 +155,12 @@ def _bare(requirement: Requirement) -> str:
     return f"{canonicalize_name(requirement.name)}{requirement.specifier}"
 
 
-def _read(path: Path) -> Fetched:
-    """Name, version and requirements from the wheel itself."""
+def read_wheel(path: Path) -> Fetched:
+    """Name, version and requirements from the wheel itself.
+
+    Raises:
+        BuildError: it is none.
+    """
     name, version, _, _ = parse_wheel_filename(path.name)
     try:
         with zipfile.ZipFile(path) as archive:

@@ -118,7 +118,7 @@ def _library(fetcher: Fetcher, runtime: str, reporter: Reporter) -> tuple[str, l
             refusals.append(error)
             continue
         if refusals:
-            reporter.emit(Noted(message=f"{distribution}, because there is {refusals[-1].message}"))
+            reporter.emit(Noted(message=f"{runtime}: {distribution}, because {refusals[-1].message}"))
         return distribution, needs
     if len(refusals) == 1:
         raise refusals[0]
