@@ -86,8 +86,15 @@ class Provision:
     changed: bool
 
 
-def environment_digest(interpreter: Interpreter, runtimes: Sequence[str], wheels: Sequence[Wheel]) -> str:
-    """The identity of an environment: the Python's version, what must be importable, and the wheels by content."""
-    lines = [f"python {interpreter.abi}", f"runtimes {' '.join(sorted(runtimes))}"]
+def environment_digest(base: tuple[str, Interpreter], runtimes: Sequence[str], wheels: Sequence[Wheel]) -> str:
+    """The identity of an environment: the Python that it is made with, what must be importable, the wheels by content.
+
+    Args:
+        base: path on the device, and what it is.
+        runtimes: names.
+        wheels: all of it.
+    """
+    executable, interpreter = base
+    lines = [f"python {executable} {interpreter.abi}", f"runtimes {' '.join(sorted(runtimes))}"]
     lines += sorted(f"{wheel.file} {wheel.sha256}" for wheel in wheels)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -53,7 +53,7 @@ def provision(name: str, runtimes: Sequence[str], reporter: Reporter, *, base_py
         found = there.describe()
         with tempfile.TemporaryDirectory(prefix="edgeprune-wheels-") as folder:
             wheels = choose(Fetcher(interpreter=found.interpreter, folder=Path(folder)), wanted, reporter)
-            digest = environment_digest(found.interpreter, wanted, [f.wheel for f in wheels])
+            digest = environment_digest((found.executable, found.interpreter), wanted, [f.wheel for f in wheels])
             imported = there.works(found.python, wanted) if found.digest == digest else None
             changed, sent_bytes = imported is None, 0
             if imported is None:
