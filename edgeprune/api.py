@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeprune.records.comparison import Calibration, CompareResult
     from edgeprune.records.fleet import FleetResult
     from edgeprune.records.paced import PacedResult
+    from edgeprune.records.provisioning import Provision
     from edgeprune.records.result import BenchResult, BuildResult
     from edgeprune.schema.device import DeviceSpec
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
@@ -323,6 +324,34 @@ def calibrate(
         campaigns=campaigns,
         rounds=rounds,
     )
+
+
+def provision(
+    device: str,
+    runtimes: Sequence[str] = (),
+    *,
+    base_python: str = "",
+    reporter: Reporter | None = None,
+) -> Provision:
+    """Give a device a Python environment with exactly these runtimes, from wheels that this host's pip fetches.
+
+    Args:
+        device: an enrolled device's name.
+        runtimes: names; empty for those of the device's profile.
+        base_python: the interpreter there to make it with; empty for that of the last time, or of the enrolment.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: unknown device or runtime, or `local`.
+        NotInstalledError: this host's Python has no pip.
+        BuildError: this host's pip failed.
+        DeployError: no Python there, no wheel for it, too little disk, or an import that fails there; the earlier
+            environment is in place.
+        MeasurementError: others measured there for too long.
+    """
+    from edgeprune.steps import provisioning
+
+    return provisioning.provision(device, runtimes, reporter or NullReporter(), base_python=base_python)
 
 
 def gate(

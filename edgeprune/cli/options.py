@@ -30,7 +30,20 @@ class _Duration(click.ParamType[float]):
         return float(found[1]) * unit
 
 
+class _Names(click.ParamType[tuple[str, ...]]):
+    """`openvino,tflite`: names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"expected names with commas between them, got {value!r}", param, ctx)
+        return names
+
+
 DURATION = _Duration()
+NAMES = _Names()
 
 output_format = click.option(
     "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True,

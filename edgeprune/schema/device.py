@@ -37,6 +37,8 @@ class DeviceSpec(FileModel):
     """The pinned host key in OpenSSH form: type and base64, such as `ssh-ed25519 AAAA...`."""
     python: str = "python3"
     """The Python on the device that has the runtimes."""
+    base_python: str = ""
+    """The Python there that `device provision` makes environments with; empty: `python` is it."""
     work_folder: str = ".cache/edgeprune"
     """On the device; a relative one is below the login folder."""
     lease_folder: str = ""

@@ -65,6 +65,11 @@ class DeviceSession:
         self._placed: dict[str, None] = {}
         self.facts: DeviceFacts = self._client.probe()
 
+    @property
+    def agent(self) -> Agent:
+        """The agent there, for what is no measurement."""
+        return self._agent
+
     def place(self, folder: Path, artifact: Artifact) -> str:
         """Send an artifact's files; returns the path there of the file to open."""
         files = [(folder / f.name, f.sha256) for f in artifact.files]

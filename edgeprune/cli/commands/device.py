@@ -12,7 +12,7 @@ from edgeprune.cli import options
 
 @click.group()
 def command() -> None:
-    """Enrol, list, check, calibrate and remove devices."""
+    """Enrol, list, check, provision, calibrate and remove devices."""
 
 
 @command.command()
@@ -112,6 +112,37 @@ def calibrate(
     with options.reporting(silent=quiet) as reporter:
         found = api.calibrate(name, artifact=artifact, campaigns=campaigns, rounds=rounds, reporter=reporter)
     click.echo(series.calibration(found, output_format))
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=options.NAMES,
+    metavar="NAME[,NAME...]",
+    help="What it shall run, and nothing else; by default all runtimes of its profile.",
+)
+@click.option(
+    "--python",
+    default="",
+    metavar="PROGRAM",
+    help="The Python there to make it with; by default the one of the last time, or the one it was enrolled with.",
+)
+@options.output_format
+@options.quiet
+def provision(
+    name: str, runtimes: tuple[tuple[str, ...], ...], python: str, output_format: str, quiet: bool
+) -> None:  # fmt: skip
+    """Give a device a Python environment with runtimes; it needs no internet, pip or root, and this host fetches."""
+    from edgeprune import api
+    from edgeprune.cli.render import provisioning
+
+    wanted = tuple(runtime for names in runtimes for runtime in names)
+    with options.reporting(silent=quiet) as reporter:
+        found = api.provision(name, wanted, base_python=python, reporter=reporter)
+    click.echo(provisioning.provision(found, output_format))
 
 
 @command.command()

@@ -1,4 +1,7 @@
-"""The agent's commands: probe, condition, bench, infer, receive, have, tidy, lease. Exit code: 1 error, 2 bad usage."""
+"""The agent's commands: probe, condition, bench, infer, receive, have, tidy, environment, lease.
+
+Exit code 1 after an error, 2 on bad usage.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 import traceback
 from typing import List, Set
 
-from . import lease, limits, sessions
+from . import environments, lease, limits, sessions
 from .bench import Job, Warmup, bench
 from .files import have, receive, tidy, touch
 from .infer import infer
@@ -47,19 +50,7 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
     elif a.command == "condition":
         condition(replies)
     elif a.command == "bench":
-        warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
-        model = (a.runtime, a.artifact, a.precision, a.threads)
-        pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
-        job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
-        folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
-        with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
-            for folder in folders:
-                touch(folder)
-            if a.memory_limit_bytes is None:
-                bench(replies, job)
-            else:
-                limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
-                limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
+        _bench(replies, a)
     elif a.command == "infer":
         infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
     elif a.command == "receive":
@@ -68,8 +59,36 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
         have(replies, a.path, a.sha256, a.part)
     elif a.command == "tidy":
         tidy(replies, a.work, a.limit, _spared(a.lease_folder, a.keep))
+    elif a.command == "environment":
+        _environment(replies, a)
     else:
         _lease(replies, a)
+
+
+def _bench(replies: Replies, a: argparse.Namespace) -> None:
+    warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
+    model = (a.runtime, a.artifact, a.precision, a.threads)
+    pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
+    job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
+    folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
+    with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
+        for folder in folders:
+            touch(folder)
+        if a.memory_limit_bytes is None:
+            bench(replies, job)
+        else:
+            limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
+            limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
+
+
+def _environment(replies: Replies, a: argparse.Namespace) -> None:
+    if a.action == "describe":
+        environments.describe(replies, a.work)
+    elif a.action == "make":
+        with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(path) for path in a.wheel]):
+            environments.make(replies, a.work, a.digest, a.runtime, a.wheel)
+    else:
+        environments.check(replies, a.runtime)
 
 
 def _lease(replies: Replies, a: argparse.Namespace) -> None:
@@ -112,8 +131,32 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--limit", type=int, required=True)
     command.add_argument("--keep", action="append", default=[])
     command.add_argument("--lease-folder", default="")
+    _add_environment(commands.add_parser("environment", help="a Python environment made of wheels"))
     _add_lease(commands.add_parser("lease", help="the right to measure on this device"))
     return top
+
+
+def _add_environment(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("describe", help="what wheels must fit, and what there is")
+    action.add_argument("--work", required=True)
+    action = actions.add_parser("make", help="make one and switch to it")
+    action.add_argument("--work", required=True)
+    action.add_argument("--digest", required=True)
+    action.add_argument("--wheel", action="append", required=True)
+    _add_runtimes(action)
+    _add_token(action)
+    _add_runtimes(actions.add_parser("check", help="import what is here"))
+
+
+def _add_runtimes(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--runtime", action="append", choices=sessions.names(), required=True)
+
+
+def _add_token(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
+    command.add_argument("--lease-folder", default="")
+    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
 
 
 def _add_lease(command: argparse.ArgumentParser) -> None:
@@ -153,9 +196,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")
     command.add_argument("--memory-limit-bytes", type=_positive, help="run in a child process under this limit")
     command.add_argument("--memory-limit-of", choices=[limits.PROCESS, limits.MODEL], default=limits.PROCESS)
-    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
-    command.add_argument("--lease-folder", default="")
-    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
+    _add_token(command)
 
 
 def _positive(text: str) -> int:

@@ -35,8 +35,8 @@ def probe(replies: Replies, work: str) -> None:
         memory_bytes=_memory_bytes(),
         disk_free_bytes=shutil.disk_usage(_existing_parent(work)).free,
         python=platform.python_version(),
-        numpy=_version("numpy", "numpy"),
-        runtimes=_runtimes(),
+        numpy=version("numpy", "numpy"),
+        runtimes=runtimes_here(sessions.names()),
         boot_id=read("/proc/sys/kernel/random/boot_id").strip(),
     )
 
@@ -88,17 +88,18 @@ def _existing_parent(path: str) -> str:
     return path
 
 
-def _runtimes() -> List[List[str]]:
+def runtimes_here(names: List[str]) -> List[List[str]]:
+    """(name, version) of those runtimes that are there."""
     found = []
-    for name in sessions.names():
-        versions = (_version(m, d) for m, d in sessions.module(name).LIBRARIES)
-        version = next((v for v in versions if v), "")
-        if version:
-            found.append([name, version])
+    for name in names:
+        versions = (version(m, d) for m, d in sessions.module(name).LIBRARIES)
+        first = next((v for v in versions if v), "")
+        if first:
+            found.append([name, first])
     return found
 
 
-def _version(module: str, distribution: str) -> str:
+def version(module: str, distribution: str) -> str:
     """A library's version; empty where it is missing."""
     if importlib.util.find_spec(module) is None:
         return ""
