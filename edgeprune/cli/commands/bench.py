@@ -96,7 +96,7 @@ def command(
     """Measure ARTIFACT: a folder with manifest.json, or an .onnx, .tflite or .xml file.
 
     With --p50-ms, --p99-ms or --memory-mb the exit code is the verdict's: 0, 7, 8 or 9. On several devices it always
-    is: a device that cannot be measured does not stop the others, and makes it 9.
+    is: one that cannot be measured does not stop the others, and counts as INVALID.
     """
     from edgeprune import api
     from edgeprune.cli.render import fleet, results, series
