@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from edgeprune.errors import EdgepruneError, InputError
+from edgeprune.errors import EdgepruneError, HostKeyError, InputError
 from edgeprune.events import Event, Noted, Reporter
 from edgeprune.gating.fleet import boxes_needed, device_confidence, judge_fleet, outliers, sure_fail_confidence
 from edgeprune.gating.judge import judge
@@ -96,7 +96,7 @@ def measure_all(
 ) -> list[tuple[BenchResult, Evidence] | EdgepruneError]:
     """Run a function for every device at the same time; what it returned or was refused with, in their order.
 
-    Ctrl-C, and any other exception in a thread, stops the others after the block that they are at.
+    Ctrl-C, a changed host key, and any other exception in a thread, stops the others after the block that they are at.
     """
     crew = _Crew(reporter)
     outcomes: dict[str, tuple[BenchResult, Evidence] | EdgepruneError] = {}
@@ -105,6 +105,9 @@ def measure_all(
         told = crew.reporter(spec.name)
         try:
             outcomes[spec.name] = measure(spec, told)
+        except HostKeyError as error:
+            # Somebody may be in between: nothing more is sent to any of them.
+            crew.stop(error)
         except EdgepruneError as error:
             outcomes[spec.name] = error
             crew.tell(Noted(message=f"{spec.name}: not measured: {error.message}", level="error"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from edgeprune.deployment.inventory import LOCAL
 from edgeprune.records.health import Check, DeviceCondition, Grade
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.schema.device import DeviceSpec
@@ -24,18 +27,19 @@ def grade_software(spec: DeviceSpec, facts: DeviceFacts) -> tuple[Check, ...]:
 
 
 def grade_hardware(
-    facts: DeviceFacts, profile: DeviceProfile, condition: DeviceCondition, *, offset_s: float
+    spec: DeviceSpec, facts: DeviceFacts, profile: DeviceProfile, condition: DeviceCondition, *, offset_s: float
 ) -> tuple[Check, ...]:
     """What is held against the profile, and what is of the moment.
 
     Args:
-        facts: of the device.
+        spec: of the device.
+        facts: what it told.
         profile: its own.
         condition: of the device now.
         offset_s: of its clock to this host's, as far as it is certain; positive: the device is ahead.
     """
     return (
-        _runtimes(facts, profile),
+        _runtimes(spec, facts, profile),
         _machine(facts, profile),
         _cores(facts, profile),
         _memory(facts, profile, condition),
@@ -79,7 +83,7 @@ def _numpy(spec: DeviceSpec, facts: DeviceFacts) -> Check:
         name="numpy",
         grade=Grade.PROBLEM,
         found="not installed; nothing can be measured there without it",
-        advice=f"on the device: {spec.python} -m pip install numpy",
+        advice=_provision(spec),
     )
 
 
@@ -90,8 +94,14 @@ def _any_runtime(spec: DeviceSpec, facts: DeviceFacts) -> Check:
         name="runtimes",
         grade=Grade.PROBLEM,
         found="none is installed",
-        advice=f"on the device: {spec.python} -m pip install openvino, onnxruntime, ai-edge-litert or tflite-runtime",
+        advice=_provision(spec),
     )
+
+
+def _provision(spec: DeviceSpec, runtimes: Sequence[str] = ("RUNTIME",)) -> str:
+    if spec.name == LOCAL:
+        return f"install it for {spec.python}"
+    return f"edgeprune device provision {spec.name} --runtime {','.join(runtimes)}"
 
 
 def _disk(spec: DeviceSpec, facts: DeviceFacts) -> Check:
@@ -106,7 +116,7 @@ def _disk(spec: DeviceSpec, facts: DeviceFacts) -> Check:
     return Check(name="disk", grade=Grade.OK, found=found)
 
 
-def _runtimes(facts: DeviceFacts, profile: DeviceProfile) -> Check:
+def _runtimes(spec: DeviceSpec, facts: DeviceFacts, profile: DeviceProfile) -> Check:
     missing = [r for r in profile.runtimes if facts.runtime_version(r) is None]
     if not missing:
         return Check(name="profile's runtimes", grade=Grade.OK, found=", ".join(profile.runtimes))
@@ -114,7 +124,7 @@ def _runtimes(facts: DeviceFacts, profile: DeviceProfile) -> Check:
         name="profile's runtimes",
         grade=Grade.WARNING,
         found=f"not installed on the device: {', '.join(missing)}",
-        advice="install them for the device's Python; until then their rungs are refused",
+        advice=f"until then their rungs are refused: {_provision(spec, missing)}",
     )
 
 

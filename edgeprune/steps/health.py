@@ -170,7 +170,7 @@ def _examine(spec: DeviceSpec, session: DeviceSession, profile: DeviceProfile, s
     asked_s = now()
     condition = session.condition()
     offset_s = _offset(condition.unix_s, asked_s, now())
-    seen.checks += grade_hardware(session.facts, profile, condition, offset_s=offset_s)
+    seen.checks += grade_hardware(session.spec, session.facts, profile, condition, offset_s=offset_s)
     seen.checks.append(grade_change(before.facts if before else None, session.facts))
     seen.lease = session.lease_status()
 

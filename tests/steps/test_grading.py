@@ -35,11 +35,14 @@ def _software(facts: DeviceFacts) -> dict[str, Grade]:
 def _hardware(
     facts: DeviceFacts, profile: DeviceProfile, condition: DeviceCondition = CONDITION, offset_s: float = 0.0
 ) -> dict[str, tuple[Grade, str]]:
-    return {c.name: (c.grade, c.found) for c in grade_hardware(facts, profile, condition, offset_s=offset_s)}
+    return {c.name: (c.grade, c.found) for c in grade_hardware(SPEC, facts, profile, condition, offset_s=offset_s)}
 
 
 def test_a_device_that_has_all_is_ok() -> None:
-    checks = (*grade_software(SPEC, make_facts()), *grade_hardware(make_facts(), _profile(), CONDITION, offset_s=0.0))
+    checks = (
+        *grade_software(SPEC, make_facts()),
+        *grade_hardware(SPEC, make_facts(), _profile(), CONDITION, offset_s=0.0),
+    )
     assert {c.grade for c in checks} == {Grade.OK}
     assert not any(c.advice for c in checks)
 
@@ -63,9 +66,9 @@ def test_software(change: dict[str, object], name: str, grade: Grade) -> None:
     assert set(found.values()) == {Grade.OK}
 
 
-def test_advice_names_the_interpreter_of_the_device() -> None:
+def test_advice_is_a_command_that_mends_it() -> None:
     (numpy,) = (c for c in grade_software(SPEC, replace(make_facts(), numpy="")) if c.name == "numpy")
-    assert numpy.advice == "on the device: /opt/py/bin/python -m pip install numpy"
+    assert numpy.advice == f"edgeprune device provision {SPEC.name} --runtime RUNTIME"
 
 
 @pytest.mark.parametrize(
