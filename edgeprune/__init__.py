@@ -10,21 +10,57 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from edgeprune.api import bench, build, gate, load_profile, load_target, plan
+    from edgeprune.api import (
+        BenchPolicy,
+        bench,
+        bench_fleet,
+        bench_paced,
+        build,
+        calibrate,
+        compare,
+        gate,
+        load_profile,
+        load_target,
+        plan,
+        provision,
+    )
     from edgeprune.data.splits import DataSplits, Split
 
+_API = "edgeprune.api"
 _HOMES = {
     "DataSplits": "edgeprune.data.splits",
     "Split": "edgeprune.data.splits",
-    "bench": "edgeprune.api",
-    "build": "edgeprune.api",
-    "gate": "edgeprune.api",
-    "plan": "edgeprune.api",
-    "load_profile": "edgeprune.api",
-    "load_target": "edgeprune.api",
+    "BenchPolicy": _API,
+    "bench": _API,
+    "bench_fleet": _API,
+    "bench_paced": _API,
+    "build": _API,
+    "calibrate": _API,
+    "compare": _API,
+    "gate": _API,
+    "load_profile": _API,
+    "load_target": _API,
+    "plan": _API,
+    "provision": _API,
 }
 
-__all__ = ["DataSplits", "Split", "__version__", "bench", "build", "gate", "load_profile", "load_target", "plan"]
+__all__ = [
+    "BenchPolicy",
+    "DataSplits",
+    "Split",
+    "__version__",
+    "bench",
+    "bench_fleet",
+    "bench_paced",
+    "build",
+    "calibrate",
+    "compare",
+    "gate",
+    "load_profile",
+    "load_target",
+    "plan",
+    "provision",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,8 +18,11 @@ from edgeprune.units import bytes_from_mb
 
 if TYPE_CHECKING:
     from edgeprune.records.comparison import Calibration, CompareResult
+    from edgeprune.records.fleet import FleetResult
     from edgeprune.records.paced import PacedResult
+    from edgeprune.records.provisioning import Provision
     from edgeprune.records.result import BenchResult, BuildResult
+    from edgeprune.schema.device import DeviceSpec
     from edgeprune.schema.profile import DeviceProfile, MeasurementPolicy
     from edgeprune.steps.outcome import BuildInputs
 
@@ -119,6 +123,7 @@ def build(
     if kept is not None:
         told.emit(Noted(message=f"nothing changed since the last build in {inputs.folder}"))
         return kept
+    _usable(device)
     from edgeprune.loop import run_build
 
     return run_build(inputs, told)
@@ -133,6 +138,7 @@ def plan(
     reporter: Reporter | None = None,
 ) -> Plan:
     """Measure the ladder's shapes on the device, train nothing. Arguments and errors are those of `build`."""
+    _usable(device)
     from edgeprune.loop import run_plan
 
     return run_plan(_inputs(target, profile, device, output), reporter or NullReporter())
@@ -170,11 +176,45 @@ def bench(
         InputError: no such artifact, or its files were changed.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_artifact, bench_subject
 
+    spec = _usable(device)
     subject = bench_subject(Path(artifact), policy.threads)
-    return bench_artifact(subject, load_device(device), policy.measurement, policy.limits, reporter or NullReporter())
+    return bench_artifact(subject, spec, policy.measurement, policy.limits, reporter or NullReporter())
+
+
+def bench_fleet(
+    artifact: str | Path,
+    *,
+    devices: Sequence[str],
+    share: float | None = None,
+    policy: BenchPolicy = BenchPolicy(),
+    reporter: Reporter | None = None,
+) -> FleetResult:
+    """Measure an artifact on several devices at the same time, and judge them together.
+
+    Args:
+        artifact: as for `bench`.
+        devices: names; `all` for every enrolled one, `profile:NAME` for those of a profile.
+        share: of all such devices that must meet the limits, such as 0.9; None asks it of every device named.
+        policy: how to measure, and limits that each device is held to; its confidence is the fleet's.
+        reporter: hears what happens, one device at a time; None for silence.
+
+    Returns:
+        A device that could not be measured is in it with its error, and is no PASS.
+
+    Raises:
+        InputError: no such artifact or device, or a share without a limit.
+    """
+    from edgeprune.steps import fleet
+    from edgeprune.steps.benching import bench_subject
+    from edgeprune.steps.fleet_devices import choose_devices
+
+    specs, subject = choose_devices(devices), bench_subject(Path(artifact), policy.threads)
+    if not {50.0, 99.0} <= set(policy.percentiles):
+        policy = replace(policy, percentiles=tuple(sorted({50.0, 99.0, *policy.percentiles})))
+    told = reporter or NullReporter()
+    return fleet.bench_fleet(subject, specs, policy.measurement, policy.limits, told, share=share)
 
 
 def bench_paced(
@@ -201,13 +241,13 @@ def bench_paced(
         InputError: neither a rate nor a time, or limits for a sustained run: one process certifies nothing.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_subject
     from edgeprune.steps.pacing import pace_artifact, sustain_artifact
 
     if rate_hz is not None and rate_hz <= 0:
         raise InputError(f"rate: expected a number > 0, got {rate_hz:g}")
-    subject, spec, told = bench_subject(Path(artifact), policy.threads), load_device(device), reporter or NullReporter()
+    spec, told = _usable(device), reporter or NullReporter()
+    subject = bench_subject(Path(artifact), policy.threads)
     if sustain_s is not None:
         if policy.limits != Limits(memory_of=policy.memory_of):
             raise InputError("sustain: one long process certifies no limit; leave the limits out, or measure without")
@@ -240,15 +280,14 @@ def compare(
         InputError: too few rounds, limits, or no such artifact.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps.benching import bench_subject
     from edgeprune.steps.comparing import compare_artifacts
 
     if policy.limits != Limits(memory_of=policy.memory_of):
         raise InputError("compare: a comparison judges no limit; leave the limits out, or measure each on its own")
+    spec, told = _usable(device), reporter or NullReporter()
     subjects = (bench_subject(Path(first), policy.threads), bench_subject(Path(second), policy.threads))
-    told = reporter or NullReporter()
-    return compare_artifacts(subjects, load_device(device), policy.measurement, told, rounds=rounds)
+    return compare_artifacts(subjects, spec, policy.measurement, told, rounds=rounds)
 
 
 def calibrate(
@@ -275,17 +314,44 @@ def calibrate(
         NotInstalledError: this host can compile for no runtime of the device.
         DeployError, MeasurementError: as for `build`.
     """
-    from edgeprune.deployment.inventory import load_device
     from edgeprune.steps import calibrating
 
     return calibrating.calibrate(
-        load_device(device),
+        _usable(device),
         policy.measurement,
         reporter or NullReporter(),
         artifact=Path(artifact) if artifact else None,
         campaigns=campaigns,
         rounds=rounds,
     )
+
+
+def provision(
+    device: str,
+    runtimes: Sequence[str] = (),
+    *,
+    base_python: str = "",
+    reporter: Reporter | None = None,
+) -> Provision:
+    """Give a device a Python environment with exactly these runtimes, from wheels that this host's pip fetches.
+
+    Args:
+        device: an enrolled device's name.
+        runtimes: names; empty for those of the device's profile.
+        base_python: the interpreter there to make it with; empty for that of the last time, or of the enrolment.
+        reporter: hears what happens; None for silence.
+
+    Raises:
+        InputError: unknown device or runtime, or `local`.
+        NotInstalledError: this host's Python has no pip.
+        BuildError: this host's pip failed.
+        DeployError: no Python there, no wheel for it, too little disk, or an import that fails there; the earlier
+            environment is in place.
+        MeasurementError: others measured there for too long.
+    """
+    from edgeprune.steps import provisioning
+
+    return provisioning.provision(device, runtimes, reporter or NullReporter(), base_python=base_python)
 
 
 def gate(
@@ -326,6 +392,16 @@ def gate(
         markdown=Path(markdown) if markdown else None,
         comparison=comparison,
     )
+
+
+def _usable(device: str) -> DeviceSpec:
+    """A device that did not fail its last check; asked before anything is read or compiled for it."""
+    from edgeprune.deployment.inventory import load_device
+    from edgeprune.steps.health import refuse_failing
+
+    spec = load_device(device)
+    refuse_failing(spec)
+    return spec
 
 
 def _inputs(

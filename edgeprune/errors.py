@@ -53,6 +53,10 @@ class HostKeyError(DeployError):
     """The device's host key is not the pinned one: a stranger, or a re-installed device."""
 
 
+class UnfitDeviceError(DeployError):
+    """The device failed its check; `facts` names what."""
+
+
 class DeviceTimeoutError(DeployError):
     """A command or transfer on the device passed its deadline."""
 
@@ -78,7 +82,7 @@ EXIT_CODES: dict[int, str] = {
     2: "bad input (profile, target, device, weights or data)",
     3: "no plan fits the budget",
     4: "the build failed",
-    5: "the device could not be reached or could not take the files",
+    5: "the device could not be reached, failed its check, or could not take the files",
     6: "the measurement could not be taken",
     7: "gate verdict FAIL",
     8: "gate verdict INCONCLUSIVE: too few samples to say",

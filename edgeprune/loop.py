@@ -21,14 +21,14 @@ from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Ru
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.enrolment import differences
 from edgeprune.steps.examination import check_model_takes
+from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import measured_in_turn
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
 from edgeprune.steps.planning import make_plan, no_plan_error
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.session import DeviceSession, open_host_session, open_session
+from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
@@ -68,7 +68,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
     run = RunFolder(inputs.folder)
     with run.locked(), EventLog(run.root / "events.jsonl") as log:
         told = TeeReporter((reporter, log))
-        with open_session(inputs.device) as device, open_host_session() as host:
+        with ready_session(inputs.device) as device, open_host_session() as host:
             _check_device(inputs, device, told)
             bench = Workbench(
                 target=inputs.target,

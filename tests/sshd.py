@@ -94,6 +94,8 @@ class SshServer:
             "user": self.user,
             "identity_file": str(self.identity_file),
             "host_key": self.host_key,
+            # That of whoever runs the tests is not asked.
+            "ssh_config": "none",
             "python": self.python,
             "work_folder": str(self.home / "work"),
         }

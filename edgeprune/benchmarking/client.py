@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 from edgeprune.errors import BuildError, DeployError, DeviceTimeoutError, EdgepruneError, MeasurementError
 from edgeprune.protocols import CommandResult, Connection
 from edgeprune.records.codec import from_json, to_plain
+from edgeprune.records.health import DeviceCondition
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Precision
 from edgeprune.units import format_mb, format_seconds
 
-Record = TypeVar("Record", DeviceFacts, Block, PacedBlock)
+Record = TypeVar("Record", DeviceFacts, DeviceCondition, Block, PacedBlock)
 
 _SCHEMA = 1
 _PROBE_TIMEOUT_S = 60.0
@@ -66,6 +67,12 @@ class AgentClient:
         command = _Command(self._device)
         command.take(self._run(["probe", "--work", self._work_folder], command, _PROBE_TIMEOUT_S))
         return command.record(DeviceFacts, "facts")
+
+    def condition(self) -> DeviceCondition:
+        """Ask for what is of the moment; errors are those of `probe`."""
+        command = _Command(self._device)
+        command.take(self._run(["condition"], command, _PROBE_TIMEOUT_S))
+        return command.record(DeviceCondition, "condition")
 
     def bench(
         self, request: BenchRequest, artifact_path: str, inputs_path: str, *, timeout_s: float, lease: str = ""

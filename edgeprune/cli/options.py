@@ -30,7 +30,20 @@ class _Duration(click.ParamType[float]):
         return float(found[1]) * unit
 
 
+class _Names(click.ParamType[tuple[str, ...]]):
+    """`openvino,tflite`: names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"expected names with commas between them, got {value!r}", param, ctx)
+        return names
+
+
 DURATION = _Duration()
+NAMES = _Names()
 
 output_format = click.option(
     "--format", "output_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
@@ -41,9 +54,25 @@ profile = click.option(
     "--profile", "-p", metavar="NAME|FILE",
     help="Device profile; by default the device's own, or for `local` the first that the target names.",
 )  # fmt: skip
+
+
+def _only(ctx: click.Context, _param: click.Parameter, devices: tuple[str, ...]) -> str:
+    """The one device of a command that takes one: click would take the last of several and say nothing."""
+    if len(devices) > 1:
+        raise click.UsageError(
+            f"{ctx.info_name} works on one device, got {', '.join(devices)}; `edgeprune bench` measures several", ctx
+        )
+    return devices[0]
+
+
 device = click.option(
-    "--device", "-d", default="local", show_default=True, metavar="NAME",
+    "--device", "-d", default=("local",), show_default=True, metavar="NAME", multiple=True, callback=_only,
     help="An enrolled device (`edgeprune device list`), or `local`.",
+)  # fmt: skip
+devices = click.option(
+    "--device", "-d", "devices", default=("local",), show_default=True, metavar="NAME|profile:NAME|all", multiple=True,
+    help="An enrolled device, or `local`; may be repeated. `all`: every enrolled one; `profile:NAME`: those of a "
+    "profile. Several are measured at the same time.",
 )  # fmt: skip
 output = click.option(
     "--output", "-o", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True,

@@ -13,6 +13,8 @@ from edgeprune.schema.base import load_toml, parse_toml
 from edgeprune.schema.device import DeviceSpec
 
 LOCAL = "local"
+ALL = "all"
+"""Every enrolled device, where several may be named."""
 
 
 def config_folder() -> Path:
@@ -48,14 +50,22 @@ def save_device(spec: DeviceSpec) -> Path:
     """Write a device's file, readable by its owner only; it appears by atomic rename.
 
     Raises:
-        InputError: `local` is built in; or a value cannot be written as TOML.
+        InputError: `local` is built in, and `all` means every device; or a value cannot be written as TOML.
     """
     if spec.name == LOCAL:
         raise InputError("the device name 'local' is the build host itself; choose another name")
+    if spec.name == ALL:
+        raise InputError("the device name 'all' means every enrolled device; choose another name")
     path = _path(spec.name)
     text = _to_toml(spec)
     if parse_toml(text, DeviceSpec, where=str(path)) != spec:
         raise InputError(f"{path}: a value of device {spec.name!r} cannot be written as TOML")
+    write_private(path, text)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; it appears by atomic rename."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -67,7 +77,6 @@ def save_device(spec: DeviceSpec) -> Path:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return path
 
 
 def remove_device(name: str) -> None:
@@ -81,6 +90,12 @@ def remove_device(name: str) -> None:
     if name not in list_devices():
         raise InputError(f"unknown device {name!r}{suggest(name, list_devices())}", name=name)
     _path(name).unlink()
+    lock_file(name).unlink(missing_ok=True)
+
+
+def lock_file(name: str) -> Path:
+    """Where the lock of a device's provisioned environment lies, beside the device's file."""
+    return _devices_folder() / f"{name}.lock"
 
 
 def _local_device() -> DeviceSpec:

@@ -91,8 +91,7 @@ def ensure_files(
     Raises:
         DeployError: disk full, no permission, connection lost, or the content is not what was sent.
     """
-    text = "\n".join(f"{source.name} {sha256}" for source, sha256 in files)
-    folder = f"{work_folder}/artifacts/{hashlib.sha256(text.encode()).hexdigest()}"
+    folder = f"{work_folder}/artifacts/{folder_name(files)}"
     agent = Agent(connection, python, agent_path)
     replies = [_look_for(agent, work_folder, f"{folder}/{source.name}", source, sha256) for source, sha256 in files]
     missing = [(s, h, r) for (s, h), r in zip(files, replies, strict=True) if r.get("there") is not True]
@@ -108,6 +107,12 @@ def ensure_files(
             connection.put(source, part)
         _receive(connection, agent.argv, (part, f"{folder}/{source.name}"), sha256, source.stat().st_size)
     return folder
+
+
+def folder_name(files: Sequence[tuple[Path, str]]) -> str:
+    """What the folder of these files, (local file, its sha256 in hex), is called on every device."""
+    text = "\n".join(f"{source.name} {sha256}" for source, sha256 in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _part(work_folder: str, sha256: str) -> str:

@@ -19,8 +19,9 @@ from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.statistics import percentile, quantile, summarise
+from edgeprune.steps.health import ready_session
 from edgeprune.steps.measuring import Campaign, Subject, measure
-from edgeprune.steps.session import FROZEN_SAMPLES, open_session
+from edgeprune.steps.session import FROZEN_SAMPLES
 from edgeprune.store.artifacts import MANIFEST, describe_files, read_manifest
 from edgeprune.units import ms_from_ns
 
@@ -71,9 +72,21 @@ def bench_artifact(
         DeployError: the device could not be reached or could not take the files.
         MeasurementError: it does not run there, or no block could be taken in time.
     """
+    return bench_with_evidence(subject, device, policy, limits, reporter)[0]
+
+
+def bench_with_evidence(
+    subject: Subject, device: DeviceSpec, policy: MeasurementPolicy, limits: Limits, reporter: Reporter
+) -> tuple[BenchResult, Evidence]:
+    """The same, and what it was judged by, to be judged again at another confidence.
+
+    Raises:
+        DeployError: the device could not be reached or could not take the files.
+        MeasurementError: it does not run there, or no block could be taken in time.
+    """
     samples = noise_inputs(subject)
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
-    with open_session(device) as session:
+    with ready_session(device) as session:
         session.require(subject.rung.runtime)
         samples_path = session.place_samples(samples)
         there = session.place(subject.folder, subject.artifact)
@@ -94,15 +107,17 @@ def bench_artifact(
     if not measurement.samples_ns and not measurement.disturbed:
         raise MeasurementError(f"device {device.name}: no block was measured within {policy.time_limit_s:g} s")
     taken = ProcessSamples(measurement.processes_ns) if measurement.samples_ns else None
-    return BenchResult(
+    evidence = replace(evidence, measurement=measurement)
+    result = BenchResult(
         artifact=subject.artifact,
         device=device.name,
         measurement=measurement,
         percentiles=tuple(percentile(taken, p, policy.confidence) for p in policy.percentiles) if taken else (),
         load_ms=ms_from_ns(statistics.median(b.load_ns for b in measurement.blocks)) if taken else None,
-        judgement=judge(replace(evidence, measurement=measurement)),
+        judgement=judge(evidence),
         summary=summarise(taken) if taken else None,
     )
+    return result, evidence
 
 
 def noise_inputs(subject: Subject) -> np.ndarray:

@@ -20,8 +20,9 @@ from edgeprune.steps.benching import bench_subject
 from edgeprune.steps.calibrations import save_calibration
 from edgeprune.steps.comparing import PERCENTS, ROUNDS, Duel, place, ratios, require_rounds, runs_per_process
 from edgeprune.steps.compiling import CompileJob, compile_artifact
+from edgeprune.steps.health import ready_session
 from edgeprune.steps.measuring import Subject, Told
-from edgeprune.steps.session import DeviceSession, open_session
+from edgeprune.steps.session import DeviceSession
 
 LEAST_CAMPAIGNS = 3
 _MODEL_INPUT = (1, 3, 32, 32)
@@ -56,7 +57,7 @@ def calibrate(
     require_rounds(rounds)
     if campaigns < LEAST_CAMPAIGNS:
         raise InputError(f"campaigns: expected at least {LEAST_CAMPAIGNS}, got {campaigns}")
-    with open_session(device) as session, _subject(session, artifact) as subject:
+    with ready_session(device) as session, _subject(session, artifact) as subject:
         placed = place(session, subject)
         told = Told(reporter, f"{device.name} against itself", 2 * rounds * campaigns)
         with told:

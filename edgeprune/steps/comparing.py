@@ -26,8 +26,9 @@ from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.statistics import quantile
 from edgeprune.steps.benching import ESTIMATE_RUNS, noise_inputs
 from edgeprune.steps.calibrations import smallest_resolvable
+from edgeprune.steps.health import ready_session
 from edgeprune.steps.measuring import Subject, Told
-from edgeprune.steps.session import DeviceSession, open_session
+from edgeprune.steps.session import DeviceSession
 
 PERCENTS = (50.0, 99.0)
 ROUNDS = 10
@@ -127,7 +128,7 @@ def compare_artifacts(
     """
     require_rounds(rounds)
     first, second = subjects
-    with open_session(device) as session:
+    with ready_session(device) as session:
         placed = (place(session, first), place(session, second))
         shown = f"{first.artifact.files[0].name} / {second.artifact.files[0].name}"
         told = Told(reporter, shown, 2 * rounds)

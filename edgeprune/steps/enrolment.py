@@ -1,4 +1,4 @@
-"""Enrolling a device: see its host key, have it confirmed, pin it; and looking at what a device has."""
+"""Enrolling a device: see its host key, have it confirmed, pin it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeprune.deployment.inventory import list_devices, save_device
-from edgeprune.deployment.lease import LeaseStatus
+from edgeprune.deployment.inventory import list_devices, load_device, save_device
+from edgeprune.deployment.ssh_config import NO_CONFIG
 from edgeprune.errors import HostKeyError, InputError
-from edgeprune.records.measurement import DeviceFacts
 from edgeprune.schema.device import DeviceSpec
-from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.inputs import load_profile
-from edgeprune.steps.session import open_session
 
-_TIMEOUT_S = 15.0
+_NEVER_ASKED = ("work_folder", "lease_folder", "cache_mb", "connect_timeout_s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What a person says about a new device."""
+    """What a person says about a new device.
+
+    Attributes:
+        host: name, address, or a `Host` of the OpenSSH configuration.
+        port, user, identity_file: 0 and empty leave it to that configuration.
+        ssh_config: that configuration's file; empty for the usual ones, `none` for none.
+    """
 
     name: str
     host: str
@@ -29,17 +32,8 @@ class Enrolment:
     identity_file: str
     profile: str
     python: str
+    ssh_config: str = ""
     replace: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceReport:
-    """What a device has, and how that differs from its profile."""
-
-    name: str
-    facts: DeviceFacts
-    differences: tuple[str, ...]
-    lease: LeaseStatus
 
 
 def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str, str], bool]) -> DeviceSpec:
@@ -63,18 +57,34 @@ def enrol(request: Enrolment, *, fingerprint: str | None, confirm: Callable[[str
         raise InputError(f"device {request.name!r} is enrolled already; --replace enrols it again with its key of now")
     if request.identity_file and not Path(request.identity_file).expanduser().is_file():
         raise InputError(f"--identity: no such file: {request.identity_file}")
-    found = scan_host_key(request.host, request.port, _TIMEOUT_S)
+    found = scan_host_key(spec)
     if fingerprint is not None and found.fingerprint != fingerprint:
         raise HostKeyError(
-            f"{request.host}:{request.port}: expected host key {fingerprint}, found {found.fingerprint}; not enrolled",
+            f"{request.host}: expected host key {fingerprint}, found {found.fingerprint}; not enrolled",
             expected=fingerprint,
             found=found.fingerprint,
         )
     if fingerprint is None and not confirm(found.type, found.fingerprint):
-        raise HostKeyError(f"{request.host}:{request.port}: host key {found.fingerprint} was refused; not enrolled")
-    pinned = spec.model_copy(update={"host_key": found.line})
+        raise HostKeyError(f"{request.host}: host key {found.fingerprint} was refused; not enrolled")
+    pinned = spec.model_copy(update={"host_key": found.line, **_kept(request.name)})
     save_device(pinned)
     return pinned
+
+
+def _kept(name: str) -> dict[str, object]:
+    """What enrolling does not ask for and a person may have written into the device's file."""
+    if name not in list_devices():
+        return {}
+    try:
+        before = load_device(name)
+    except InputError:
+        # Enrolling again is a way to mend it.
+        return {}
+    return {key: getattr(before, key) for key in _NEVER_ASKED}
+
+
+def _absolute(ssh_config: str) -> str:
+    return ssh_config if ssh_config in {"", NO_CONFIG} else str(Path(ssh_config).expanduser().resolve())
 
 
 def _spec(request: Enrolment) -> DeviceSpec:
@@ -91,36 +101,10 @@ def _spec(request: Enrolment) -> DeviceSpec:
             port=request.port,
             user=request.user,
             identity_file=identity,
+            ssh_config=_absolute(request.ssh_config),
             python=request.python,
         )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise InputError(f"device {request.name!r}: {key}: {first['msg']}, got {first['input']!r}") from error
-
-
-def check_device(spec: DeviceSpec) -> DeviceReport:
-    """Connect and compare what is there with the device's profile.
-
-    Raises:
-        DeployError: unreachable, a stranger, or without Python.
-    """
-    with open_session(spec) as session:
-        facts, lease = session.facts, session.lease_status()
-    found = differences(facts, load_profile(spec.profile))
-    return DeviceReport(name=spec.name, facts=facts, differences=found, lease=lease)
-
-
-def differences(facts: DeviceFacts, profile: DeviceProfile) -> tuple[str, ...]:
-    """What the profile says and the device does not have, in words."""
-    found = []
-    if profile.hardware.arch not in ("any", facts.machine):
-        found.append(f"the profile says arch {profile.hardware.arch}, the device is {facts.machine}")
-    if facts.cores < profile.hardware.cores:
-        found.append(f"the profile says {profile.hardware.cores} cores, the device lets us use {facts.cores}")
-    missing = [r for r in profile.runtimes if facts.runtime_version(r) is None]
-    if missing:
-        found.append(f"not installed on the device: {', '.join(missing)}; those rungs will be refused")
-    if not facts.numpy:
-        found.append("numpy is not installed on the device; nothing can be measured there without it")
-    return tuple(found)

@@ -22,8 +22,9 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.statistics import percentile
 from edgeprune.steps.comparing import Placed, place
+from edgeprune.steps.health import ready_session
 from edgeprune.steps.measuring import Subject, Told
-from edgeprune.steps.session import DeviceSession, open_session
+from edgeprune.steps.session import DeviceSession
 from edgeprune.units import format_seconds
 
 LONGEST_BUCKET_S = 60.0
@@ -54,7 +55,7 @@ def pace_artifact(
     evidence = Evidence(limits=limits, floors=Floors(), artifact_bytes=subject.artifact.size_bytes)
     taken: list[PacedBlock] = []
     watch = Watch(waits=True)
-    with open_session(device) as session:
+    with ready_session(device) as session:
         placed = place(session, subject)
         told = Told(reporter, f"{subject.rung.name} at {rate_hz:g} a second", policy.processes)
 
@@ -105,7 +106,7 @@ def sustain_artifact(
     subject_name = f"{subject.rung.name} for {format_seconds(seconds)}"
     started_s = time.monotonic()
     reporter.emit(StageStarted(stage="sustain", subject=subject_name))
-    with open_session(device) as session:
+    with ready_session(device) as session:
         placed = place(session, subject)
         with session.leased(lambda text: reporter.emit(Noted(message=text))):
             block = _paced_block(session, placed, pace)

@@ -20,6 +20,7 @@ from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_s
 from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.health import DeviceCondition
 from edgeprune.records.measurement import BenchRequest, Block, DeviceFacts, MemoryProof
 from edgeprune.records.paced import Pace, PacedBlock
 from edgeprune.records.profiled import Profiled, ProfileRequest
@@ -66,6 +67,11 @@ class DeviceSession:
         self._lease: DeviceLease | None = None
         self._placed: dict[str, None] = {}
         self.facts: DeviceFacts = self._client.probe()
+
+    @property
+    def agent(self) -> Agent:
+        """The agent there, for what is no measurement."""
+        return self._agent
 
     def place(self, folder: Path, artifact: Artifact) -> str:
         """Send an artifact's files; returns the path there of the file to open."""
@@ -183,6 +189,10 @@ class DeviceSession:
                 yield lease
             finally:
                 self._lease = None
+
+    def condition(self) -> DeviceCondition:
+        """Its clock and free memory now, and whether it can limit memory."""
+        return self._client.condition()
 
     def lease_status(self) -> LeaseStatus:
         """Who measures there now."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.benchmarking.agent.device import bench, evidence, probe, sessions
+from edgeprune.benchmarking.agent.device import bench, evidence, limits, probe, sessions
 from edgeprune.benchmarking.agent.device.reply import AgentError
 from edgeprune.benchmarking.agent.device.tflite_session import dequantise, quantise
 
@@ -242,3 +242,28 @@ def test_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     content = os.urandom(3_000_000)
     (tmp_path / "x").write_bytes(content)
     assert digest(str(tmp_path / "x")) == hashlib.sha256(content).hexdigest()
+
+
+class Told:
+    """Collects the fields of what is emitted."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, Any] = {}
+
+    def emit(self, event: str, **fields: Any) -> None:
+        self.fields[event] = fields
+
+
+def test_condition_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    before_s = time.time()
+    probe.condition(told)
+    condition = told.fields["condition"]
+    assert before_s <= condition["unix_s"] <= time.time()
+    assert 0 < condition["memory_available_bytes"] <= probe._memory_bytes()
+    assert condition["memory_limit"] in {"cgroup v1", "cgroup v2", "RLIMIT_DATA"}
+    # An old kernel on which no cgroup is ours.
+    monkeypatch.setattr(limits, "make_cgroup", lambda _limit: None)
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "old", "4.6.0", "#1", "armv7l")))
+    probe.condition(told)
+    assert told.fields["condition"]["memory_limit"] == ""

@@ -93,7 +93,7 @@ def test_file_under_another_name() -> None:
 
 def test_file_that_is_wrong_names_the_key() -> None:
     path = save_device(_spec())
-    path.write_text(path.read_text().replace("port = 22", 'prot = "x"'))
+    path.write_text(path.read_text().replace("port = 0", 'prot = "x"'))
     with pytest.raises(InputError, match="prot: unknown key; did you mean 'port'"):
         load_device("pi4")
 

@@ -82,7 +82,7 @@ def test_changed_host_key_stops_with_both_fingerprints(server: SshServer, tmp_pa
     pinned = subprocess.run(
         ["ssh-keygen", "-l", "-f", f"{tmp_path}/other.pub"], check=True, capture_output=True, text=True
     ).stdout.split()[1]
-    found = scan_host_key(server.host, server.port, 5).fingerprint
+    found = scan_host_key(server.device()).fingerprint
     with pytest.raises(HostKeyError) as caught:
         connect(server.device(name="pi4", host_key=other))
     assert caught.value.facts == {"pinned": pinned, "found": found}
@@ -95,6 +95,15 @@ def test_another_type_of_host_key_is_a_stranger_too(server: SshServer, tmp_path:
     other = _new_key(tmp_path / "other", kind="ecdsa")
     with pytest.raises(HostKeyError, match="CHANGED"):
         connect(server.device(host_key=other))
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_the_pinned_type_is_asked_for_among_several(tmp_path: Path, kind: str) -> None:
+    pinned = _new_key(tmp_path / "other", kind=kind)
+    with SshServer(options=(f"HostKey {tmp_path}/other",)) as both:
+        assert scan_host_key(both.device()).type == "ssh-ed25519"
+        connect(both.device(host_key=pinned)).close()
+        connect(both.device()).close()
 
 
 def test_no_pinned_key_is_refused(server: SshServer) -> None:
@@ -114,15 +123,14 @@ def test_pinned_key_of_an_unknown_type(server: SshServer) -> None:
 
 
 def test_scanned_key_is_the_servers(server: SshServer) -> None:
-    assert scan_host_key(server.host, server.port, 5).line == server.host_key
+    assert scan_host_key(server.device()).line == server.host_key
 
 
-def test_nothing_listens() -> None:
+def test_nothing_listens(server: SshServer) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
         with pytest.raises(DeployError, match="refused"):
-            scan_host_key("127.0.0.1", port, 2)
+            scan_host_key(server.device(port=sock.getsockname()[1]))
 
 
 def test_silent_server_is_given_up(server: SshServer) -> None:
@@ -140,7 +148,7 @@ def test_unknown_host(server: SshServer) -> None:
 
 def test_wrong_identity(server: SshServer, tmp_path: Path) -> None:
     _new_key(tmp_path / "stranger")
-    with pytest.raises(DeployError, match="refused with that key"):
+    with pytest.raises(DeployError, match="refused with"):
         connect(server.device(identity_file=str(tmp_path / "stranger")))
 
 

@@ -1,4 +1,4 @@
-"""`edgeprune bench`: measure one artifact on one device."""
+"""`edgeprune bench`: measure one artifact on one device, or on several at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from edgeprune.cli import options
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
-@options.device
+@options.devices
+@click.option(
+    "--fleet-share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Judge: at least this share of all such devices meets the limits (0.9), concluded from those measured. "
+    "Without it, every device measured must.",
+)
 @click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads; by default those of the artifact's manifest, or 1."
 )
@@ -68,7 +75,8 @@ from edgeprune.cli import options
 @options.quiet
 def command(
     artifact: Path,
-    device: str,
+    devices: tuple[str, ...],
+    fleet_share: float | None,
     threads: int | None,
     processes: int,
     runs: int,
@@ -87,10 +95,17 @@ def command(
 ) -> int:
     """Measure ARTIFACT: a folder with manifest.json, or an .onnx, .tflite or .xml file.
 
-    With --p50-ms, --p99-ms or --memory-mb the exit code is the verdict's: 0, 7, 8 or 9.
+    With --p50-ms, --p99-ms or --memory-mb the exit code is the verdict's: 0, 7, 8 or 9. On several devices it always
+    is: one that cannot be measured does not stop the others, and counts as INVALID.
     """
     from edgeprune import api
-    from edgeprune.cli.render import results, series
+    from edgeprune.cli.render import fleet, results, series
+    from edgeprune.steps.fleet_devices import names_group
+
+    several = len(devices) > 1 or fleet_share is not None or names_group(devices[0])
+    if several and (other is not None or rate is not None or sustain is not None):
+        raise click.UsageError("--compare, --rate and --sustain work on one device: name one")
+    device = devices[0]
 
     if other is not None and (rate is not None or sustain is not None):
         raise click.UsageError("--compare and --rate or --sustain exclude one another")
@@ -117,6 +132,10 @@ def command(
             )
             click.echo(series.paced(paced, output_format))
             return paced.judgement.verdict.exit_code
+        if several:
+            found = api.bench_fleet(artifact, devices=devices, share=fleet_share, policy=policy, reporter=reporter)
+            click.echo(fleet.fleet(found, output_format))
+            return found.verdict.exit_code
         result = api.bench(artifact, device=device, policy=policy, reporter=reporter)
     click.echo(results.bench(result, output_format))
     return result.judgement.verdict.exit_code

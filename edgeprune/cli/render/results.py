@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 118
 
+_REASONS = 3
+
 
 def build(result: BuildResult, output_format: str) -> str:
     """The dense and the chosen model side by side, the verdict, and where the files are."""
@@ -79,8 +81,9 @@ def bench(result: BenchResult, output_format: str) -> str:
     if result.summary is not None:
         summary = _summary_lines(result.summary)
     else:
-        reasons = dict.fromkeys(d.reason for d in result.measurement.disturbed)
-        summary = [f"no valid block: {reason}" for reason in reasons]
+        reasons = list(dict.fromkeys(d.reason for d in result.measurement.disturbed))
+        summary = [f"no valid block: {reason}" for reason in reasons[:_REASONS]]
+        summary += [f"and {len(reasons) - _REASONS} more such reasons"] if len(reasons) > _REASONS else []
     measurement = result.measurement
     head = (
         f"{result.artifact.files[0].name} on {result.device}: {measurement.runtime}, {measurement.precision}, "

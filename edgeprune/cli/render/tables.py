@@ -1,4 +1,4 @@
-"""Profiles and devices as tables."""
+"""Profiles as tables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from rich import box
 from rich.table import Table
 
 from edgeprune.cli.render.results import render
-from edgeprune.units import format_mb
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from edgeprune.schema.device import DeviceSpec
     from edgeprune.schema.profile import Budget, DeviceProfile
-    from edgeprune.steps.enrolment import DeviceReport
 
 
 def profile_table(profiles: Sequence[DeviceProfile]) -> str:
@@ -85,28 +82,3 @@ def _toml_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml_value(v) for v in value)}]"
     return json.dumps(str(value), ensure_ascii=False) if isinstance(value, str) else str(value)
-
-
-def device_table(devices: Sequence[DeviceSpec]) -> str:
-    """One line a device."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("device", "connection", "where", "profile", "python"):
-        table.add_column(column)
-    for device in devices:
-        where = f"{device.user}@{device.host}:{device.port}" if device.host else "this machine"
-        table.add_row(device.name, device.connection, where, device.profile, device.python)
-    return render(table)
-
-
-def device_details(report: DeviceReport) -> str:
-    """What the agent found there."""
-    facts = report.facts
-    runtimes = ", ".join(f"{name} {version}" for name, version in facts.runtimes) or "none"
-    lines = [
-        f"{report.name}: {facts.cpu_model or facts.machine}, {facts.cores} core(s), {facts.machine}, {facts.kernel}",
-        f"  memory {format_mb(facts.memory_bytes)}, {format_mb(facts.disk_free_bytes)} free in the work folder",
-        f"  python {facts.python}, numpy {facts.numpy or 'missing'}; runtimes: {runtimes}",
-        f"  {report.lease}",
-    ]
-    lines += [f"  differs from its profile: {difference}" for difference in report.differences]
-    return "\n".join(lines)

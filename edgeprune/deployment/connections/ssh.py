@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.ber import BERException
 from paramiko.hostkeys import InvalidHostKey
 from paramiko.packet import NeedRekeyException
@@ -22,9 +26,19 @@ from paramiko.sftp import CMD_STATUS, CMD_WRITE, int64
 from edgeprune.deployment import remote_shell
 from edgeprune.deployment.channels import make_folders, pump_stderr, pump_stdout, wait_for_status
 from edgeprune.deployment.host_keys import HostKey, parse_host_key
+from edgeprune.deployment.known_hosts import KnownKeys, known_keys
 from edgeprune.deployment.pipelining import send_ahead
-from edgeprune.deployment.ssh_endpoint import identity_file, open_socket, place_of
-from edgeprune.deployment.ssh_errors import Place, changed_host_key, disk_full, not_started
+from edgeprune.deployment.ssh_config import Hop, route
+from edgeprune.deployment.ssh_endpoint import jump_place_of, open_socket, place_of, public_blob, start_proxy
+from edgeprune.deployment.ssh_errors import (
+    Place,
+    changed_host_key,
+    disk_full,
+    not_started,
+    revoked_host_key,
+    system_reason,
+    unknown_host_key,
+)
 from edgeprune.deployment.streams import Stream
 from edgeprune.deployment.watchdog import Watchdog
 from edgeprune.errors import DeployError, DeviceTimeoutError, EdgepruneError, HostKeyError
@@ -37,6 +51,11 @@ _log = logging.getLogger(__name__)
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 _KEEPALIVE_S = 10
+_AGENT_TIMEOUT_S = 10.0
+# RFC 4254, section 5.1: "administratively prohibited".
+_PROHIBITED = 1
+# What a server signs with a key of this type.
+_SIGNED_AS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 # After the deadline of a command: for killing it before the socket is cut.
 _GRACE_S = 5.0
 # A session that has just ended may still count in a server that allows few.
@@ -62,15 +81,16 @@ class SshConnection:
     """One transport; each command and each transfer has a channel of its own.
 
     Args:
-        client: connected and authenticated.
-        sock: the client's socket, for the watchdog.
+        transport: authenticated.
+        way: what it goes through, which is closed with it.
         place: for messages.
         silence_s: a transfer that has not moved for so long has failed.
     """
 
-    def __init__(self, client: paramiko.SSHClient, sock: socket.socket, place: Place, silence_s: float) -> None:
-        self._client = client
-        self._sock = sock
+    def __init__(self, transport: paramiko.Transport, way: _Way, place: Place, silence_s: float) -> None:
+        self._logged_in = transport
+        self._way = way
+        self._sock = way.sock
         self._place = place
         self._silence_s = silence_s
 
@@ -123,14 +143,12 @@ class SshConnection:
 
     def close(self) -> None:
         """See `protocols.Connection.close`."""
-        self._client.close()
-        self._sock.close()
+        self._way.stack.close()
 
     def _transport(self) -> paramiko.Transport:
-        transport = self._client.get_transport()
-        if transport is None or not transport.is_active():
+        if not self._logged_in.is_active():
             raise EOFError("the connection is closed")
-        return transport
+        return self._logged_in
 
     def _open_channel(self, timeout_s: float) -> paramiko.Channel:
         """A new session; where the server allows no more of them (`MaxSessions`), wait for one to end."""
@@ -224,71 +242,179 @@ class SshConnection:
         return DeployError(f"{self._place}: cannot write {destination}: the device says: {refusal}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Way:
+    """What is open towards a device; the stack closes all of it.
+
+    Attributes:
+        sock: what leaves this host: cut, it ends all transports that go through it.
+        lane: what a transport to the device's own SSH server runs over.
+    """
+
+    stack: contextlib.ExitStack
+    sock: socket.socket
+    lane: socket.socket | paramiko.Channel
+    timeout_s: float
+
+    def greet(self, keys: Sequence[HostKey]) -> paramiko.Transport:
+        """Begin to speak SSH; a key of one of these types is asked for. It is the caller who looks at it."""
+        transport = _transport(self.lane)
+        self.stack.callback(transport.close)
+        transport.banner_timeout = transport.auth_timeout = transport.channel_timeout = self.timeout_s
+        security = transport.get_security_options()
+        ours = {kind for key in keys for kind in _SIGNED_AS.get(key.type, (key.type,))}
+        wanted = [kind for kind in security.key_types if kind in ours]
+        security.key_types = (*wanted, *(kind for kind in security.key_types if kind not in ours))
+        transport.start_client(timeout=self.timeout_s)
+        return transport
+
+    def through(self, device: DeviceSpec, jump: Hop, beyond: Hop) -> _Way:
+        """Log in to the jump host that this way leads to, and have it connect further."""
+        known = known_keys(jump.known_as, jump.known_hosts)
+        place = jump_place_of(device, jump, known)
+        with _translated(place, "connect", Watchdog(self.sock, self.timeout_s)):
+            transport = self.greet(known.keys)
+            _check_jump(place, known, _host_key(transport.get_remote_server_key()))
+            _log_in(transport, jump, place)
+            transport.set_keepalive(_KEEPALIVE_S)
+        to = (beyond.host, beyond.port)
+        with _translated(place, f"go on to {beyond.host}:{beyond.port}", Watchdog(self.sock, self.timeout_s)):
+            try:
+                lane = transport.open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=self.timeout_s)
+            except paramiko.ChannelException as error:
+                forbidden = " (AllowTcpForwarding?)" if error.code == _PROHIBITED else ""
+                raise DeployError(
+                    f"{place}: it does not connect to {beyond.host}:{beyond.port}: {error.text}{forbidden}"
+                ) from error
+        return replace(self, lane=lane)
+
+
+def _set_out(device: DeviceSpec, hops: Sequence[Hop], stack: contextlib.ExitStack) -> _Way:
+    """Go to the device's own SSH server, through all jump hosts."""
+    first, timeout_s = hops[0], device.connect_timeout_s
+    place = place_of(device, first) if len(hops) == 1 else jump_place_of(device, first, KnownKeys())
+    with _translated(place, f"start {first.proxy_command[0]}" if first.proxy_command else "connect"):
+        if first.proxy_command:
+            sock = start_proxy(first.proxy_command, stack)
+        else:
+            sock = open_socket(first.host, first.port, timeout_s)
+            stack.callback(sock.close)
+    way = _Way(stack=stack, sock=sock, lane=sock, timeout_s=timeout_s)
+    for jump, beyond in itertools.pairwise(hops):
+        way = way.through(device, jump, beyond)
+    return way
+
+
+def _check_jump(place: Place, known: KnownKeys, found: HostKey) -> None:
+    if found in known.revoked:
+        raise revoked_host_key(place, found)
+    if found in known.keys:
+        return
+    if not known.keys:
+        raise unknown_host_key(place, found)
+    raise changed_host_key(place, next((k for k in known.keys if k.type == found.type), known.keys[0]), found)
+
+
+def _log_in(transport: paramiko.Transport, hop: Hop, place: Place) -> None:
+    """Offer one key after the other.
+
+    Raises:
+        DeployError: none was taken; it names each with the reason.
+    """
+    refusals: list[str] = []
+    with contextlib.closing(_Agent(hop.agent)) as agent:
+        for shown, load in _identities(hop, agent):
+            try:
+                more = transport.auth_publickey(hop.user, load())
+            except TypeError:
+                # The cryptography library's word for it.
+                refusals.append(f"{shown}: it has a passphrase; `ssh-add` it")
+            except (paramiko.AuthenticationException, UnknownKeyType, ValueError, OSError) as error:
+                if not transport.is_active() or "timeout" in str(error).lower():
+                    raise
+                refusals.append(f"{shown}: {error}")
+            else:
+                if not more:
+                    return
+                refusals.append(f"{shown}: it is not enough, the server also asks for {', '.join(more)}")
+    offered = "; ".join(refusals) or "no key: there is no identity file, and ssh-agent has none"
+    raise DeployError(f"{place}: cannot connect: {hop.user} was refused with {offered}")
+
+
+def _identities(hop: Hop, agent: _Agent) -> Iterator[tuple[str, Callable[[], paramiko.PKey]]]:
+    """Each key's name in messages, and what loads it: the agent's where it has it, else the file's."""
+    agents_own = {key.asbytes(): key for key in agent.get_keys()}
+    for path in hop.identity_files:
+        held = agents_own.pop(public_blob(path), None)
+        if held is not None:
+            yield f"{path} (from ssh-agent)", partial(_same, held)
+        elif Path(path).is_file() and not path.endswith(".pub"):
+            yield path, partial(paramiko.PKey.from_path, path)
+    if not hop.identities_only:
+        for key in agents_own.values():
+            yield f"ssh-agent's {key.comment or key.get_name()}", partial(_same, key)
+
+
+def _same(key: paramiko.PKey) -> paramiko.PKey:
+    return key
+
+
+class _Agent(AgentSSH):
+    """ssh-agent at a socket of our choice; without keys where nobody listens there."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        if not path:
+            return
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.settimeout(_AGENT_TIMEOUT_S)
+            sock.connect(path)
+            self._connect(sock)  # type: ignore[attr-defined]  # the stubs lack it
+        except (OSError, paramiko.SSHException) as error:
+            _log.warning("ssh-agent at %s does not answer: %s", path, error)
+            sock.close()
+
+    def close(self) -> None:
+        """Once the log-in is over."""
+        self._close()  # type: ignore[attr-defined]  # the stubs lack it
+
+
 class SshConnector:
     """Opens SSH connections to enrolled devices."""
 
     def connect(self, device: DeviceSpec) -> Connection:
         """See `protocols.Connector.connect`."""
-        place = place_of(device)
+        hops = route(device)
+        place = place_of(device, hops[-1])
         if not device.host_key:
             raise HostKeyError(f"{place}: no host key is pinned; enrol it: edgeprune device add {device.name} ...")
         pinned = parse_host_key(device.host_key, where=f"device {device.name}")
-        identity = identity_file(device)
-        timeout_s = device.connect_timeout_s
-        client = paramiko.SSHClient()
-        client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        with _translated(place, "connect"):
-            sock = open_socket(device.host, device.port, timeout_s)
-        try:
-            with _translated(place, "connect", Watchdog(sock, timeout_s)):
-                key = paramiko.PKey.from_type_string(pinned.type, pinned.blob)
-                known_as = device.host if device.port == paramiko.config.SSH_PORT else f"[{device.host}]:{device.port}"
-                client.get_host_keys().add(known_as, key.get_name(), key)
-                client.connect(
-                    device.host,
-                    port=device.port,
-                    username=place.user,
-                    sock=sock,
-                    key_filename=identity,
-                    allow_agent=identity is None,
-                    look_for_keys=False,
-                    timeout=timeout_s,
-                    banner_timeout=timeout_s,
-                    auth_timeout=timeout_s,
-                    channel_timeout=timeout_s,
-                    transport_factory=_transport,
-                )
-                transport = client.get_transport()
-                if transport is not None:
-                    transport.set_keepalive(_KEEPALIVE_S)
-        except BaseException:
-            client.close()
-            sock.close()
-            raise
-        return SshConnection(client, sock, place, timeout_s)
+        with contextlib.ExitStack() as stack:
+            way = _set_out(device, hops, stack)
+            with _translated(place, "connect", Watchdog(way.sock, way.timeout_s)):
+                transport = way.greet([pinned])
+                found = _host_key(transport.get_remote_server_key())
+                if found != pinned:
+                    raise changed_host_key(place, pinned, found)
+                _log_in(transport, hops[-1], place)
+                transport.set_keepalive(_KEEPALIVE_S)
+            kept = replace(way, stack=stack.pop_all())
+        return SshConnection(transport, kept, place, way.timeout_s)
 
 
-def scan_host_key(host: str, port: int, timeout_s: float) -> HostKey:
-    """The host key that a server shows, for a person to compare its fingerprint at enrolment.
+def scan_host_key(device: DeviceSpec) -> HostKey:
+    """The host key that a device shows, for a person to compare its fingerprint at enrolment.
 
     Raises:
-        DeployError: unreachable, or no SSH server.
+        InputError: the OpenSSH configuration cannot be used.
+        DeployError: unreachable, or no SSH server; a jump host on the way is unknown or refuses us.
     """
-    place = Place(name=host, host=host, port=port)
-    with _translated(place, "connect"):
-        sock = open_socket(host, port, timeout_s)
-    try:
-        with _translated(place, "connect", Watchdog(sock, timeout_s)):
-            transport = paramiko.Transport(sock)
-            transport.banner_timeout = timeout_s
-            try:
-                transport.start_client(timeout=timeout_s)
-                key = transport.get_remote_server_key()
-            finally:
-                transport.close()
-    finally:
-        sock.close()
-    return _host_key(key)
+    hops = route(device)
+    with contextlib.ExitStack() as stack:
+        way = _set_out(device, hops, stack)
+        with _translated(place_of(device, hops[-1]), "connect", Watchdog(way.sock, way.timeout_s)):
+            return _host_key(way.greet([]).get_remote_server_key())
 
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:  # noqa: ANN401 - paramiko's own
@@ -370,29 +496,15 @@ def _ours(error: Exception, place: Place, doing: str) -> EdgepruneError:
         # paramiko has no class of its own for most of its timeouts.
         return DeviceTimeoutError(f"{what}: no answer in time")
     if isinstance(error, paramiko.AuthenticationException):
-        return DeployError(f"{what}: {_refusal(error, place.user)}")
+        return DeployError(f"{what}: {place.user} was refused: {error}")
     if isinstance(error, OSError):
-        return DeployError(f"{what}: {_system_reason(error, place.user)}")
+        return DeployError(f"{what}: {system_reason(error, place.user)}")
     if isinstance(error, EOFError):
         return DeployError(f"{what}: connection lost")
     refused = "its SSH server opens no further session (MaxSessions?): "
     return DeployError(
         f"{what}: {refused if isinstance(error, paramiko.ChannelException) else ''}{error or type(error).__name__}"
     )
-
-
-def _refusal(error: paramiko.AuthenticationException, user: str) -> str:
-    if isinstance(error, paramiko.PasswordRequiredException):
-        return "the identity file has a passphrase; `ssh-add` it and leave identity_file empty"
-    return f"{user} was refused with that key: {error}"
-
-
-def _system_reason(error: OSError, user: str) -> str:
-    if isinstance(error, PermissionError):
-        return f"permission denied for {user}"
-    if isinstance(error, FileNotFoundError):
-        return "no such file or folder there"
-    return error.strerror or str(error) or type(error).__name__
 
 
 CONNECTOR: Final[Connector] = SshConnector()

@@ -1,4 +1,4 @@
-"""The agent's commands: probe, bench, profile, infer, receive, have, tidy, lease.
+"""The agent's commands: probe, condition, bench, profile, infer, receive, have, tidy, environment, lease.
 
 Exit code 1 after an error, 2 on bad usage.
 """
@@ -9,14 +9,14 @@ import argparse
 import os
 import sys
 import traceback
-from typing import List, Set
+from typing import Callable, Dict, List, Set
 
-from . import lease, limits, sessions
+from . import environments, lease, limits, sessions
 from .bench import Job, Warmup, bench
 from .files import have, receive, tidy, touch
 from .infer import infer
 from .paced import Pacing
-from .probe import probe
+from .probe import condition, probe
 from .profile import Trip, profile
 from .reply import AgentError, Replies, claim_stdout
 
@@ -46,38 +46,41 @@ def main(argv: List[str]) -> int:
 
 def dispatch(replies: Replies, a: argparse.Namespace) -> None:
     """Call what the command line asks for."""
-    if a.command == "probe":
-        probe(replies, a.work)
-    elif a.command == "bench":
-        warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
-        model = (a.runtime, a.artifact, a.precision, a.threads)
-        pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
-        job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
-        folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
-        with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
-            for folder in folders:
-                touch(folder)
-            if a.memory_limit_bytes is None:
-                bench(replies, job)
-            else:
-                limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
-                limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
-    elif a.command == "profile":
-        warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
-        trip = Trip(a.work, a.trip, a.runtime, a.threads, a.rounds, a.round_s, a.hold_bytes, warmup, a.cpus)
-        with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(a.trip)]):
-            touch(os.path.dirname(a.trip))
-            profile(replies, trip)
-    elif a.command == "infer":
-        infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
-    elif a.command == "receive":
-        receive(replies, a.part, a.sha256, a.size, a.to)
-    elif a.command == "have":
-        have(replies, a.path, a.sha256, a.part)
-    elif a.command == "tidy":
-        tidy(replies, a.work, a.limit, _spared(a.lease_folder, a.keep))
+    _COMMANDS[a.command](replies, a)
+
+
+def _bench(replies: Replies, a: argparse.Namespace) -> None:
+    warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
+    model = (a.runtime, a.artifact, a.precision, a.threads)
+    pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
+    job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
+    folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
+    with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
+        for folder in folders:
+            touch(folder)
+        if a.memory_limit_bytes is None:
+            bench(replies, job)
+        else:
+            limit = limits.Limit(a.memory_limit_bytes, a.memory_limit_of)
+            limits.run_limited(replies, limit, lambda holder: bench(replies, job._replace(limit=holder)))
+
+
+def _profile(replies: Replies, a: argparse.Namespace) -> None:
+    warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
+    trip = Trip(a.work, a.trip, a.runtime, a.threads, a.rounds, a.round_s, a.hold_bytes, warmup, a.cpus)
+    with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(a.trip)]):
+        touch(os.path.dirname(a.trip))
+        profile(replies, trip)
+
+
+def _environment(replies: Replies, a: argparse.Namespace) -> None:
+    if a.action == "describe":
+        environments.describe(replies, a.work)
+    elif a.action == "make":
+        with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(path) for path in a.wheel]):
+            environments.make(replies, a.work, a.digest, a.runtime, a.wheel)
     else:
-        _lease(replies, a)
+        environments.check(replies, a.runtime)
 
 
 def _lease(replies: Replies, a: argparse.Namespace) -> None:
@@ -95,12 +98,27 @@ def _spared(lease_folder: str, keep: List[str]) -> Set[str]:
     return {*lease.in_use(lease_folder), *map(os.path.realpath, keep)}
 
 
+_COMMANDS: Dict[str, Callable[[Replies, argparse.Namespace], None]] = {
+    "probe": lambda replies, a: probe(replies, a.work),
+    "condition": lambda replies, _: condition(replies),
+    "bench": _bench,
+    "profile": _profile,
+    "infer": lambda replies, a: infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs)),
+    "receive": lambda replies, a: receive(replies, a.part, a.sha256, a.size, a.to),
+    "have": lambda replies, a: have(replies, a.path, a.sha256, a.part),
+    "tidy": lambda replies, a: tidy(replies, a.work, a.limit, _spared(a.lease_folder, a.keep)),
+    "environment": _environment,
+    "lease": _lease,
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line, one sub-command a command."""
     top = argparse.ArgumentParser(prog="edgeprune-agent", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     command = commands.add_parser("probe", help="facts of this device")
     command.add_argument("--work", required=True)
+    commands.add_parser("condition", help="clock, free memory, and whether memory can be limited")
     _add_bench(commands.add_parser("bench", help="time an artifact"))
     _add_profile(commands.add_parser("profile", help="time many artifacts in one process"))
     command = commands.add_parser("infer", help="run samples and save the outputs")
@@ -120,8 +138,32 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--limit", type=int, required=True)
     command.add_argument("--keep", action="append", default=[])
     command.add_argument("--lease-folder", default="")
+    _add_environment(commands.add_parser("environment", help="a Python environment made of wheels"))
     _add_lease(commands.add_parser("lease", help="the right to measure on this device"))
     return top
+
+
+def _add_environment(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(dest="action", required=True)
+    action = actions.add_parser("describe", help="what wheels must fit, and what there is")
+    action.add_argument("--work", required=True)
+    action = actions.add_parser("make", help="make one and switch to it")
+    action.add_argument("--work", required=True)
+    action.add_argument("--digest", required=True)
+    action.add_argument("--wheel", action="append", required=True)
+    _add_runtimes(action)
+    _add_token(action)
+    _add_runtimes(actions.add_parser("check", help="import what is here"))
+
+
+def _add_runtimes(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--runtime", action="append", choices=sessions.names(), required=True)
+
+
+def _add_token(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
+    command.add_argument("--lease-folder", default="")
+    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
 
 
 def _add_lease(command: argparse.ArgumentParser) -> None:
@@ -158,9 +200,7 @@ def _add_timing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--warmup-max-runs", type=int, required=True)
     command.add_argument("--warmup-max-s", type=float, required=True)
     command.add_argument("--cpus", type=_cpus, default=())
-    command.add_argument("--lease", default="", help="the token; without it nothing is checked")
-    command.add_argument("--lease-folder", default="")
-    command.add_argument("--deadline-s", type=float, default=0.0, help="after which the client has given up")
+    _add_token(command)
 
 
 def _add_profile(command: argparse.ArgumentParser) -> None:

@@ -8,11 +8,12 @@ import importlib.util
 import os
 import platform
 import shutil
-from typing import Any, Dict, List
+import time
+from typing import Any, Dict, List, Optional
 
-from . import sessions
+from . import limits, sessions
 from .evidence import read
-from .reply import Replies
+from .reply import AgentError, Replies
 
 
 def probe(replies: Replies, work: str) -> None:
@@ -34,10 +35,26 @@ def probe(replies: Replies, work: str) -> None:
         memory_bytes=_memory_bytes(),
         disk_free_bytes=shutil.disk_usage(_existing_parent(work)).free,
         python=platform.python_version(),
-        numpy=_version("numpy", "numpy"),
-        runtimes=_runtimes(),
+        numpy=version("numpy", "numpy"),
+        runtimes=runtimes_here(sessions.names()),
         boot_id=read("/proc/sys/kernel/random/boot_id").strip(),
     )
+
+
+def condition(replies: Replies) -> None:
+    """Tell every field of `records.health.DeviceCondition`."""
+    available = _meminfo("MemAvailable:")
+    replies.emit("condition", memory_available_bytes=available, memory_limit=_memory_limit(), unix_s=time.time())
+
+
+def _memory_limit() -> str:
+    """How a limit could be imposed: one is made ready, and taken away again."""
+    try:
+        holder = limits.choose(limits.Limit(_memory_bytes(), limits.PROCESS))
+    except AgentError:
+        return ""
+    holder.remove()
+    return str(holder.how)
 
 
 def cpu_facts(cpuinfo: str) -> Dict[str, str]:
@@ -53,10 +70,15 @@ def cpu_facts(cpuinfo: str) -> Dict[str, str]:
 
 
 def _memory_bytes() -> int:
+    return _meminfo("MemTotal:") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _meminfo(key: str) -> Optional[int]:
+    """A line of /proc/meminfo in bytes; None where it is not there."""
     for line in read("/proc/meminfo").splitlines():
-        if line.startswith("MemTotal:"):
+        if line.startswith(key):
             return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _existing_parent(path: str) -> str:
@@ -66,17 +88,18 @@ def _existing_parent(path: str) -> str:
     return path
 
 
-def _runtimes() -> List[List[str]]:
+def runtimes_here(names: List[str]) -> List[List[str]]:
+    """(name, version) of those runtimes that are there."""
     found = []
-    for name in sessions.names():
-        versions = (_version(m, d) for m, d in sessions.module(name).LIBRARIES)
-        version = next((v for v in versions if v), "")
-        if version:
-            found.append([name, version])
+    for name in names:
+        versions = (version(m, d) for m, d in sessions.module(name).LIBRARIES)
+        first = next((v for v in versions if v), "")
+        if first:
+            found.append([name, first])
     return found
 
 
-def _version(module: str, distribution: str) -> str:
+def version(module: str, distribution: str) -> str:
     """A library's version; empty where it is missing."""
     if importlib.util.find_spec(module) is None:
         return ""

@@ -1,6 +1,7 @@
 """Finds the runtimes' session files by name: a file `<runtime>_session.py` beside this one is a runtime.
 
-Such a file has `LIBRARIES`, the (module, distribution) pairs that can run it, the preferred one first;
+Such a file has `LIBRARIES`, the (module, distribution) pairs that can run it, the preferred one first; where a
+distribution's own metadata do not say all that it needs, `REQUIREMENTS` of it beyond them;
 `import_library()`, which imports one of them; and the class `Session(artifact, precision, threads)` with
 `prepare(sample)`, `run(native)` and `result(native)`, of which only `run` is timed.
 """
@@ -11,7 +12,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from typing import Any, List
+from typing import Any, List, Tuple
 
 from .reply import AgentError
 
@@ -28,6 +29,13 @@ def names() -> List[str]:
 def module(name: str) -> Any:
     """The session file of a runtime; the runtime itself is not imported."""
     return importlib.import_module("." + name + _SUFFIX, __package__)
+
+
+def distributions(name: str) -> List[Tuple[str, List[str]]]:
+    """What package indexes call a runtime's libraries, the preferred one first, each with what it needs besides."""
+    found = module(name)
+    beyond = getattr(found, "REQUIREMENTS", {})
+    return [(distribution, list(beyond.get(distribution, ()))) for _, distribution in found.LIBRARIES]
 
 
 def import_library(name: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from .reply import AgentError
 
 LIBRARIES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
+# Compiled against numpy 1, up to 2.14, the last one; its metadata allow 2.
+REQUIREMENTS = {"tflite-runtime": ("numpy<2",)}
 
 
 def import_library() -> Any:
