@@ -32,7 +32,7 @@ class Synthetic:
 
     def group(self, name: str, full: int, block: str | None = None) -> str:
         """Widths from an eighth of the full one up, evenly; a loss of its own weight."""
-        widths = sorted({max(1, round(full * share)) for share in np.linspace(1 / 8, 1, self.choices)})
+        widths = sorted({max(1, round(full * share / 4) * 4) for share in np.linspace(1 / 8, 1, self.choices)})
         weight = self.random.lognormal()
         losses = [weight * (1 - width / full) ** 1.7 * self.random.uniform(0.97, 1.03) for width in widths]
         choices = tuple(Choice(width=w, loss=loss) for w, loss in zip(widths, losses, strict=True))

@@ -193,8 +193,8 @@ def next_better(
     """The cheapest configuration whose loss is lower than the allocation's by more than `GAIN` of it.
 
     When the allocation is optimal, this one is over its limit of the resource: by how much, says what the next better
-    one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are those
-    of `allocate`; None when there is none, or none was found in time.
+    one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are
+    those of `allocate`; None when there is none, or none was found in time.
     """
     return cheapest(
         problem,
@@ -293,10 +293,7 @@ def _allocation(
     problem = question.problem
     value = question.value(configuration)
     missing = max(0.0, value - bound)
-    if missing == 0:
-        gap = 0.0
-    else:
-        gap = missing / abs(value) if value else inf
+    gap = missing / abs(value) if value else (inf if missing else 0.0)
     return Allocation(
         widths=configuration.widths,
         removed_blocks=configuration.removed_blocks,
