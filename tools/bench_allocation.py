@@ -135,7 +135,8 @@ MODELS = {"resnet20": resnet20, "resnet50": resnet50, "transformer": transformer
 def full_width(problem: AllocationProblem) -> dict[str, float]:
     """What the model uses without any cut."""
     found = allocate(problem, {})
-    assert isinstance(found, Allocation)
+    if not isinstance(found, Allocation):
+        raise TypeError("without limits there is an allocation")
     return dict(found.used)
 
 

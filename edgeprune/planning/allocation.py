@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, inf
+from math import fsum, inf, nextafter
 from time import monotonic
 
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration, Term
@@ -196,11 +196,13 @@ def next_better(
     one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are
     those of `allocate`; None when there is none, or none was found in time.
     """
+    if allocation.loss <= _floor(problem, None):
+        return None
     return cheapest(
         problem,
         resource,
         {other: limit for other, limit in limits.items() if other != resource},
-        loss_limit=allocation.loss - GAIN * abs(allocation.loss),
+        loss_limit=min(allocation.loss - GAIN * abs(allocation.loss), nextafter(allocation.loss, -inf)),
         excluding=(*excluding, allocation.configuration),
         relative_gap=relative_gap,
         time_limit_s=time_limit_s,

@@ -8,21 +8,16 @@ branching; and the relaxation is tight: over a chain or tree of groups it is exa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration, Table, Term
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from edgeprune.planning.allocation_solver import SCALE, MixedProgram, Rows, minimise
 
 _Cells: TypeAlias = tuple[tuple[str, ...], str | None]
-
-SCALE = 1e3
-"""Rows and objective are scaled to this size. HiGHS accepts what is over by 1e-6 absolute, so by 1e-9 of a limit."""
 
 _SLACK = 1e-9
 """Share by which limits are loosened in the program, so that no solution that fits exactly is lost to rounding."""
@@ -31,7 +26,6 @@ _LEAST = 1e-200
 """What is below counts as zero."""
 
 _HALF = 0.5
-_INFEASIBLE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +45,11 @@ class Answer:
 
 @dataclass(slots=True)
 class _Linear:
-    """A linear expression over the columns."""
+    """A linear expression over the columns; `signed` when a column that it is over can be negative."""
 
     coefficients: Table
     constant: float = 0.0
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +59,6 @@ class _Objective:
     costs: Table
     scale: float
     constant: float
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows of a sparse matrix, with their bounds."""
-
-    columns: list[NDArray[np.intp]] = field(default_factory=list)
-    values: list[Table] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-    def add(
-        self, columns: Sequence[int] | NDArray[np.intp], values: Sequence[float] | Table, low: float, high: float
-    ) -> None:
-        self.columns.append(np.asarray(columns, dtype=np.intp))
-        self.values.append(np.asarray(values, dtype=np.float64))
-        self.low.append(low)
-        self.high.append(high)
-
-    def copy(self) -> _Rows:
-        return _Rows(list(self.columns), list(self.values), list(self.low), list(self.high))
-
-    def matrix(self, columns: int) -> csr_array:
-        from scipy.sparse import csr_array
-
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in self.columns])])
-        parts = (np.concatenate(self.values), np.concatenate(self.columns), starts)
-        return csr_array(parts, shape=(len(self.columns), columns))
 
 
 class Program:
@@ -108,7 +75,7 @@ class Program:
         self._gone = {block.name: i for i, block in enumerate(problem.blocks)}
         self._choice: dict[str, NDArray[np.intp]] = {}
         self._cells: dict[_Cells, NDArray[np.intp]] = {}
-        self._structure = _Rows()
+        self._structure = Rows()
         self._whole = self._size = len(problem.blocks)
         self._declare_choices()
         wanted = set(resources)
@@ -188,7 +155,7 @@ class Program:
         self._structure.add([*used, column], [*(total.coefficients[used] * scale), -1.0], 0, 0)
         coefficients = np.zeros(column + 1)
         coefficients[column] = 1 / scale
-        return _Linear(coefficients, total.constant)
+        return _Linear(coefficients, total.constant, signed=bool((total.coefficients < 0).any()))
 
     def _steps(self, resource: str) -> list[tuple[Term, ...]]:
         """The terms of the steps that need the resource."""
@@ -214,6 +181,7 @@ class Program:
         expressions = [self._sum(resource, terms) for terms in self._steps(resource)]
         for expression in expressions:
             expression.constant += always.constant
+            expression.signed = always.signed
             expression.coefficients[: len(always.coefficients)] += always.coefficients
         return expressions
 
@@ -232,7 +200,7 @@ class Program:
                     total.coefficients[self._gone[term.block]] -= float(table)
         return total
 
-    def _add_exclusion(self, rows: _Rows, configuration: Configuration) -> None:
+    def _add_exclusion(self, rows: Rows, configuration: Configuration) -> None:
         """Not all as in the configuration; nothing to say when it has a width that is no choice any more."""
         columns: list[int] = []
         for name, width in configuration.widths.items():
@@ -245,7 +213,7 @@ class Program:
         signs = [*np.ones(len(columns)), *-np.ones(len(staying))]
         rows.add([*columns, *staying], signs, -np.inf, len(columns) - 1)
 
-    def _add_objective(self, rows: _Rows, upper: Table, expressions: Sequence[_Linear]) -> _Objective:
+    def _add_objective(self, rows: Rows, upper: Table, expressions: Sequence[_Linear]) -> _Objective:
         """The only expression, or a further variable that is no less than any of them."""
         largest = max(float(np.abs(e.coefficients).max()) for e in expressions)
         scale = _scale(largest)
@@ -260,29 +228,23 @@ class Program:
         costs[-1] = 1.0
         return _Objective(costs, scale, 0.0)
 
-    def _ask(
-        self, objective: _Objective, rows: _Rows, upper: Table, relative_gap: float, time_limit_s: float
-    ) -> Answer:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-
-        columns = self._size + 1
-        lower = np.where(np.isinf(upper), -np.inf, 0.0)
-        result = milp(
-            objective.costs,
-            integrality=(np.arange(columns) < self._whole).astype(np.intp),
-            bounds=Bounds(lower, upper),
-            constraints=LinearConstraint(rows.matrix(columns), rows.low, rows.high),
-            options={"mip_rel_gap": relative_gap, "time_limit": max(time_limit_s, 0.01)},
+    def _ask(self, objective: _Objective, rows: Rows, upper: Table, relative_gap: float, time_limit_s: float) -> Answer:
+        solution = minimise(
+            MixedProgram(
+                costs=objective.costs,
+                rows=rows,
+                lower=np.where(np.isinf(upper), -np.inf, 0.0),
+                upper=upper,
+                whole=self._whole,
+                cells=self._bounded,
+            ),
+            relative_gap=relative_gap,
+            time_limit_s=time_limit_s,
         )
-        if result.x is None:
-            # 4 is for the rest, "unbounded or infeasible" among it, and nothing here is unbounded.
-            infeasible = result.status == _INFEASIBLE or "infeasible" in result.message.lower()
-            return Answer(configuration=None, bound=-np.inf, complete=infeasible)
-        bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
         return Answer(
-            configuration=self._read(result.x),
-            bound=bound / objective.scale + objective.constant,
-            complete=result.status == 0,
+            configuration=None if solution.values is None else self._read(solution.values),
+            bound=solution.bound / objective.scale + objective.constant,
+            complete=solution.complete,
         )
 
     def _read(self, values: Table) -> Configuration:
@@ -303,7 +265,7 @@ def _scale(largest: float) -> float:
     return SCALE / largest if largest > _LEAST else 1.0
 
 
-def _add_limit(rows: _Rows, upper: Table, expression: _Linear, limit: float) -> None:
+def _add_limit(rows: Rows, upper: Table, expression: _Linear, limit: float) -> None:
     """Keep the expression within the limit; `upper` are the bounds of the choices and cells.
 
     Where no cost is negative, rule out each variable that breaks the limit alone: only small ones set the scale.
@@ -312,7 +274,7 @@ def _add_limit(rows: _Rows, upper: Table, expression: _Linear, limit: float) -> 
     room = limit - expression.constant
     room += _SLACK * max(abs(room), abs(limit))
     cells = coefficients[: len(upper)]
-    if room >= 0 and (coefficients >= 0).all():
+    if room >= 0 and not expression.signed and (coefficients >= 0).all():
         upper[cells > room] = 0.0
         cells[cells > room] = 0.0
     used = np.flatnonzero(coefficients)
