@@ -141,13 +141,13 @@ def _relax(program: MixedProgram, time_limit_s: float) -> tuple[float, Table] | 
         b_ub=np.concatenate([high[above], -low[below]]),
         A_eq=matrix[same],
         b_eq=high[same],
-        bounds=np.stack([program.lower, program.upper], axis=1),
+        bounds=list(zip(program.lower.tolist(), program.upper.tolist(), strict=True)),
         method="highs-ds",
         options={"time_limit": max(time_limit_s, 0.01)},
     )
     if result.status == _INFEASIBLE:
         return None
-    if result.status != 0:
+    if result.status != 0 or result.fun is None:
         return -inf, np.zeros(program.cells)
     return float(result.fun), np.asarray(result.lower.marginals)[: program.cells]
 

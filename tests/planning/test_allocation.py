@@ -100,7 +100,7 @@ def limited(draw: st.DrawFn) -> tuple[AllocationProblem, dict[str, float]]:
     return problem, limits
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(limited())
 def test_no_configuration_within_the_limits_loses_less(case: tuple[AllocationProblem, dict[str, float]]) -> None:
     problem, limits = case
@@ -119,7 +119,7 @@ def test_no_configuration_within_the_limits_loses_less(case: tuple[AllocationPro
     assert found.used == {resource: problem.used(found.configuration, resource) for resource in problem.resources}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(limited())
 def test_what_is_infeasible_comes_with_the_least_of_each_resource(
     case: tuple[AllocationProblem, dict[str, float]],
@@ -143,7 +143,7 @@ def test_what_is_infeasible_comes_with_the_least_of_each_resource(
             assert min(fitting) > limits[resource]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(limited())
 def test_the_next_better_one_is_the_cheapest_of_those_that_lose_less(
     case: tuple[AllocationProblem, dict[str, float]],
@@ -170,7 +170,7 @@ def test_the_next_better_one_is_the_cheapest_of_those_that_lose_less(
     assert following.used[resource] > limits[resource]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(limited())
 def test_dominated_widths_are_never_chosen_and_never_needed(
     case: tuple[AllocationProblem, dict[str, float]],
