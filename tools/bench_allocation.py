@@ -4,8 +4,8 @@
 
 Latency is a staircase: steps of 8 input and 16 output channels, dearer off a multiple of 8, with noise on every entry,
 so it is not monotone and dominated widths are few. Losses are convex in the share cut. The budget is a share of the
-latency at full width; size and peak memory are limited as well, at a share that binds for some. On a busy machine look at the seconds of processor
-time: HiGHS uses one thread here.
+latency at full width; size and peak memory are limited as well, at a share that binds for some. On a busy machine look
+at the seconds of processor time.
 """
 
 from __future__ import annotations
@@ -181,9 +181,8 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 0.25], help="budget over full width")
     parser.add_argument("--time-limit", type=float, default=60.0, help="seconds a search")
     arguments = parser.parse_args()
-    print(
-        "model       wid. grps terms budget variables  seconds   cpu s       gap dropped removed  latency    size  memory"
-    )
+    figures = "variables  seconds   cpu s       gap dropped removed  latency    size  memory"
+    print(f"{'model':12} wid grps terms budget {figures}")
     for name in arguments.models:
         for choices in arguments.choices:
             run(name, choices, arguments.shares, arguments.time_limit)

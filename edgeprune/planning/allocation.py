@@ -17,8 +17,9 @@ TIME_LIMIT_S = 30.0
 GAIN = 1e-6
 """Share of a loss by which another one must be lower to count as better."""
 
-_CUTS = 12
-"""How many solutions that are over a limit by less than HiGHS's tolerance are cut out one by one."""
+_CUTS, _CUTS_SHARE = 60, 0.25
+"""So many solutions that are over a limit by less than HiGHS's tolerance are cut out one by one, within this share of
+the time."""
 
 _FIRST_MARGIN, _LAST_MARGIN = 2e-9, 1e-4
 """After that the limits are tightened by this share, then by more; the bound stays that of the limits as given."""
@@ -62,7 +63,8 @@ class Infeasible:
     """No allocation is within the limits.
 
     Attributes:
-        proven: False when the time ended before one was found.
+        proven: False when the time ended before one was found; also when more configurations than can be cut out one by
+            one are over a limit by less than a part in 1e9.
         least: by limited resource, the allocation that uses the least of it when nothing else is limited.
         least_within_others: the same within the limits of the others: the lowest limit that would be feasible, all else
             equal. None for a resource where the others alone are infeasible, or the time ended.
@@ -220,6 +222,8 @@ def _search(question: _Question) -> Allocation | bool:
     _check(question)
     resources = {*question.limits, *([question.minimised] if question.minimised is not None else [])}
     reduced, dominated = drop_dominated(question.problem, resources)
+    if any(_floor(reduced, resource) > limit for resource, limit in question.limits.items()):
+        return True
     program = Program(reduced, resources)
     cuts = list(question.excluding)
     bound, margin, rejected = _floor(reduced, question.minimised), 0.0, 0
@@ -242,7 +246,7 @@ def _search(question: _Question) -> Allocation | bool:
         else:
             cuts.append(answer.configuration)
         rejected += 1
-        if rejected >= _CUTS:
+        if rejected >= _CUTS or monotonic() - started > _CUTS_SHARE * question.time_limit_s:
             margin = max(_FIRST_MARGIN, margin * 8)
     return False
 
