@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import fsum, inf
+from math import fsum, inf, nextafter
 from time import monotonic
 
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration, Term
@@ -17,8 +17,9 @@ TIME_LIMIT_S = 30.0
 GAIN = 1e-6
 """Share of a loss by which another one must be lower to count as better."""
 
-_CUTS = 12
-"""How many solutions that are over a limit by less than HiGHS's tolerance are cut out one by one."""
+_CUTS, _CUTS_SHARE = 60, 0.25
+"""So many solutions that are over a limit by less than HiGHS's tolerance are cut out one by one, within this share of
+the time."""
 
 _FIRST_MARGIN, _LAST_MARGIN = 2e-9, 1e-4
 """After that the limits are tightened by this share, then by more; the bound stays that of the limits as given."""
@@ -62,7 +63,8 @@ class Infeasible:
     """No allocation is within the limits.
 
     Attributes:
-        proven: False when the time ended before one was found.
+        proven: False when the time ended before one was found; also when more configurations than can be cut out one by
+            one are over a limit by less than a part in 1e9.
         least: by limited resource, the allocation that uses the least of it when nothing else is limited.
         least_within_others: the same within the limits of the others: the lowest limit that would be feasible, all else
             equal. None for a resource where the others alone are infeasible, or the time ended.
@@ -193,14 +195,16 @@ def next_better(
     """The cheapest configuration whose loss is lower than the allocation's by more than `GAIN` of it.
 
     When the allocation is optimal, this one is over its limit of the resource: by how much, says what the next better
-    one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are those
-    of `allocate`; None when there is none, or none was found in time.
+    one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are
+    those of `allocate`; None when there is none, or none was found in time.
     """
+    if allocation.loss <= _floor(problem, None):
+        return None
     return cheapest(
         problem,
         resource,
         {other: limit for other, limit in limits.items() if other != resource},
-        loss_limit=allocation.loss - GAIN * abs(allocation.loss),
+        loss_limit=min(allocation.loss - GAIN * abs(allocation.loss), nextafter(allocation.loss, -inf)),
         excluding=(*excluding, allocation.configuration),
         relative_gap=relative_gap,
         time_limit_s=time_limit_s,
@@ -218,6 +222,8 @@ def _search(question: _Question) -> Allocation | bool:
     _check(question)
     resources = {*question.limits, *([question.minimised] if question.minimised is not None else [])}
     reduced, dominated = drop_dominated(question.problem, resources)
+    if any(_floor(reduced, resource) > limit for resource, limit in question.limits.items()):
+        return True
     program = Program(reduced, resources)
     cuts = list(question.excluding)
     bound, margin, rejected = _floor(reduced, question.minimised), 0.0, 0
@@ -240,7 +246,7 @@ def _search(question: _Question) -> Allocation | bool:
         else:
             cuts.append(answer.configuration)
         rejected += 1
-        if rejected >= _CUTS:
+        if rejected >= _CUTS or monotonic() - started > _CUTS_SHARE * question.time_limit_s:
             margin = max(_FIRST_MARGIN, margin * 8)
     return False
 
@@ -293,10 +299,7 @@ def _allocation(
     problem = question.problem
     value = question.value(configuration)
     missing = max(0.0, value - bound)
-    if missing == 0:
-        gap = 0.0
-    else:
-        gap = missing / abs(value) if value else inf
+    gap = missing / abs(value) if value else (inf if missing else 0.0)
     return Allocation(
         widths=configuration.widths,
         removed_blocks=configuration.removed_blocks,

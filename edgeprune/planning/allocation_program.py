@@ -8,28 +8,24 @@ branching; and the relaxation is tight: over a chain or tree of groups it is exa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration, Table, Term
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
+from edgeprune.planning.allocation_solver import SCALE, MixedProgram, Rows, minimise
 
 _Cells: TypeAlias = tuple[tuple[str, ...], str | None]
-
-SCALE = 1e3
-"""Rows and objective are scaled to this size. HiGHS accepts what is over by 1e-6 absolute, so by 1e-9 of a limit."""
 
 _SLACK = 1e-9
 """Share by which limits are loosened in the program, so that no solution that fits exactly is lost to rounding."""
 
-_LEAST = 1e-300
+_LEAST = 1e-200
+"""What is below counts as zero."""
+
 _HALF = 0.5
-_INFEASIBLE = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +45,11 @@ class Answer:
 
 @dataclass(slots=True)
 class _Linear:
-    """A linear expression over the columns."""
+    """A linear expression over the columns; `signed` when a column that it is over can be negative."""
 
     coefficients: Table
     constant: float = 0.0
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,34 +59,6 @@ class _Objective:
     costs: Table
     scale: float
     constant: float
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows of a sparse matrix, with their bounds."""
-
-    columns: list[NDArray[np.intp]] = field(default_factory=list)
-    values: list[Table] = field(default_factory=list)
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-    def add(
-        self, columns: Sequence[int] | NDArray[np.intp], values: Sequence[float] | Table, low: float, high: float
-    ) -> None:
-        self.columns.append(np.asarray(columns, dtype=np.intp))
-        self.values.append(np.asarray(values, dtype=np.float64))
-        self.low.append(low)
-        self.high.append(high)
-
-    def copy(self) -> _Rows:
-        return _Rows(list(self.columns), list(self.values), list(self.low), list(self.high))
-
-    def matrix(self, columns: int) -> csr_array:
-        from scipy.sparse import csr_array
-
-        starts = np.concatenate([[0], np.cumsum([len(row) for row in self.columns])])
-        parts = (np.concatenate(self.values), np.concatenate(self.columns), starts)
-        return csr_array(parts, shape=(len(self.columns), columns))
 
 
 class Program:
@@ -103,16 +72,18 @@ class Program:
     def __init__(self, problem: AllocationProblem, resources: Iterable[str]) -> None:
         self._problem = problem
         self._groups = {group.name: group for group in problem.groups}
-        self._stays = {block.name: i for i, block in enumerate(problem.blocks)}
+        self._gone = {block.name: i for i, block in enumerate(problem.blocks)}
         self._choice: dict[str, NDArray[np.intp]] = {}
         self._cells: dict[_Cells, NDArray[np.intp]] = {}
-        self._structure = _Rows()
+        self._structure = Rows()
         self._whole = self._size = len(problem.blocks)
         self._declare_choices()
         wanted = set(resources)
         for term in problem.all_terms:
             if wanted & set(term.costs) and not self._is_direct(term):
                 self._declare_cells(_cells_of(term))
+        self._bounded = self._size
+        self._always = {resource: self._declare_always(resource) for resource in wanted if self._steps(resource)}
 
     @property
     def size(self) -> int:
@@ -134,12 +105,12 @@ class Program:
         What comes back is within the limits as far as HiGHS's tolerances go, which the caller checks exactly.
         """
         rows = self._structure.copy()
-        upper = np.append(np.ones(self._size), 0.0)
+        upper = np.concatenate([np.ones(self._bounded), np.full(self._size - self._bounded, np.inf), [0.0]])
         for resource, limit in limits.items():
             for expression in self._used(resource):
-                _add_limit(rows, upper, expression, limit)
+                _add_limit(rows, upper[: self._bounded], expression, limit)
         if loss_limit is not None:
-            _add_limit(rows, upper, self._loss(), loss_limit)
+            _add_limit(rows, upper[: self._bounded], self._loss(), loss_limit)
         for configuration in excluding:
             self._add_exclusion(rows, configuration)
         objective = self._add_objective(rows, upper, [self._loss()] if minimised is None else self._used(minimised))
@@ -152,8 +123,7 @@ class Program:
             if group.block is None:
                 self._structure.add(columns, np.ones(len(columns)), 1, 1)
             else:
-                stays = self._stays[group.block]
-                self._structure.add([*columns, stays], [*np.ones(len(columns)), -1.0], 0, 0)
+                self._structure.add([*columns, self._gone[group.block]], np.ones(len(columns) + 1), 1, 1)
         self._whole = self._size
 
     def _is_direct(self, term: Term) -> bool:
@@ -169,12 +139,27 @@ class Program:
         cells = self._new(int(np.prod(shape))).reshape(shape)
         self._cells[key] = cells.ravel()
         if block is not None:
-            self._structure.add([*cells.ravel(), self._stays[block]], [*np.ones(cells.size), -1.0], 0, 0)
+            self._structure.add([*cells.ravel(), self._gone[block]], np.ones(cells.size + 1), 1, 1)
         for axis, name in enumerate(names):
             low = -np.inf if self._groups[name].block != block else 0.0
             for i, choice in enumerate(self._choice[name]):
                 part = np.take(cells, i, axis=axis).ravel()
                 self._structure.add([*part, choice], [*np.ones(part.size), -1.0], low, 0)
+
+    def _declare_always(self, resource: str) -> _Linear:
+        """A variable for the sum of what always counts: it stands in the row of every step, in place of all cells."""
+        total = self._sum(resource, self._problem.terms)
+        used = np.flatnonzero(total.coefficients)
+        scale = _scale(float(np.abs(total.coefficients).max()))
+        column = int(self._new(1)[0])
+        self._structure.add([*used, column], [*(total.coefficients[used] * scale), -1.0], 0, 0)
+        coefficients = np.zeros(column + 1)
+        coefficients[column] = 1 / scale
+        return _Linear(coefficients, total.constant, signed=bool((total.coefficients < 0).any()))
+
+    def _steps(self, resource: str) -> list[tuple[Term, ...]]:
+        """The terms of the steps that need the resource."""
+        return [step.terms for step in self._problem.steps if any(resource in term.costs for term in step.terms)]
 
     def _new(self, count: int) -> NDArray[np.intp]:
         self._size += count
@@ -185,14 +170,20 @@ class Program:
         for group in self._problem.groups:
             total.coefficients[self._choice[group.name]] += [choice.loss for choice in group.choices]
         for block in self._problem.blocks:
-            total.constant += block.loss
-            total.coefficients[self._stays[block.name]] -= block.loss
+            total.coefficients[self._gone[block.name]] += block.loss
         return total
 
     def _used(self, resource: str) -> list[_Linear]:
         """What is used at each step that needs the resource; the largest of them counts."""
-        steps = [step.terms for step in self._problem.steps if any(resource in term.costs for term in step.terms)]
-        return [self._sum(resource, (*self._problem.terms, *terms)) for terms in steps or [()]]
+        if resource not in self._always:
+            return [self._sum(resource, self._problem.terms)]
+        always = self._always[resource]
+        expressions = [self._sum(resource, terms) for terms in self._steps(resource)]
+        for expression in expressions:
+            expression.constant += always.constant
+            expression.signed = always.signed
+            expression.coefficients[: len(always.coefficients)] += always.coefficients
+        return expressions
 
     def _sum(self, resource: str, terms: Iterable[Term]) -> _Linear:
         total = _Linear(np.zeros(self._size + 1))
@@ -203,13 +194,13 @@ class Program:
                 total.coefficients[self._cells[_cells_of(term)]] += table.transpose(order).ravel()
             elif term.groups:
                 total.coefficients[self._choice[term.groups[0]]] += table
-            elif term.block is not None:
-                total.coefficients[self._stays[term.block]] += float(table)
             else:
                 total.constant += float(table)
+                if term.block is not None:
+                    total.coefficients[self._gone[term.block]] -= float(table)
         return total
 
-    def _add_exclusion(self, rows: _Rows, configuration: Configuration) -> None:
+    def _add_exclusion(self, rows: Rows, configuration: Configuration) -> None:
         """Not all as in the configuration; nothing to say when it has a width that is no choice any more."""
         columns: list[int] = []
         for name, width in configuration.widths.items():
@@ -217,14 +208,15 @@ class Program:
             if not found:
                 return
             columns.append(int(self._choice[name][found[0]]))
-        gone = [column for name, column in self._stays.items() if name in configuration.removed_blocks]
-        columns += [column for column in self._stays.values() if column not in gone]
-        rows.add([*columns, *gone], [*np.ones(len(columns)), *-np.ones(len(gone))], -np.inf, len(columns) - 1)
+        columns += [column for name, column in self._gone.items() if name in configuration.removed_blocks]
+        staying = [column for name, column in self._gone.items() if name not in configuration.removed_blocks]
+        signs = [*np.ones(len(columns)), *-np.ones(len(staying))]
+        rows.add([*columns, *staying], signs, -np.inf, len(columns) - 1)
 
-    def _add_objective(self, rows: _Rows, upper: Table, expressions: Sequence[_Linear]) -> _Objective:
+    def _add_objective(self, rows: Rows, upper: Table, expressions: Sequence[_Linear]) -> _Objective:
         """The only expression, or a further variable that is no less than any of them."""
         largest = max(float(np.abs(e.coefficients).max()) for e in expressions)
-        scale = SCALE / largest if largest > 0 else 1.0
+        scale = _scale(largest)
         if len(expressions) == 1:
             return _Objective(expressions[0].coefficients * scale, scale, expressions[0].constant)
         for expression in expressions:
@@ -236,33 +228,27 @@ class Program:
         costs[-1] = 1.0
         return _Objective(costs, scale, 0.0)
 
-    def _ask(
-        self, objective: _Objective, rows: _Rows, upper: Table, relative_gap: float, time_limit_s: float
-    ) -> Answer:
-        from scipy.optimize import Bounds, LinearConstraint, milp
-
-        columns = self._size + 1
-        lower = np.append(np.zeros(self._size), -np.inf if upper[-1] > 0 else 0.0)
-        result = milp(
-            objective.costs,
-            integrality=(np.arange(columns) < self._whole).astype(np.intp),
-            bounds=Bounds(lower, upper),
-            constraints=LinearConstraint(rows.matrix(columns), rows.low, rows.high),
-            options={"mip_rel_gap": relative_gap, "time_limit": max(time_limit_s, 0.01)},
+    def _ask(self, objective: _Objective, rows: Rows, upper: Table, relative_gap: float, time_limit_s: float) -> Answer:
+        solution = minimise(
+            MixedProgram(
+                costs=objective.costs,
+                rows=rows,
+                lower=np.where(np.isinf(upper), -np.inf, 0.0),
+                upper=upper,
+                whole=self._whole,
+                cells=self._bounded,
+            ),
+            relative_gap=relative_gap,
+            time_limit_s=time_limit_s,
         )
-        if result.x is None:
-            # 4 is for the rest, "unbounded or infeasible" among it, and nothing here is unbounded.
-            infeasible = result.status == _INFEASIBLE or "infeasible" in result.message.lower()
-            return Answer(configuration=None, bound=-np.inf, complete=infeasible)
-        bound = -np.inf if result.mip_dual_bound is None else float(result.mip_dual_bound)
         return Answer(
-            configuration=self._read(result.x),
-            bound=bound / objective.scale + objective.constant,
-            complete=result.status == 0,
+            configuration=None if solution.values is None else self._read(solution.values),
+            bound=solution.bound / objective.scale + objective.constant,
+            complete=solution.complete,
         )
 
     def _read(self, values: Table) -> Configuration:
-        removed = frozenset(name for name, column in self._stays.items() if values[column] < _HALF)
+        removed = frozenset(name for name, column in self._gone.items() if values[column] > _HALF)
         widths = {
             group.name: group.choices[int(np.argmax(values[self._choice[group.name]]))].width
             for group in self._problem.groups
@@ -275,15 +261,22 @@ def _cells_of(term: Term) -> _Cells:
     return tuple(sorted(term.groups)), term.block
 
 
-def _add_limit(rows: _Rows, upper: Table, expression: _Linear, limit: float) -> None:
-    """Where no cost is negative, rule out each variable that breaks the limit alone: only small ones set the scale."""
-    coefficients = expression.coefficients
+def _scale(largest: float) -> float:
+    return SCALE / largest if largest > _LEAST else 1.0
+
+
+def _add_limit(rows: Rows, upper: Table, expression: _Linear, limit: float) -> None:
+    """Keep the expression within the limit; `upper` are the bounds of the choices and cells.
+
+    Where no cost is negative, rule out each variable that breaks the limit alone: only small ones set the scale.
+    """
+    coefficients = expression.coefficients.copy()
     room = limit - expression.constant
     room += _SLACK * max(abs(room), abs(limit))
-    if room >= 0 and (coefficients >= 0).all():
-        impossible = coefficients > room
-        upper[impossible] = 0.0
-        coefficients = np.where(impossible, 0.0, coefficients)
+    cells = coefficients[: len(upper)]
+    if room >= 0 and not expression.signed and (coefficients >= 0).all():
+        upper[cells > room] = 0.0
+        cells[cells > room] = 0.0
     used = np.flatnonzero(coefficients)
-    scale = SCALE / max(abs(room), float(np.abs(coefficients).max()), _LEAST)
+    scale = _scale(max(abs(room), float(np.abs(cells).max(initial=0.0))))
     rows.add(used, coefficients[used] * scale, -np.inf, room * scale)
