@@ -3,9 +3,9 @@
     python tools/bench_cost_model.py --configurations 40 --output runs/cost-model
 
 For each net, runtime and precision: tables of the operators that the configurations need, a fit to a few whole models
-(`--fit`), and the error on the others. Whole models are compiled as a build compiles them, and measured many a trip.
-What is measured is kept in `--output`, so that the bench goes on where it ended; tables are kept beside the inventory.
-The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
+(`--fit`), and the error on the others. Whole models go through the converters and quantizers of a build, and many are
+measured in a trip. What is measured is kept in `--output`, so that the bench goes on where it ended; tables are kept
+beside the inventory. The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -29,17 +30,21 @@ from edgeprune.errors import MeasurementError
 from edgeprune.graph.groups import Groups, find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms
+from edgeprune.protocols import CompiledFiles
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
+from edgeprune.quantization.schemes import SCHEMES
+from edgeprune.records.artifact import Artifact, TensorSpec
+from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.profiled import ProfileRequest
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
-from edgeprune.steps.compiling import CompileJob, compile_artifact
 from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import draw_norms_
 from edgeprune.steps.tables import OperatorTables
+from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest, write_atomically
 
 if TYPE_CHECKING:
@@ -47,7 +52,7 @@ if TYPE_CHECKING:
 
 MEDIAN, WORST, RANK = 0.05, 0.15, 0.98
 _TARGET = Path(__file__).parents[1] / "targets" / "cifar10-resnet20" / "model.py"
-_BATCH = 12
+_BATCH = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,16 @@ class Cell:
     place: Rung
     configurations: tuple[Mapping[str, int], ...]
     uses: tuple[OperatorUse, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """Float32 files that were compiled before; as `CompiledFiles`, without the folder."""
+
+    names: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    format: str
 
 
 @dataclass(slots=True)
@@ -197,13 +212,56 @@ def key_of(widths: Mapping[str, int]) -> str:
     return "-".join(map(str, widths.values()))
 
 
-def measure_whole(session: DeviceSession, cell: Cell, kept: Kept) -> None:
-    """Compile and measure the configurations that are not kept yet, some at a time."""
+def compile_whole(cell: Cell, widths: Mapping[str, int], floats: Path, folder: Path) -> Artifact:
+    """What `steps.compiling` does, with the float32 file kept for the other precision.
+
+    Args:
+        cell: net, runtime and precision.
+        widths: of the configuration.
+        floats: where the float32 file is kept, or was.
+        folder: where to write the artifact.
+    """
     import torch
 
-    missing = [w for w in cell.configurations if key_of(w) not in kept.latencies_ms]
+    runtime = RUNTIMES.get(cell.place.runtime)
     samples = np.random.default_rng(0).standard_normal((2, *cell.net.input_shape[1:]), dtype=np.float32)
-    example = torch.from_numpy(samples[:1].copy())
+    if not (floats / "compiled.json").is_file():
+        example = torch.from_numpy(samples[:1].copy())
+        model = structured_prune(make(cell.net), example, widths, CRITERIA.get("l1"), seed=0)[0]
+        inputs = TensorSpec(name="input", shape=cell.net.input_shape, dtype="float32")
+        shutil.rmtree(floats, ignore_errors=True)
+        floats.mkdir(parents=True)
+        made = runtime.compile(model, inputs, floats)
+        described = Described(names=made.names, inputs=made.inputs, outputs=made.outputs, format=made.format)
+        write_atomically(floats / "compiled.json", to_json(described))
+    described = from_json(Described, (floats / "compiled.json").read_bytes())
+    compiled = CompiledFiles(
+        folder=floats,
+        names=described.names,
+        inputs=described.inputs,
+        outputs=described.outputs,
+        format=described.format,
+    )
+    if cell.place.precision is Precision.INT8:
+        found = SCHEMES.get(runtime.int8_scheme()).quantize(compiled, samples, folder)
+    else:
+        found = compiled
+        for name in compiled.names:
+            shutil.copy(floats / name, folder / name)
+    return describe_files(
+        folder,
+        found.names,
+        runtime=cell.place.runtime,
+        precision=cell.place.precision,
+        inputs=compiled.inputs,
+        outputs=compiled.outputs,
+        file_format=found.format,
+    )
+
+
+def measure_whole(session: DeviceSession, cell: Cell, kept: Kept) -> None:
+    """Compile and measure the configurations that are not kept yet, some at a time."""
+    missing = [w for w in cell.configurations if key_of(w) not in kept.latencies_ms]
     for first in range(0, len(missing), _BATCH):
         started = time.monotonic()
         part = missing[first : first + _BATCH]
@@ -212,8 +270,8 @@ def measure_whole(session: DeviceSession, cell: Cell, kept: Kept) -> None:
             for number, widths in enumerate(part):
                 own = Path(folder) / str(number)
                 own.mkdir()
-                model = structured_prune(make(cell.net), example, widths, CRITERIA.get("l1"), seed=0)[0]
-                artifact = compile_artifact(CompileJob(model, cell.net.input_shape, samples), cell.place, own)
+                floats = kept.path.parent / "float32" / cell.place.runtime / cell.name / key_of(widths)
+                artifact = compile_whole(cell, widths, floats, own)
                 jobs.append(ProfileJob(folder=own, artifact=artifact, input_shape=cell.net.input_shape))
             request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
             timings = time_all(session, request, jobs)
