@@ -262,24 +262,31 @@ def joined(models: Sequence[nn.Module]) -> nn.Module:
 
 
 def measure_whole(session: DeviceSession, cell: Cell, kept: Kept, *, singly: bool) -> None:
-    """Compile and measure the configurations that are not kept yet, some at a time."""
-    missing = [w for w in cell.configurations if key_of(w) not in kept.latencies_ms]
-    for first in range(0, len(missing), _BATCH):
-        started = time.monotonic()
-        part = missing[first : first + _BATCH]
-        with tempfile.TemporaryDirectory() as folder:
-            jobs = (compile_singly if singly else compile_together)(cell, part, Path(folder))
-            request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
-            timings = time_all(session, request, jobs)
-        for widths, timing in zip(part, timings, strict=True):
-            if isinstance(timing, MeasurementError):
-                raise timing
-            kept.latencies_ms[key_of(widths)] = timing.latency_ms
-            kept.disturbed.pop(key_of(widths), None)
-            if timing.disturbed:
-                kept.disturbed[key_of(widths)] = timing.disturbed
-        kept.seconds += time.monotonic() - started
-        kept.save()
+    """Compile and measure the configurations in one trip, unless all of them are kept.
+
+    In one, because what was measured minutes apart differs by the drift of the machine as well.
+    """
+    if all(key_of(w) in kept.latencies_ms for w in cell.configurations):
+        return
+    started = time.monotonic()
+    compiled = compile_singly if singly else compile_together
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = []
+        for first in range(0, len(cell.configurations), _BATCH):
+            own = Path(folder) / str(first)
+            own.mkdir()
+            jobs += compiled(cell, cell.configurations[first : first + _BATCH], own)
+        request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
+        timings = time_all(session, request, jobs)
+    kept.latencies_ms, kept.disturbed = {}, {}
+    for widths, timing in zip(cell.configurations, timings, strict=True):
+        if isinstance(timing, MeasurementError):
+            raise timing
+        kept.latencies_ms[key_of(widths)] = timing.latency_ms
+        if timing.disturbed:
+            kept.disturbed[key_of(widths)] = timing.disturbed
+    kept.seconds = time.monotonic() - started
+    kept.save()
 
 
 def judge(cell: Cell, kept: Kept, terms: Sequence[Terms], fit: int, *, verbose: bool) -> tuple[float, float, float]:
