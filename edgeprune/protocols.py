@@ -164,7 +164,7 @@ class Slicer(Protocol):
     """One file of `profiling/slicing/`, ending with `SLICER: Final[Slicer] = ...`; named as the runtime."""
 
     def slice(self, source: Path, folder: Path) -> int:
-        """Cut a compiled model whose output is a concatenation into one model for each tensor that is joined.
+        """Cut a compiled model at its last concatenation into one model for each tensor that is joined.
 
         Args:
             source: the file to open, as the runtime's compiler or its quantizer wrote it; it has one input.
@@ -175,7 +175,7 @@ class Slicer(Protocol):
             How many branches there are.
 
         Raises:
-            BuildError: the model does not end in a concatenation, or cannot be read.
+            BuildError: the model has no concatenation, or cannot be read.
         """
         ...
 

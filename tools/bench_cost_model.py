@@ -3,9 +3,10 @@
     python tools/bench_cost_model.py --configurations 40 --output runs/cost-model
 
 For each net, runtime and precision: tables of the operators that the configurations need, a fit to a few whole models
-(`--fit`), and the error on the others. Whole models are compiled as a build compiles them, and measured many a trip.
-What is measured is kept in `--output`, so that the bench goes on where it ended; tables are kept beside the inventory.
-The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
+(`--fit`), and the error on the others. Whole models are compiled by the converters and quantizers of a build, several
+joined in one module that is then cut (`--singly`: one by one), and many are measured in a trip. What is measured is
+kept in `--output`, so that the bench goes on where it ended; tables are kept beside the inventory. The targets are a
+median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgeprune.errors import MeasurementError
 from edgeprune.graph.groups import Groups, find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms
+from edgeprune.profiling.slicing import SLICERS
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.operators import OperatorUse
@@ -40,6 +42,7 @@ from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import draw_norms_
 from edgeprune.steps.tables import OperatorTables
+from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest, write_atomically
 
 if TYPE_CHECKING:
@@ -197,35 +200,93 @@ def key_of(widths: Mapping[str, int]) -> str:
     return "-".join(map(str, widths.values()))
 
 
-def measure_whole(session: DeviceSession, cell: Cell, kept: Kept) -> None:
-    """Compile and measure the configurations that are not kept yet, some at a time."""
+def compile_together(cell: Cell, part: Sequence[Mapping[str, int]], folder: Path) -> list[ProfileJob]:
+    """Compile some configurations as branches of one module, and cut it: the same operators in half of the time."""
     import torch
 
-    missing = [w for w in cell.configurations if key_of(w) not in kept.latencies_ms]
-    samples = np.random.default_rng(0).standard_normal((2, *cell.net.input_shape[1:]), dtype=np.float32)
-    example = torch.from_numpy(samples[:1].copy())
-    for first in range(0, len(missing), _BATCH):
-        started = time.monotonic()
-        part = missing[first : first + _BATCH]
-        with tempfile.TemporaryDirectory() as folder:
-            jobs = []
-            for number, widths in enumerate(part):
-                own = Path(folder) / str(number)
-                own.mkdir()
-                model = structured_prune(make(cell.net), example, widths, CRITERIA.get("l1"), seed=0)[0]
-                artifact = compile_artifact(CompileJob(model, cell.net.input_shape, samples), cell.place, own)
-                jobs.append(ProfileJob(folder=own, artifact=artifact, input_shape=cell.net.input_shape))
-            request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
-            timings = time_all(session, request, jobs)
-        for widths, timing in zip(part, timings, strict=True):
-            if isinstance(timing, MeasurementError):
-                raise timing
-            kept.latencies_ms[key_of(widths)] = timing.latency_ms
-            kept.disturbed.pop(key_of(widths), None)
-            if timing.disturbed:
-                kept.disturbed[key_of(widths)] = timing.disturbed
-        kept.seconds += time.monotonic() - started
-        kept.save()
+    shape = cell.net.input_shape
+    samples = np.random.default_rng(0).standard_normal((2, *shape[1:]), dtype=np.float32)
+    example, criterion = torch.from_numpy(samples[:1].copy()), CRITERIA.get("l1")
+    models = [structured_prune(make(cell.net), example, widths, criterion, seed=0)[0] for widths in part]
+    whole, parts = folder / "whole", folder / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    artifact = compile_artifact(CompileJob(joined(models), shape, samples), cell.place, whole)
+    SLICERS.get(cell.place.runtime).slice(whole / artifact.files[0].name, parts)
+    jobs = []
+    for number in range(len(part)):
+        described = describe_files(
+            parts / str(number),
+            tuple(f.name for f in artifact.files),
+            runtime=cell.place.runtime,
+            precision=cell.place.precision,
+            inputs=artifact.inputs,
+            outputs=artifact.outputs,
+            file_format=artifact.format,
+        )
+        jobs.append(ProfileJob(folder=parts / str(number), artifact=described, input_shape=shape))
+    return jobs
+
+
+def compile_singly(cell: Cell, part: Sequence[Mapping[str, int]], folder: Path) -> list[ProfileJob]:
+    """Compile each configuration as a build does."""
+    import torch
+
+    shape = cell.net.input_shape
+    samples = np.random.default_rng(0).standard_normal((2, *shape[1:]), dtype=np.float32)
+    example, criterion = torch.from_numpy(samples[:1].copy()), CRITERIA.get("l1")
+    jobs = []
+    for number, widths in enumerate(part):
+        own = folder / str(number)
+        own.mkdir()
+        model = structured_prune(make(cell.net), example, widths, criterion, seed=0)[0]
+        artifact = compile_artifact(CompileJob(model, shape, samples), cell.place, own)
+        jobs.append(ProfileJob(folder=own, artifact=artifact, input_shape=shape))
+    return jobs
+
+
+def joined(models: Sequence[nn.Module]) -> nn.Module:
+    """One module whose output joins those of all models on the same input."""
+    import torch
+    from torch import nn
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.models = nn.ModuleList(models)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([model(x) for model in self.models], dim=1)
+
+    return Joined().eval()
+
+
+def measure_whole(session: DeviceSession, cell: Cell, kept: Kept, *, singly: bool) -> None:
+    """Compile and measure the configurations in one trip, unless all of them are kept.
+
+    In one, because what was measured minutes apart differs by the drift of the machine as well.
+    """
+    if all(key_of(w) in kept.latencies_ms for w in cell.configurations):
+        return
+    started = time.monotonic()
+    compiled = compile_singly if singly else compile_together
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = []
+        for first in range(0, len(cell.configurations), _BATCH):
+            own = Path(folder) / str(first)
+            own.mkdir()
+            jobs += compiled(cell, cell.configurations[first : first + _BATCH], own)
+        request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
+        timings = time_all(session, request, jobs)
+    kept.latencies_ms, kept.disturbed = {}, {}
+    for widths, timing in zip(cell.configurations, timings, strict=True):
+        if isinstance(timing, MeasurementError):
+            raise timing
+        kept.latencies_ms[key_of(widths)] = timing.latency_ms
+        if timing.disturbed:
+            kept.disturbed[key_of(widths)] = timing.disturbed
+    kept.seconds = time.monotonic() - started
+    kept.save()
 
 
 def judge(cell: Cell, kept: Kept, terms: Sequence[Terms], fit: int, *, verbose: bool) -> tuple[float, float, float]:
@@ -249,14 +310,15 @@ def judge(cell: Cell, kept: Kept, terms: Sequence[Terms], fit: int, *, verbose: 
 def run_cell(session: DeviceSession, cell: Cell, arguments: argparse.Namespace) -> bool:
     """Measure and print one cell; whether it meets the targets."""
     version = digest(session.facts.fingerprint, cell.net.input_shape, [u.shape.name for u in cell.uses])[:12]
-    kept = Kept(arguments.output / f"{cell.name}-{cell.place.name}-{version}.json")
+    how = "-singly" if arguments.singly else ""
+    kept = Kept(arguments.output / f"{cell.name}-{cell.place.name}-{version}{how}.json")
     kept.load()
     tables = OperatorTables(session, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     shapes = {u.at(w) for w in cell.configurations for u in cell.uses if not u.unsupported}
     started = time.monotonic()
     measured = tables.ensure(sorted(shapes, key=lambda s: s.name), cell.place)
     table_s = time.monotonic() - started
-    measure_whole(session, cell, kept)
+    measure_whole(session, cell, kept, singly=arguments.singly)
     terms = [cost_terms(cell.uses, w, lambda shape: tables.latency_ms(shape, cell.place)) for w in cell.configurations]
     median, worst, rank = judge(cell, kept, terms, arguments.fit, verbose=arguments.verbose)
     met = median <= MEDIAN and worst <= WORST and rank >= RANK
@@ -273,6 +335,8 @@ def run_cell(session: DeviceSession, cell: Cell, arguments: argparse.Namespace) 
 
 def main() -> int:
     """Print the table; exit code 1 where a cell misses a target."""
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nets", nargs="+", choices=sorted(NETS), default=list(NETS))
     parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES.names(), default=list(RUNTIME_NAMES))
@@ -282,6 +346,7 @@ def main() -> int:
     parser.add_argument("--fit", type=int, default=8, help="whole models that the fit sees")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/cost-model"))
+    parser.add_argument("--singly", action="store_true", help="compile whole models one by one, as a build does")
     parser.add_argument("--verbose", action="store_true", help="every configuration, and the fitted parameters")
     arguments = parser.parse_args()
     print(f"{arguments.fit} whole models in each fit, {arguments.configurations} held out")
@@ -289,6 +354,8 @@ def main() -> int:
         f"{'net':10} {'runtime':12} {'precision':8} {'ops':>5} {'new':>5} {'table s':>7} {'whole s':>7} {'dist.':>5} "
         f"{'median':>8} {'worst':>7} {'rank':>7}"
     )
+    # Tracing runs small layers, whose threads would only wait for one another.
+    torch.set_num_threads(1)
     held = []
     with open_host_session() as session:
         for name in arguments.nets:

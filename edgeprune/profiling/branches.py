@@ -32,7 +32,9 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Branches(nn.Module):
-    """All micro-models of one input shape; the output joins theirs, in the order given.
+    """All micro-models of one input shape. Their outputs are joined in the order given; that is where they are cut.
+
+    A linear layer follows, because quantizers leave the last layer's output in float, and so would leave the heads'.
 
     Args:
         models: at least two, of one input shape.
@@ -45,15 +47,17 @@ class Branches(nn.Module):
             torch.manual_seed(0)
             self.stems = nn.ModuleDict({str(channels): _stem(c) for channels, c in sorted(companies.items())})
             self.branches = nn.ModuleList(_Branch(m) for m in models)
+            self.last = nn.Linear(_HEAD_CHANNELS * len(models), _HEAD_CHANNELS)
         self._channels = tuple(m.company.channels for m in models)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The models' input to [1, branches * 8]."""
+        """The models' input to [1, 8]."""
         made = {int(channels): functional.relu(stem(x)) for channels, stem in self.stems.items()}
         made[0] = x
         joined = zip(self._channels, self.branches, strict=True)
-        return torch.cat([branch(made[channels]) for channels, branch in joined], dim=1)
+        output: Tensor = self.last(torch.cat([branch(made[channels]) for channels, branch in joined], dim=1))
+        return output
 
 
 class _Branch(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,8 @@ class OperatorTables:
             return 0
         self._tell(f"{place.name}: measuring {len(missing)} operators")
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
-            jobs = dict(self._compiled(tuple(missing.values()), place, Path(folder)))
+            with _one_thread():
+                jobs = dict(self._compiled(tuple(missing.values()), place, Path(folder)))
             request = ProfileRequest(runtime=place.runtime, threads=place.threads)
             timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
         entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
@@ -207,6 +209,19 @@ class OperatorTables:
             measured_unix_s=time.time(),
             disturbed=found.disturbed or alone.disturbed,
         )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tracing runs hundreds of tiny layers, whose threads would only wait for one another: 4x on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _numbered(folder: Path, number: int) -> Path:

@@ -8,9 +8,6 @@ from typing import Any, Final
 from edgeprune.libraries import library_call
 from edgeprune.protocols import Slicer
 
-# What a quantizer may put between the concatenation and the output.
-_PASSING = {"QuantizeLinear", "DequantizeLinear", "Identity"}
-
 
 class OnnxRuntimeSlicer:
     """Slices with ONNX's own extractor."""
@@ -34,10 +31,10 @@ class OnnxRuntimeSlicer:
 def _concatenation(graph: Any) -> Any:  # noqa: ANN401
     makers = {output: node for node in graph.node for output in node.output}
     node = makers[graph.output[0].name]
-    while node.op_type in _PASSING:
-        node = makers[node.input[0]]
-    if node.op_type != "Concat":
-        raise ValueError(f"expected a concatenation at the end, got {node.op_type}")
+    while node is not None and node.op_type != "Concat":
+        node = makers.get(node.input[0])
+    if node is None:
+        raise ValueError("expected a concatenation before the output")
     return node
 
 

@@ -8,9 +8,6 @@ from typing import Final
 from edgeprune.libraries import library_call
 from edgeprune.protocols import Slicer
 
-# What a quantizer may put between the concatenation and the output.
-_PASSING = {"FakeQuantize", "Convert", "Subtract", "Multiply"}
-
 
 class OpenVinoSlicer:
     """Makes a model of each input of the last concatenation."""
@@ -22,11 +19,11 @@ class OpenVinoSlicer:
             from openvino import opset13
 
             model = openvino.Core().read_model(source)
-            node = model.outputs[0].get_node().input_value(0).get_node()
-            while node.get_type_name() in _PASSING:
+            node = model.outputs[0].get_node()
+            while node.get_type_name() != "Concat":
+                if not node.inputs():
+                    raise ValueError("expected a concatenation before the output")
                 node = node.input_value(0).get_node()
-            if node.get_type_name() != "Concat":
-                raise ValueError(f"expected a concatenation at the end, got {node.get_type_name()}")
             branches = node.input_values()
             for number, branch in enumerate(branches):
                 part = openvino.Model([opset13.result(branch)], model.get_parameters(), "model")

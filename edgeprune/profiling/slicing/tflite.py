@@ -9,9 +9,6 @@ from typing import Any, Final
 from edgeprune.libraries import library_call
 from edgeprune.protocols import Slicer
 
-# What the quantizer may put between the concatenation and the output.
-_PASSING = {"QUANTIZE", "DEQUANTIZE"}
-
 
 class TfLiteSlicer:
     """Takes the operators of one branch out of the flatbuffer's only graph, with the tensors and buffers they use."""
@@ -35,10 +32,10 @@ def _branches(model: Any) -> list[int]:  # noqa: ANN401
     (graph,) = model.subgraphs
     makers = {int(output): operator for operator in graph.operators for output in operator.outputs}
     operator = makers[int(graph.outputs[0])]
-    while _name(model, operator) in _PASSING:
-        operator = makers[int(operator.inputs[0])]
-    if _name(model, operator) != "CONCATENATION":
-        raise ValueError(f"expected a concatenation at the end, got {_name(model, operator)}")
+    while operator is not None and _name(model, operator) != "CONCATENATION":
+        operator = makers.get(int(operator.inputs[0]))
+    if operator is None:
+        raise ValueError("expected a concatenation before the output")
     return [int(tensor) for tensor in operator.inputs]
 
 

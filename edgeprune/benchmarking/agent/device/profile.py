@@ -69,7 +69,10 @@ def profile(replies: Replies, trip: Trip) -> None:
     """
     cpus = pin(trip.cpus, trip.threads)
     lock = take_lock(trip.work, LOCK_WAIT_S)
-    folder = tempfile.mkdtemp(prefix="trip-", dir=trip.work)
+    # Where `tidy` looks for what a killed process left.
+    parts = os.path.join(trip.work, "parts")
+    os.makedirs(parts, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix="trip-", dir=parts)
     try:
         jobs = unpack(trip.path, folder)
         sessions.import_library(trip.runtime)

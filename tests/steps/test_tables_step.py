@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from records_for_tests import make_artifact, make_block
+
+from edgeprune.benchmarking.trip import ProfileJob
+from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.records.profiled import Profiled, ProfileRequest
+from edgeprune.records.rung import Precision, PruningKind, Rung
+from edgeprune.steps.profiles import time_all, timing
+from edgeprune.steps.session import DeviceSession, open_host_session
+from edgeprune.steps.tables import OperatorTables
+
+PLACE = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
+REQUEST = ProfileRequest(runtime="onnxruntime", threads=1, rounds=1)
+MS = 1_000_000
+
+
+def _block(ms: float, *, disturbed: bool = False) -> object:
+    return make_block((round(ms * MS),) * 100, wall_ns=100 * MS, cpu_ns=(50 if disturbed else 100) * MS)
+
+
+def _linear(out_channels: int, in_channels: int = 16, rows: int = 4) -> OperatorShape:
+    return OperatorShape(kind="linear", in_channels=in_channels, out_channels=out_channels, rows=rows)
+
+
+@pytest.fixture(scope="module")
+def session(own_home: Path) -> Iterator[DeviceSession]:
+    with open_host_session() as opened:
+        yield opened
+
+
+def test_disturbed_rounds_are_left_out() -> None:
+    found = timing([_block(1.0), _block(9.0, disturbed=True), _block(1.2), _block(1.1)])
+    assert (found.latency_ms, found.rounds, found.disturbed) == (1.1, 3, "")
+
+
+def test_the_fastest_rounds_stand_in_where_too_few_count() -> None:
+    blocks = [_block(1.2), *(_block(ms, disturbed=True) for ms in (9.0, 1.1, 7.0, 1.0))]
+    found = timing(blocks)
+    assert (found.latency_ms, found.rounds) == (1.1, 1)
+    assert "had its core 50%" in found.disturbed
+
+
+class _Device:
+    """A session whose trips are told beforehand: a list of (name, blocks or refusal) for each."""
+
+    spec = SimpleNamespace(name="here")
+
+    def __init__(self, trips: Sequence[Sequence[Profiled]]) -> None:
+        self.trips = list(trips)
+        self.jobs: list[int] = []
+
+    def profile(self, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> tuple[Profiled, ...]:
+        self.jobs.append(len(jobs))
+        return tuple(self.trips.pop(0))
+
+
+def test_what_was_disturbed_goes_on_another_trip_and_what_was_refused_does_not() -> None:
+    quiet = Profiled(blocks=(_block(1.0),) * 3)
+    disturbed = Profiled(blocks=(_block(2.0, disturbed=True),) * 3)
+    device = _Device([[quiet, disturbed, Profiled(blocks=(), refused="no such operator")], [disturbed], [quiet]])
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    first, second, third = time_all(device, REQUEST, [job] * 3)
+    assert device.jobs == [3, 1, 1]
+    assert (first.latency_ms, first.disturbed) == (1.0, "")
+    assert (second.latency_ms, second.rounds) == (1.0, 3)
+    assert isinstance(third, MeasurementError)
+    assert "device here: no such operator" in str(third)
+
+
+def test_large_artifacts_go_on_trips_of_their_own() -> None:
+    quiet = Profiled(blocks=(_block(1.0),) * 3)
+    job = ProfileJob(folder=Path(), artifact=make_artifact(size_bytes=150_000_000), input_shape=(1, 3))
+    device = _Device([[quiet], [quiet]])
+    assert len(time_all(device, REQUEST, [job] * 2)) == 2
+    assert device.jobs == [1, 1]
+    assert time_all(device, REQUEST, []) == ()
+
+
+def test_a_second_model_that_shares_operators_costs_nothing(session: DeviceSession, tmp_path: Path) -> None:
+    told: list[str] = []
+    tables = OperatorTables(session, told.append, tmp_path)
+    shapes = [_linear(256), _linear(2048, 512, 16)]
+    assert tables.ensure([*shapes, shapes[0]], PLACE) == 2
+    assert told[0] == "onnxruntime-float32-t1: measuring 2 operators"
+    small, large = (tables.latency_ms(s, PLACE) for s in shapes)
+    # A thousand times the work.
+    assert 0.0 <= small < large
+    assert tables.entry(shapes[1], PLACE).alone_ms > 0.0
+    told.clear()
+    assert tables.ensure(shapes, PLACE) == 0
+    # What was disturbed is not kept, and there may be such on a busy machine.
+    kept = [s for s in shapes if not tables.entry(s, PLACE).disturbed]
+    again = OperatorTables(session, told.append, tmp_path)
+    pruned = Rung(runtime="onnxruntime", precision=Precision.FLOAT32, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5)
+    assert again.ensure(kept, pruned) == 0
+    assert [again.latency_ms(s, pruned) for s in kept] == [tables.latency_ms(s, PLACE) for s in kept]
+    assert told == []
+
+
+def test_a_refused_operator_is_named_and_the_others_are_priced(session: DeviceSession, tmp_path: Path) -> None:
+    tables = OperatorTables(session, folder=tmp_path)
+    square = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "extent": (4, 4)}
+    good, bad = (OperatorShape(kind="conv", in_channels=4, out_channels=4, kernel=(k, k), **square) for k in (1, 7))
+    assert tables.ensure([good, bad], PLACE) == 1
+    assert tables.latency_ms(good, PLACE) >= 0.0
+    with pytest.raises(BuildError, match=r"onnxruntime-float32-t1 cannot run conv7x7s1-4x4-e4-p0: "):
+        tables.latency_ms(bad, PLACE)
+    # It is not tried again.
+    assert tables.ensure([good, bad], PLACE) == 0
+
+
+def test_staircases_of_groups(session: DeviceSession, tmp_path: Path) -> None:
+    part = (ChannelPart(group="up", width=16),)
+    uses = [
+        OperatorUse(layer="up", shape=_linear(16, 8), out_parts=part),
+        OperatorUse(layer="down", shape=_linear(8, 16), in_parts=part),
+    ]
+    found = OperatorTables(session, folder=tmp_path).staircases(uses, {"up": 16}, PLACE)
+    assert [width for width, _ in found["up"].points] == [8, 15, 16]
+    assert all(np.isfinite(ms) and ms >= 0.0 for _, ms in found["up"].points)
+    assert found["up"].operator == "up onnxruntime-float32-t1"
