@@ -108,7 +108,7 @@ def _store_graph_(model: ModelT, graph: SubGraphT) -> None:
     densify = []
     for index in _weight_tensors(model, graph):
         dense = _constant(model, graph, index)
-        # XNNPACK (ai-edge-litert 2.3) does not load INT8 weights behind DENSIFY; its sparse kernels are for floats anyway.
+        # XNNPACK (ai-edge-litert 2.3) does not load INT8 weights behind DENSIFY; its sparse kernels are for floats.
         if dense is None or dense.dtype != np.float32 or graph.tensors[index].sparsity is not None:
             continue
         stored = min((encode(dense, b) for b in _BLOCKS if dense.shape[0] % b[0] == 0), key=lambda s: s.size_bytes)
