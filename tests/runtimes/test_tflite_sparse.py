@@ -48,11 +48,9 @@ def test_sparse_and_dense_files_give_the_same_numbers(good: CompiledFiles) -> No
     assert size_bytes(dense) - size_bytes(good) > 0.8 * weights
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
-def test_what_would_not_be_smaller_stays_dense(tmp_path: Path, share: float) -> None:
-    files = compile_sparse(with_zeros(separable_net(16), share), IMAGE, tmp_path / "m")
-    path = check(files)
-    assert ("no weights are in sparse storage" in path.reasons[0]) is (share == 0.0)
+def test_what_would_not_be_smaller_stays_dense(tmp_path: Path) -> None:
+    files = compile_sparse(with_zeros(separable_net(16), 0.1), IMAGE, tmp_path / "m")
+    assert "no weights are in sparse storage" in check(files).reasons[0]
 
 
 def test_linear_layers_and_3x3_convolutions_are_stored_too(tmp_path: Path) -> None:
@@ -110,10 +108,8 @@ def test_a_residual_add_meets_it_too(tmp_path: Path) -> None:
         ({"stride": 1}, IMAGE, "dense 3x3 convolution of 3 channels with stride (1, 1) and padding (1, 1, 1, 1)"),
         ({"channels": 1}, (1, 1, 32, 32), "has depth multiplier 16"),
         ({"middle": nn.Conv2d(16, 16, 3, padding=1)}, IMAGE, "dense 3x3 convolution of 16 channels with stride (1, 1)"),
-        ({"middle": nn.Conv2d(16, 16, 5, padding=2)}, IMAGE, "dense 5x5 convolution"),
         ({"middle": nn.Conv2d(16, 16, 3, padding=2, dilation=2, groups=16)}, IMAGE, "is dilated by (2, 2)"),
         ({"middle": nn.Conv2d(16, 16, 7, padding=3, groups=16)}, IMAGE, "depthwise 7x7 convolution; only 3x3 and 5x5"),
-        ({"middle": nn.Conv2d(16, 16, 1, stride=2)}, IMAGE, "1x1 convolution with stride (2, 2)"),
         ({"middle": nn.MaxPool2d(2)}, IMAGE, "#9 MAX_POOL_2D gives, which has no channels-first kernel"),
     ],
 )
