@@ -86,3 +86,6 @@ def test_a_claim_of_sparse_kernels_that_the_device_does_not_bear_out_is_told(
     assert note in results.plan(plan, "text")
     events = [line for path in tmp_path.glob("*/events.jsonl") for line in path.read_text().splitlines()]
     assert any('"warning"' in line and "sparse_kernels of the profile claims" in line for line in events)
+    # Kept for the device, not for the run folder: the same figures, to the last digit, and no new look.
+    again = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path / "again"))
+    assert note in again.notes
