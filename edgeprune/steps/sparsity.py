@@ -58,7 +58,7 @@ def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoi
     choices: list[MaskChoice] = []
     for name in runtimes:
         claims = bench.profile.runtimes[name].sparse_kernels
-        why_not = known_refusals(name, bench)
+        why_not = _known_refusals(name, bench)
         if claims or not why_not:
             choices += decide_patterns(name, claims, _probe_for(bench, name, claims), why_not)
     for choice in choices:
@@ -67,7 +67,7 @@ def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoi
     return tuple(choices)
 
 
-def known_refusals(runtime: str, bench: Workbench) -> tuple[str, ...]:
+def _known_refusals(runtime: str, bench: Workbench) -> tuple[str, ...]:
     """Why zeros buy no time there by the runtime's own rule; empty where they may."""
     form = RUNTIMES.get(runtime).sparse_form()
     return ("it has no sparse kernels for float weights",) if form is None else form.refusals(bench.device.facts)

@@ -78,18 +78,18 @@ class Seen:
     """One net on the device: dense against sparse file.
 
     Attributes:
-        speedup: p50 of the dense file over that of the sparse one, the median of three turns.
+        speedup: p50 of the dense file over that of the sparse one, the least of two turns; None where not timed.
         difference: largest one of their outputs, as a share of their range.
         identical: not a bit of the outputs differs, so that the same kernels ran.
     """
 
     path: SparsePath
-    speedup: float
+    speedup: float | None
     difference: float
     identical: bool
 
 
-def look(device: DeviceSession, model: nn.Module, folder: Path) -> Seen:
+def look(device: DeviceSession, model: nn.Module, folder: Path, *, turns: int = 0) -> Seen:
     sparse = compile_sparse(model, IMAGE, folder)
     form = RUNTIMES.get("tflite").sparse_form()
     assert form is not None
@@ -104,26 +104,27 @@ def look(device: DeviceSession, model: nn.Module, folder: Path) -> Seen:
         there[name] = device.place(folder / name, artifact)
     outputs = {name: device.infer(FLOAT, path, samples) for name, path in there.items()}
     ratios = []
-    for _ in range(3):
+    for _ in range(turns):
         p50 = {n: quantile(device.block(FLOAT, p, samples_there, 10).samples_ns, 0.5) for n, p in there.items()}
         ratios.append(p50["dense"] / p50["sparse"])
     difference = float(np.abs(outputs["dense"] - outputs["sparse"]).max() / np.ptp(outputs["dense"]))
     seen = Seen(
         path=form.check(sparse, device.facts),
-        speedup=sorted(ratios)[1],
+        speedup=min(ratios, default=None),
         difference=difference,
         identical=bool((outputs["dense"] == outputs["sparse"]).all()),
     )
-    _log.info("%s: %.2fx of %s, off by %.1e; %s", folder.name, seen.speedup, ratios, difference, seen.path.reasons)
+    _log.info("%s: %s, off by %.1e; %s %s", folder.name, ratios, difference, seen.path.reasons, seen.path.wrong)
     return seen
 
 
 def test_a_mobilenet_with_nine_of_ten_weights_zero_runs_sparse(device: DeviceSession, tmp_path: Path) -> None:
-    seen = look(device, with_zeros(separable_net(128, classes=100), 0.9), tmp_path / "good")
+    seen = look(device, with_zeros(separable_net(128, classes=100), 0.9), tmp_path / "good", turns=2)
     assert seen.path.taken
     # Another order of summation: other kernels.
     assert not seen.identical
     assert seen.difference < 1e-5
+    assert seen.speedup is not None
     assert seen.speedup > 1.3
 
 
