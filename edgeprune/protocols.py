@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeprune.records.artifact import TensorSpec
     from edgeprune.records.measurement import DeviceFacts
     from edgeprune.records.rung import Precision
+    from edgeprune.records.sparsity import SparsePath
     from edgeprune.records.verdict import Evidence, GateResult
     from edgeprune.schema.device import DeviceSpec
 
@@ -121,6 +122,34 @@ class Runtime(Protocol):
 
     def int8_scheme(self) -> str:
         """Name of the file in `quantization/schemes/` that makes its INT8 artifact from its float32 one."""
+        ...
+
+    def sparse_form(self) -> SparseForm | None:
+        """What its sparse kernels need; None where it has none that we know of, so that zeros stay in dense files."""
+        ...
+
+
+class SparseForm(Protocol):
+    """The storage that a runtime's sparse kernels need, and the rule by which they are taken."""
+
+    def refusals(self, device: DeviceFacts) -> tuple[str, ...]:
+        """Why no file at all runs sparse on that device, with the source; empty where one may."""
+        ...
+
+    def skips(self, layer: nn.Module) -> bool:
+        """Whether zeros in this torch layer's weight are skipped by, or count for, the sparse kernels."""
+        ...
+
+    def store(self, source: CompiledFiles, folder: Path) -> CompiledFiles:
+        """Write a compiled artifact again into an empty folder, its weights in sparse storage; it computes the same.
+
+        Raises:
+            BuildError: the file cannot be rewritten.
+        """
+        ...
+
+    def check(self, files: CompiledFiles, device: DeviceFacts) -> SparsePath:
+        """Whether this very file would run sparse on that device, and if not every reason why."""
         ...
 
 

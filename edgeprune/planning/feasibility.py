@@ -20,6 +20,8 @@ class ShapeFigures:
         peak_bytes: peak resident memory of the agent's process.
         base_bytes: the part of it that the runtime has without a model.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
+        not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
+            for files without zeros.
     """
 
     rung: Rung
@@ -30,6 +32,7 @@ class ShapeFigures:
     base_bytes: int = 0
     widths: tuple[GroupWidth, ...] = ()
     disturbed: str = ""
+    not_sparse: str = ""
 
     def memory_bytes(self, of: str) -> int:
         """Of the whole process, or of the model alone."""

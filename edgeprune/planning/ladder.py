@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import Pruning
@@ -22,6 +23,7 @@ PRECISION_COST: Mapping[Precision, float] = {
 }
 """Rank, not points: only the order is used."""
 
+_SHARE_STEP = 0.05
 _PRUNED = 2.0
 """Every pruned rung comes after every unpruned one."""
 
@@ -63,15 +65,21 @@ def structured_cost(precision: Precision, loss: float | None) -> float:
 
 
 def make_ladder(
-    profile: DeviceProfile, pruning: Pruning, precisions: Mapping[str, Sequence[Precision]], *, can_cut: bool
+    profile: DeviceProfile,
+    pruning: Pruning,
+    precisions: Mapping[str, Sequence[Precision]],
+    *,
+    can_cut: bool,
+    masks: Sequence[MaskChoice] = (),
 ) -> Ladder:
     """Every combination that the profile declares and the device can run.
 
     Args:
-        profile: runtimes, their INT8 and sparse-kernel support, thread counts.
+        profile: runtimes, their INT8 support, thread counts.
         pruning: ratios and sparsities of the target.
         precisions: by runtime name, what it can compute in on this device. Runtimes that are missing there are absent.
         can_cut: whether the model has channel groups that can be cut.
+        masks: what the device was measured to gain from zeros: `planning.sparsity.decide_patterns`.
     """
     rungs: list[Rung] = []
     places: list[Rung] = []
@@ -88,25 +96,40 @@ def make_ladder(
         fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
         if can_cut:
             places += [Rung(runtime=runtime, precision=fastest, threads=t) for t in profile.threads]
-        rungs += _masked_rungs(runtime, profile, pruning)
+        for choice in (m for m in masks if m.runtime == runtime):
+            kept, out = _mask_rungs(choice, profile, pruning)
+            rungs += kept
+            refused += out
     return Ladder(rungs=tuple(sorted(rungs, key=accuracy_cost)), places=tuple(places), refused=tuple(refused))
 
 
-def _masked_rungs(runtime: str, profile: DeviceProfile, pruning: Pruning) -> list[Rung]:
-    """In float32, where sparse kernels are declared.
+def _mask_rungs(choice: MaskChoice, profile: DeviceProfile, pruning: Pruning) -> tuple[list[Rung], list[RefusedRung]]:
+    """The rungs of one pattern of zeros, and those of them that the device showed to gain nothing.
 
-    Sparse kernels of today's runtimes take float weights only (XNNPACK: docs/architecture.md, fact 2).
+    In float32: sparse kernels of today's runtimes take float weights only (XNNPACK: docs/architecture.md, fact 2).
     """
-    kinds = [mask for pattern in profile.runtimes[runtime].sparse_kernels for mask in _mask(pattern, pruning)]
-    return [
-        Rung(runtime=runtime, threads=threads, pruning=kind, precision=Precision.FLOAT32, pruning_ratio=ratio, n_m=n_m)
-        for threads in profile.threads
-        for kind, ratio, n_m in kinds
-    ]
+    rungs: list[Rung] = []
+    refused: list[RefusedRung] = []
+    for threads in profile.threads:
+        for kind, ratio, n_m in _mask(choice.pattern, pruning):
+            rung = Rung(
+                runtime=choice.runtime,
+                threads=threads,
+                precision=Precision.FLOAT32,
+                pruning=kind,
+                pruning_ratio=ratio,
+                n_m=n_m,
+            )
+            # A share between two measured ones is given the benefit of the doubt: the whole model is measured yet.
+            if choice.used and ratio >= choice.least_share - _SHARE_STEP:
+                rungs.append(rung)
+            else:
+                refused.append(RefusedRung(rung=rung, reason=choice.reason))
+    return rungs, refused
 
 
 def _mask(pattern: str, pruning: Pruning) -> list[tuple[PruningKind, float, tuple[int, int] | None]]:
-    """The rungs of one declared zero pattern: `unstructured`, or `2:4` and the like."""
+    """The rungs of one zero pattern: `unstructured`, or `2:4` and the like."""
     if pattern == "unstructured":
         return [(PruningKind.UNSTRUCTURED, sparsity, None) for sparsity in pruning.sparsities]
     kept, of = (int(part) for part in pattern.split(":"))

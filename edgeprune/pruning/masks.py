@@ -45,6 +45,7 @@ class WeightMasks:
         *,
         scope: Literal["global", "layer"] = "global",
         ignored: Sequence[str] = (),
+        with_last: bool = False,
     ) -> Self:
         """Mask the smallest magnitudes of convolutions and linear layers, the last such layer kept dense.
 
@@ -53,13 +54,14 @@ class WeightMasks:
             sparsity: share of the maskable weights to zero, in [0, 1]; met exactly, rounded to a whole weight.
             scope: `global` ranks all weights together, `layer` gives each layer the same share.
             ignored: layers to keep dense; `*` is a wildcard.
+            with_last: mask the last layer too, for kernels by whose rule its zeros count.
 
         Raises:
             InputError: a sparsity out of range, or an ignored name that matches no layer.
         """
         if not 0 <= sparsity <= 1:
             raise InputError(f"sparsity: expected a number from 0 to 1, got {sparsity}")
-        weights, dense = _maskable(model, ignored)
+        weights, dense = _maskable(model, ignored, with_last=with_last)
         if scope == "layer" or not weights:
             kept = {name: _largest(w.abs(), sparsity) for name, w in weights.items()}
         else:
@@ -69,18 +71,18 @@ class WeightMasks:
         return cls(model, kept, dense)
 
     @classmethod
-    def n_m(cls, model: nn.Module, n: int, m: int, *, ignored: Sequence[str] = ()) -> Self:
+    def n_m(cls, model: nn.Module, n: int, m: int, *, ignored: Sequence[str] = (), with_last: bool = False) -> Self:
         """Keep the `n` largest magnitudes of every `m` consecutive weights along the input channels.
 
         The weights of one output channel are taken in the order [*kernel, in_channels], as channels-last kernels read
-        them. Layers where that length is no multiple of `m` are left dense, and so is the last layer.
+        them. Layers where that length is no multiple of `m` are left dense, the last unless `with_last`.
 
         Raises:
             InputError: not 0 < n <= m, or an ignored name that matches no layer.
         """
         if not 0 < n <= m:
             raise InputError(f"N:M sparsity: expected 0 < N <= M, got {n}:{m}")
-        weights, dense = _maskable(model, ignored)
+        weights, dense = _maskable(model, ignored, with_last=with_last)
         kept: dict[str, Tensor] = {}
         for name, weight in weights.items():
             if weight[0].numel() % m:
@@ -151,10 +153,12 @@ def _all_weights(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
-def _maskable(model: nn.Module, ignored: Sequence[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights that may be masked, and the layers that the caller wants dense. The last layer is in neither."""
+def _maskable(
+    model: nn.Module, ignored: Sequence[str], *, with_last: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The weights that may be masked, and the layers that the caller wants dense. The last layer may be in neither."""
     weights = _all_weights(model)
-    if weights:
+    if weights and not with_last:
         weights.popitem()
     kept = match_layers(model, ignored, key="pruning.ignored")
     dense = tuple(n for n in weights if n in kept)

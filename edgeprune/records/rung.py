@@ -44,6 +44,11 @@ class Rung:
     n_m: tuple[int, int] | None = None
 
     @property
+    def masked(self) -> bool:
+        """Whether single weights are zeroed."""
+        return self.pruning in {PruningKind.UNSTRUCTURED, PruningKind.N_M}
+
+    @property
     def name(self) -> str:
         """Short, unique and fit for a folder: `tflite-int8-t1-structured50`."""
         base = f"{self.runtime}-{self.precision}-t{self.threads}"

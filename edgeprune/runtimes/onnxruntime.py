@@ -85,6 +85,9 @@ class OnnxRuntime:
         """NNCF on the ONNX graph."""
         return "nncf_onnx"
 
+    def sparse_form(self) -> None:
+        """None: sparse initializers are made dense when the model is loaded (ONNX Runtime 1.31, CPU)."""
+
 
 def _spec(value: Any) -> TensorSpec:  # noqa: ANN401
     from onnx import helper

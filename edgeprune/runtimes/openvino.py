@@ -82,6 +82,9 @@ class OpenVino:
         """NNCF on the IR."""
         return "nncf_openvino"
 
+    def sparse_form(self) -> None:
+        """None for float weights; its sparse decompression is for INT8 linear layers on CPUs with AMX only."""
+
 
 def _spec(port: Any) -> TensorSpec:  # noqa: ANN401
     dimensions = [d.get_length() if d.is_static else None for d in port.get_partial_shape()]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgeprune.libraries import library_call, versions_of
-from edgeprune.protocols import CompiledFiles, Runtime
+from edgeprune.protocols import CompiledFiles, Runtime, SparseForm
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.records.rung import Precision
@@ -71,6 +71,12 @@ class TfLite:
     def int8_scheme(self) -> str:
         """AI Edge Quantizer on the flatbuffer."""
         return "ai_edge"
+
+    def sparse_form(self) -> SparseForm:
+        """Sparse storage behind DENSIFY, for XNNPACK."""
+        from edgeprune.runtimes._tflite_sparse import SPARSE_FORM
+
+        return SPARSE_FORM
 
 
 def _spec(details: dict[str, Any]) -> TensorSpec:

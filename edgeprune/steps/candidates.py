@@ -17,7 +17,7 @@ from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
 from edgeprune.records.verdict import Evidence, Floors, Verdict
 from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.budget import floors_from, limits_to_judge
-from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.compressing import Compressor, TorchModel
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import (
@@ -97,6 +97,7 @@ class CandidateMaker:
         def make(folder: Path) -> Artifact:
             job = CompileJob(self.compressor.load(model), self.bench.input_shape, self.bench.calibration)
             artifact = compile_artifact(job, rung, folder)
+            sparse_path(artifact, folder, rung, self.bench.device.facts)
             write_manifest(folder, self._manifest(rung, model, artifact))
             return artifact
 

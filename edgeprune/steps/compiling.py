@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.errors import BuildError
 from edgeprune.protocols import CompiledFiles
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.records.artifact import Artifact, TensorSpec
+from edgeprune.records.measurement import DeviceFacts
 from edgeprune.records.rung import Precision, Rung
+from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.store.artifacts import describe_files
 
@@ -45,7 +48,14 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
     inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
     if rung.precision is not Precision.INT8:
         # bf16 and fp16 are chosen when the device loads the float32 file.
-        return _describe(runtime.compile(job.model, inputs, folder), rung)
+        form = runtime.sparse_form() if rung.masked else None
+        if form is None:
+            return _describe(runtime.compile(job.model, inputs, folder), rung)
+        dense_folder = folder / "dense"
+        dense_folder.mkdir()
+        stored = form.store(runtime.compile(job.model, inputs, dense_folder), folder)
+        shutil.rmtree(dense_folder)
+        return _describe(stored, rung)
     float_folder = folder / "float32"
     float_folder.mkdir()
     compiled = runtime.compile(job.model, inputs, float_folder)
@@ -53,6 +63,28 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
     shutil.rmtree(float_folder)
     # The caller's view stays float32, whatever the quantized file takes: the agent converts outside the timed part.
     return _describe(replace(quantized, inputs=compiled.inputs, outputs=compiled.outputs), rung)
+
+
+def sparse_path(artifact: Artifact, folder: Path, rung: Rung, device: DeviceFacts) -> SparsePath | None:
+    """Whether a mask rung's file would run by sparse kernels there; None for other rungs, or runtimes without any.
+
+    Raises:
+        BuildError: the runtime would compute wrong numbers from it there.
+    """
+    form = RUNTIMES.get(rung.runtime).sparse_form()
+    if form is None or not rung.masked:
+        return None
+    files = CompiledFiles(
+        folder=folder,
+        names=tuple(f.name for f in artifact.files),
+        inputs=artifact.inputs,
+        outputs=artifact.outputs,
+        format=artifact.format,
+    )
+    path = form.check(files, device)
+    if path.wrong:
+        raise BuildError(f"{rung.name}: {path.wrong}: its outputs would be wrong on the device")
+    return path
 
 
 def compiler_versions(rung: Rung) -> tuple[tuple[str, str], ...]:

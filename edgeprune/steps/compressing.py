@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.schedules import SCHEDULES
 from edgeprune.pruning.surgery import load_pruned, save_pruned, structured_prune
 from edgeprune.records.recipe import Cut, PruningRecipe
@@ -20,6 +19,7 @@ from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import Loss, resolve_loss
+from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -112,6 +112,8 @@ class Compressor:
             self.dense.key,
             self.bench.data_key,
             _pruning_name(rung),
+            # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
+            rung.runtime if rung.masked else "",
             [(w.group, w.after) for w in planned.widths],
             [part.model_dump(mode="json") for part in (spec.pruning, spec.recovery, spec.training)],
         )
@@ -157,10 +159,7 @@ class Compressor:
         epochs: list[EpochResult] = []
         sparsities = SCHEDULES[spec.recovery.schedule](rung.pruning_ratio, spec.recovery.rounds)
         for number, sparsity in enumerate(sparsities):
-            if rung.n_m is None:
-                masks = WeightMasks.unstructured(model, sparsity, ignored=spec.pruning.ignored)
-            else:
-                masks = WeightMasks.n_m(model, *rung.n_m, ignored=spec.pruning.ignored)
+            masks = make_masks(model, rung, sparsity, spec.pruning.ignored)
             masks.apply_()
             settings = self._recovery_settings(number)
             title = f"{subject} round {number + 1} of {spec.recovery.rounds}"

@@ -10,6 +10,7 @@ from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, Pl
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
@@ -17,14 +18,12 @@ from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.narrowing import TIGHTER, Narrower
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
+from edgeprune.steps.sparsity import choose_patterns
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_mb, format_ms
 
 NEARLY_AS_FAST = 1.25
 """Widths are searched for at the fastest place, and at those within this factor of it."""
-
-LEAST_SPARSE_GAIN = 1.05
-"""A mask rung must be this much faster than dense; less is within what the same file shows twice."""
 
 
 def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
@@ -40,7 +39,10 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     """
     notes: list[str] = []
     precisions = _usable_precisions(bench, notes)
-    ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=bool(bench.groups.groups))
+    masks = choose_patterns(bench, precisions)
+    notes += [choice.note for choice in masks if choice.note]
+    can_cut = bool(bench.groups.groups)
+    ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=can_cut, masks=masks)
     cores = bench.device.facts.cores
     too_wide = [
         RefusedRung(rung=r, reason=f"{r.threads} threads, and the device lets us use {cores} core(s)")
@@ -163,9 +165,9 @@ class _Planner:
         return decide(figures, limits, accuracy_cost(figures.rung))
 
     def _masked(self, limits: Limits) -> None:
-        """Zeros must buy time on this device, whatever the profile claims."""
+        """Zeros must buy time for this very model, whatever they buy for a micro-model of its kind."""
         for rung in self.ladder.rungs:
-            if rung.pruning not in {PruningKind.UNSTRUCTURED, PruningKind.N_M}:
+            if not rung.masked:
                 continue
             figures = self._measure(rung)
             dense = self.figures.get(_unpruned(rung))
@@ -174,9 +176,10 @@ class _Planner:
             gain = dense.p50_ms / figures.p50_ms
             decided = self._decide(figures, limits)
             if gain < LEAST_SPARSE_GAIN:
+                because = f": {figures.not_sparse}" if figures.not_sparse else ""
                 reason = (
-                    f"the profile claims sparse kernels, but {rung.pruning_ratio:.0%} zeros gave {gain:.2f}x on the "
-                    f"device ({format_ms(dense.p50_ms)} dense, {format_ms(figures.p50_ms)} with zeros)"
+                    f"{rung.pruning_ratio:.0%} zeros gave {gain:.2f}x on the device "
+                    f"({format_ms(dense.p50_ms)} dense, {format_ms(figures.p50_ms)} with zeros){because}"
                 )
                 self.shapes.bench.note(f"{rung.name}: {reason}", "warning")
                 decided = replace(decided, status=RungStatus.REFUSED, reason=reason)

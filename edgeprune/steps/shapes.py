@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import GroupWidth, PruningKind, Rung
 from edgeprune.statistics import quantile
-from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 from edgeprune.units import NS_PER_S, format_ms, ms_from_ns
@@ -75,6 +75,7 @@ class ShapeBench:
 
     def _figures(self, job: CompileJob, rung: Rung, folder: Path, widths: tuple[GroupWidth, ...]) -> ShapeFigures:
         artifact = compile_artifact(job, rung, folder)
+        path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
         look = quick_look(self.bench, rung, there, self.bench.samples_path)
         block = look.block
@@ -87,6 +88,7 @@ class ShapeBench:
             base_bytes=block.base_bytes,
             widths=widths,
             disturbed=look.disturbed,
+            not_sparse="; ".join(path.reasons) if path else "",
         )
 
     def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...]) -> nn.Module:
@@ -100,13 +102,9 @@ class ShapeBench:
             case PruningKind.STRUCTURED:
                 after = {w.group: w.after for w in widths}
                 return structured_prune(model, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
-            case PruningKind.UNSTRUCTURED:
-                masks = WeightMasks.unstructured(model, rung.pruning_ratio, ignored=ignored)
-            case PruningKind.N_M:
-                kept, of = rung.n_m or (2, 4)
-                masks = WeightMasks.n_m(model, kept, of, ignored=ignored)
-        masks.make_permanent()
-        return model
+            case PruningKind.UNSTRUCTURED | PruningKind.N_M:
+                make_masks(model, rung, rung.pruning_ratio, ignored).make_permanent()
+                return model
 
     def _place_key(self, rung: Rung) -> str:
         return digest(self.bench.device.facts.fingerprint, rung.name, compiler_versions(rung))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeprune.planning.ladder import accuracy_cost, make_ladder
+from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind
 from edgeprune.schema.base import parse_toml
 from edgeprune.schema.profile import DeviceProfile
@@ -37,12 +38,35 @@ def test_rungs_come_in_order_of_accuracy_cost() -> None:
     assert [accuracy_cost(r) for r in ladder.rungs] == sorted(accuracy_cost(r) for r in ladder.rungs)
 
 
-def test_zeros_are_tried_only_where_sparse_kernels_are_declared() -> None:
-    declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4"]')
-    kinds = {r.pruning for r in make_ladder(declared, pruning(), {"tflite": (F32, INT8)}, can_cut=True).rungs}
-    assert kinds == {PruningKind.NONE, PruningKind.STRUCTURED, PruningKind.UNSTRUCTURED, PruningKind.N_M}
-    plain = make_ladder(profile("[runtimes.tflite]"), pruning(), {"tflite": (F32, INT8)}, can_cut=True)
+def mask(pattern: str, **changes: Any) -> MaskChoice:
+    return MaskChoice(**{"runtime": "tflite", "pattern": pattern, "used": True, "reason": "shown", **changes})
+
+
+def test_zeros_are_tried_only_where_the_device_showed_a_gain() -> None:
+    # Whatever the profile claims: a claim is no measurement.
+    runtimes = {"tflite": (F32, INT8), "openvino": (F32,)}
+    declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4"]\n[runtimes.openvino]')
+    plain = make_ladder(declared, pruning(), runtimes, can_cut=True)
     assert {r.pruning for r in plain.rungs} == {PruningKind.NONE, PruningKind.STRUCTURED}
+    shown = [mask("unstructured"), mask("2:4")]
+    masked = [r for r in make_ladder(declared, pruning(), runtimes, can_cut=True, masks=shown).rungs if r.masked]
+    assert [r.name for r in masked] == ["tflite-float32-t1-nm2of4", "tflite-float32-t1-unstructured70"]
+
+
+def test_rungs_below_the_least_share_that_gained_are_refused_with_the_figures() -> None:
+    shown = [mask("unstructured", least_share=0.8, reason="70% zeros: 1.00x")]
+    spec = pruning(sparsities=(0.5, 0.7, 0.8, 0.9))
+    ladder = make_ladder(profile("[runtimes.tflite]"), spec, {"tflite": (F32,)}, can_cut=True, masks=shown)
+    assert [r.pruning_ratio for r in ladder.rungs if r.masked] == [0.8, 0.9]
+    refused = [(r.rung.pruning_ratio, r.reason) for r in ladder.refused if r.rung.masked]
+    assert refused == [(0.5, "70% zeros: 1.00x"), (0.7, "70% zeros: 1.00x")]
+
+
+def test_a_contradicted_claim_refuses_all_its_rungs() -> None:
+    shown = [mask("unstructured", used=False, reason="not borne out", contradicted=True)]
+    ladder = make_ladder(profile("[runtimes.tflite]"), pruning(), {"tflite": (F32,)}, can_cut=True, masks=shown)
+    assert not any(r.masked for r in ladder.rungs)
+    assert [r.reason for r in ladder.refused] == ["not borne out"]
 
 
 def test_without_int8_the_structured_rungs_are_float() -> None:
@@ -57,6 +81,8 @@ def test_every_thread_count_is_a_rung() -> None:
 
 
 def test_names_are_unique() -> None:
-    declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4", "4:8"]', "[1, 2]")
-    names = [r.name for r in make_ladder(declared, pruning(), {"tflite": (F32, INT8)}, can_cut=True).rungs]
+    masks = [mask("unstructured"), mask("2:4"), mask("4:8")]
+    plain = profile("[runtimes.tflite]", "[1, 2]")
+    names = [r.name for r in make_ladder(plain, pruning(), {"tflite": (F32, INT8)}, can_cut=True, masks=masks).rungs]
+    assert "tflite-float32-t2-nm4of8" in names
     assert len(names) == len(set(names))

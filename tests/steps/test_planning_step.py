@@ -67,3 +67,25 @@ def test_a_long_reason_is_cut_for_tables() -> None:
     assert refuse(rung, 0.0, "first\nsecond").short_reason == "first"
     assert len(refuse(rung, 0.0, "x" * 1000).short_reason) == 160
     assert refuse(rung, 0.0, "").short_reason == ""
+
+
+def test_a_claim_of_sparse_kernels_that_the_device_does_not_bear_out_is_told(
+    tmp_path: Path,
+) -> None:
+    claims = {"runtimes.onnxruntime.sparse_kernels": ["unstructured"]}
+    made = make_target(tmp_path, target={"pruning.sparsities": [0.5, 0.9]}, profile=claims)
+    plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
+    rungs = ladder(plan)
+    for name in ("-unstructured50", "-unstructured90"):
+        assert rungs[name].status == "refused"
+        assert rungs[name].p50_ms is None
+    (note,) = [n for n in plan.notes if "sparse_kernels" in n]
+    assert "runtimes.onnxruntime.sparse_kernels of the profile claims 'unstructured'" in note
+    assert "95% unstructured zeros" in note
+    assert "it has no sparse kernels for float weights" in note
+    assert note in results.plan(plan, "text")
+    events = [line for path in tmp_path.glob("*/events.jsonl") for line in path.read_text().splitlines()]
+    assert any('"warning"' in line and "sparse_kernels of the profile claims" in line for line in events)
+    # Kept for the device, not for the run folder: the same figures, to the last digit, and no new look.
+    again = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path / "again"))
+    assert note in again.notes

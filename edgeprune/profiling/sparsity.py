@@ -1,0 +1,276 @@
+"""The sparsity probe: do zeros buy time on this device, in which pattern, and from which share on?
+
+Micro-models of the model's own kind, dense and with zeros, are timed in turn, in the storage that the runtime's sparse
+kernels need. The strongest share comes first: where it buys nothing, fewer zeros are not measured (that a kernel should
+gain from fewer zeros and not from more was never seen).
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from edgeprune.records.sparsity import LEAST_SPARSE_GAIN, GainStatus, SparsityGain
+from edgeprune.units import format_ms
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHARES: Final = (0.5, 0.7, 0.8, 0.9, 0.95)
+PATTERNS: Final = ("unstructured", "block4x1", "2:4")
+ROUNDS: Final = 3
+DENSE: Final = "dense"
+
+_BLOCK: Final = 4
+_EXTENT: Final = 28
+_ROWS: Final = 16
+_CLASSES: Final = 64
+_IMAGE_CHANNELS: Final = 3
+_STEP: Final = 32
+_WIDTHS: Final[Mapping[str, tuple[int, int]]] = {"linear": (64, 1024)}
+_CONVOLUTION_WIDTHS: Final = (32, 256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroKind:
+    """What a micro-model is made of: `pointwise` (depthwise-separable blocks), `conv` (3x3), `conv1d` or `linear`."""
+
+    kind: str
+    width: int
+
+    @property
+    def name(self) -> str:
+        """Such as `pointwise-w128`."""
+        return f"{self.kind}-w{self.width}"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """With the batch of 1."""
+        match self.kind:
+            case "linear":
+                return (1, _ROWS, self.width)
+            case "conv1d":
+                return (1, _IMAGE_CHANNELS, _EXTENT * _EXTENT)
+        return (1, _IMAGE_CHANNELS, 2 * _EXTENT, 2 * _EXTENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A pattern of zeros at a share."""
+
+    pattern: str
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Fit for a folder: `unstructured-90`, `nm2of4-50`."""
+        pattern = f"nm{self.pattern.replace(':', 'of')}" if ":" in self.pattern else self.pattern
+        return f"{pattern}-{100 * self.share:g}"
+
+
+def kind_of(model: nn.Module) -> MicroKind | None:
+    """The kind that holds most of a model's weights, at their typical width; None for a model without such layers.
+
+    Linear layers count only where there is no convolution: behind one they are the classifier.
+    """
+    from torch import nn
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            kind, ends = "linear", layer.in_features * layer.out_features
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d) and layer.groups == 1:
+            is_image = isinstance(layer, nn.Conv2d)
+            kind = "conv1d" if not is_image else "pointwise" if layer.kernel_size == (1, 1) else "conv"
+            ends = layer.in_channels * layer.out_channels
+        else:
+            continue
+        found.setdefault(kind, []).append((layer.weight.numel(), ends**0.5))
+    if set(found) - {"linear"}:
+        found.pop("linear", None)
+    if not found:
+        return None
+    kind, layers = max(found.items(), key=lambda item: sum(weights for weights, _ in item[1]))
+    typical = sum(weights * width for weights, width in layers) / sum(weights for weights, _ in layers)
+    least, most = _WIDTHS.get(kind, _CONVOLUTION_WIDTHS)
+    return MicroKind(kind=kind, width=min(max(_STEP * round(typical / _STEP), least), most))
+
+
+def micro_model(kind: MicroKind, variant: Variant | None) -> nn.Module:
+    """A model of that kind, the same at every call, with zeros in the variant's pattern; None for dense.
+
+    Ungrouped layers have the zeros, but for one that reads the image. The convolutional kinds begin with a 3x3 stride-2
+    convolution of 3 channels and end in a spatial mean and a classifier: what sparse kernels ask for (XNNPACK).
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(*_layers(kind)).eval()
+    if variant is not None:
+        for layer in model.modules():
+            if isinstance(layer, torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d) and _takes_zeros(layer):
+                layer.weight.data *= kept_weights(layer.weight.data, variant)
+    return model
+
+
+def _takes_zeros(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
+    from torch import nn
+
+    return isinstance(layer, nn.Linear) or (layer.groups == 1 and layer.in_channels > _IMAGE_CHANNELS)
+
+
+def _layers(kind: MicroKind) -> Iterable[nn.Module]:
+    from torch import nn
+
+    width = kind.width
+    inner: list[nn.Module]
+    if kind.kind == "linear":
+        return [layer for _ in range(3) for layer in (nn.Linear(width, width), nn.ReLU())]
+    if kind.kind == "conv1d":
+        inner = [layer for _ in range(3) for layer in (nn.Conv1d(width, width, 3, padding=1), nn.ReLU())]
+        stem: list[nn.Module] = [nn.Conv1d(_IMAGE_CHANNELS, width, 3, stride=2, padding=1), nn.ReLU()]
+        return [*stem, *inner, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, _CLASSES)]
+    if kind.kind == "pointwise":
+        inner = [layer for _ in range(3) for layer in _separable(width)]
+    else:
+        inner = [layer for _ in range(3) for layer in (nn.Conv2d(width, width, 3, padding=1), nn.ReLU())]
+    stem = [nn.Conv2d(_IMAGE_CHANNELS, width, 3, stride=2, padding=1), nn.ReLU()]
+    return [*stem, *inner, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, _CLASSES)]
+
+
+def _separable(width: int) -> list[nn.Module]:
+    from torch import nn
+
+    depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+    return [depthwise, nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU()]
+
+
+def kept_weights(weight: Tensor, variant: Variant) -> Tensor:
+    """1 where a weight stays and 0 where it goes; the largest magnitudes stay.
+
+    Args:
+        weight: [out_channels, in_channels, *kernel].
+        variant: N:M counts along the input channels, block4x1 takes four output channels at a time.
+    """
+    import torch
+
+    if ":" in variant.pattern:
+        kept, of = (int(part) for part in variant.pattern.split(":"))
+        rows = weight.movedim(1, -1)
+        groups = rows.abs().reshape(-1, of)
+        best = groups.argsort(dim=1, descending=True, stable=True)[:, :kept]
+        return torch.zeros_like(groups).scatter_(1, best, 1.0).reshape(rows.shape).movedim(-1, 1)
+    down = _BLOCK if variant.pattern.startswith("block") else 1
+    blocks = weight.abs().reshape(weight.shape[0] // down, down, -1).sum(dim=1)
+    alive = torch.ones(blocks.numel())
+    alive[blocks.flatten().argsort(stable=True)[: round(variant.share * blocks.numel())]] = 0.0
+    return alive.reshape(blocks.shape[0], 1, -1).expand(-1, down, -1).reshape(weight.shape)
+
+
+def variants_of(patterns: Sequence[str], shares: Sequence[float] = SHARES) -> tuple[Variant, ...]:
+    """Every share of every pattern; N:M has one."""
+    found = []
+    for pattern in patterns:
+        if ":" in pattern:
+            kept, of = (int(part) for part in pattern.split(":"))
+            found.append(Variant(pattern=pattern, share=1 - kept / of))
+        else:
+            found += [Variant(pattern=pattern, share=share) for share in shares]
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gains:
+    """What `probe_gains` found; the fields are those of `records.sparsity.SparsityProbe`."""
+
+    dense_p50_ms: float
+    noise: float
+    gains: tuple[SparsityGain, ...]
+
+
+def probe_gains(
+    variants: Sequence[Variant],
+    look: Callable[[Sequence[Variant | None]], Sequence[float]],
+    *,
+    rounds: int = ROUNDS,
+    exhaustive: bool = False,
+) -> Gains:
+    """Time variants in turn with the dense model, the strongest share of each pattern first.
+
+    Args:
+        variants: to measure.
+        look: p50 in milliseconds of one short look at each file, one after another; None is the dense one.
+        rounds: in each the dense file is looked at first and last.
+        exhaustive: measure the weaker shares too where the strongest gained nothing.
+    """
+    strongest = {
+        v.pattern: max((w for w in variants if w.pattern == v.pattern), key=lambda w: w.share) for v in variants
+    }
+    first = list(variants) if exhaustive else list(strongest.values())
+    taken = _measure(first, look, rounds)
+    found = {v: _gain(v, taken) for v in first}
+    rest = [v for v in variants if v not in found and found[strongest[v.pattern]].status is GainStatus.GAIN]
+    if rest:
+        again = _measure(rest, look, rounds)
+        found |= {v: _gain(v, again) for v in rest}
+    for variant in variants:
+        if variant not in found:
+            found[variant] = SparsityGain(
+                pattern=variant.pattern,
+                share=variant.share,
+                status=GainStatus.NOT_MEASURED,
+                reason=f"{strongest[variant.pattern].share:.0%} zeros gained nothing",
+            )
+    return Gains(dense_p50_ms=taken.dense_p50_ms, noise=taken.noise, gains=tuple(found[v] for v in variants))
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """Looks of several rounds: at the dense file before and after, and at each variant between."""
+
+    dense: tuple[tuple[float, float], ...]
+    sparse: Mapping[Variant, tuple[float, ...]]
+
+    @property
+    def dense_p50_ms(self) -> float:
+        return statistics.median(ms for pair in self.dense for ms in pair)
+
+    @property
+    def noise(self) -> float:
+        return max(max(pair) / min(pair) for pair in self.dense)
+
+
+def _measure(
+    variants: Sequence[Variant], look: Callable[[Sequence[Variant | None]], Sequence[float]], rounds: int
+) -> _Taken:
+    dense, sparse = [], {v: list[float]() for v in variants}
+    for _ in range(rounds):
+        before, *between, after = look([None, *variants, None])
+        dense.append((before, after))
+        for variant, ms in zip(variants, between, strict=True):
+            sparse[variant].append(ms)
+    return _Taken(tuple(dense), {v: tuple(looks) for v, looks in sparse.items()})
+
+
+def _gain(variant: Variant, taken: _Taken) -> SparsityGain:
+    """A gain is one in every round, above what two looks at the dense file differ by."""
+    ratios = [statistics.mean(pair) / ms for pair, ms in zip(taken.dense, taken.sparse[variant], strict=True)]
+    needed = max(LEAST_SPARSE_GAIN, taken.noise)
+    gained = min(ratios) > needed
+    ratio, ms = statistics.median(ratios), statistics.median(taken.sparse[variant])
+    return SparsityGain(
+        pattern=variant.pattern,
+        share=variant.share,
+        status=GainStatus.GAIN if gained else GainStatus.NONE,
+        reason=(
+            f"{variant.share:.0%} {variant.pattern} zeros: {ratio:.2f}x ({min(ratios):.2f} to {max(ratios):.2f} in "
+            f"{len(ratios)} rounds; {format_ms(taken.dense_p50_ms)} dense, {format_ms(ms)} with zeros), "
+            f"{'above' if gained else 'not above'} {needed:.2f}x in every round"
+        ),
+        ratio=ratio,
+        lowest=min(ratios),
+        highest=max(ratios),
+    )

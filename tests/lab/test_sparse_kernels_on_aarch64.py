@@ -1,0 +1,173 @@
+"""XNNPACK's sparse kernels on an emulated aarch64 device: taken where the rule says so, and not where it does not.
+
+`make test-lab EDGELAB=path/to/edgelab`; `-o log_cli=true -o log_cli_level=INFO` shows the figures. The root file system
+is made once (0.4 GB) where EDGELAB_AARCH64 says, or in ~/.cache/edgeprune-lab; not below /tmp, which a device hides.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sparse_models import compile_sparse, separable_net, with_zeros
+from torch import nn
+
+from edgeprune.profiling.sparsity import MicroKind
+from edgeprune.records.rung import Precision, Rung
+from edgeprune.records.sparsity import GainStatus, SparsePath
+from edgeprune.runtimes import RUNTIMES
+from edgeprune.schema.device import DeviceSpec
+from edgeprune.statistics import quantile
+from edgeprune.steps.session import DeviceSession, open_session
+from edgeprune.steps.sparsity import ProbeJob, run_probe
+from edgeprune.store.artifacts import describe_files
+
+_log = logging.getLogger(__name__)
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
+
+IMAGE = (1, 3, 64, 64)
+FLOAT = Rung(runtime="tflite", precision=Precision.FLOAT32)
+PACKAGES = ("numpy==1.26.4", "ai-edge-litert==2.3.0")
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceSession]:
+    lab_script = os.environ.get("EDGELAB")
+    if not lab_script:
+        pytest.skip("EDGELAB names no lab: make test-lab EDGELAB=...")
+    root = Path(os.environ.get("EDGELAB_AARCH64", Path.home() / ".cache/edgeprune-lab/aarch64"))
+    if not root.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([lab_script, "rootfs", str(root), "--arch", "aarch64", "--pip", *PACKAGES], check=True)
+    lab = root.parent / f"lab-{os.getpid()}"
+    subprocess.run([lab_script, "up", str(lab), "--arch", "aarch64", "--rootfs", str(root)], check=True)
+    try:
+        (found,) = json.loads((lab / "inventory.json").read_text())["devices"]
+        with open_session(spec_of(found)) as session:
+            yield session
+    finally:
+        subprocess.run([lab_script, "down", str(lab)], check=True)
+
+
+def spec_of(found: dict[str, str]) -> DeviceSpec:
+    """The device as it would stand in the inventory."""
+    known = Path(found["known_hosts"]).read_text().splitlines()
+    (key,) = [line.split(maxsplit=1)[1] for line in known if line.startswith(f"[{found['host']}]:{found['port']} ")]
+    return DeviceSpec(
+        schema=1,
+        name=found["name"],
+        profile="emulated",
+        host=found["host"],
+        port=int(found["port"]),
+        user=found["user"],
+        identity_file=found["identity_file"],
+        host_key=key,
+        connect_timeout_s=60.0,
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One net on the device: dense against sparse file.
+
+    Attributes:
+        speedup: p50 of the dense file over that of the sparse one, the least of two turns; None where not timed.
+        difference: largest one of their outputs, as a share of their range.
+        identical: not a bit of the outputs differs, so that the same kernels ran.
+    """
+
+    path: SparsePath
+    speedup: float | None
+    difference: float
+    identical: bool
+
+
+def look(device: DeviceSession, model: nn.Module, folder: Path, *, turns: int = 0) -> Seen:
+    sparse = compile_sparse(model, IMAGE, folder)
+    form = RUNTIMES.get("tflite").sparse_form()
+    assert form is not None
+    samples = np.random.default_rng(0).standard_normal((2, *IMAGE[1:])).astype(np.float32)
+    samples_there = device.place_samples(samples)
+    there = {}
+    for name in ("dense", "sparse"):
+        artifact = describe_files(
+            folder / name, sparse.names, runtime="tflite", precision=FLOAT.precision,
+            inputs=sparse.inputs, outputs=sparse.outputs, file_format=sparse.format,
+        )  # fmt: skip
+        there[name] = device.place(folder / name, artifact)
+    outputs = {name: device.infer(FLOAT, path, samples) for name, path in there.items()}
+    ratios = []
+    for _ in range(turns):
+        p50 = {n: quantile(device.block(FLOAT, p, samples_there, 10).samples_ns, 0.5) for n, p in there.items()}
+        ratios.append(p50["dense"] / p50["sparse"])
+    difference = float(np.abs(outputs["dense"] - outputs["sparse"]).max() / np.ptp(outputs["dense"]))
+    seen = Seen(
+        path=form.check(sparse, device.facts),
+        speedup=min(ratios, default=None),
+        difference=difference,
+        identical=bool((outputs["dense"] == outputs["sparse"]).all()),
+    )
+    _log.info("%s: %s, off by %.1e; %s %s", folder.name, ratios, difference, seen.path.reasons, seen.path.wrong)
+    return seen
+
+
+def test_a_mobilenet_with_nine_of_ten_weights_zero_runs_sparse(device: DeviceSession, tmp_path: Path) -> None:
+    seen = look(device, with_zeros(separable_net(128, classes=100), 0.9), tmp_path / "good", turns=2)
+    assert seen.path.taken
+    # Another order of summation: other kernels.
+    assert not seen.identical
+    assert seen.difference < 1e-5
+    assert seen.speedup is not None
+    assert seen.speedup > 1.3
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "reason"),
+    [
+        ("half", with_zeros(separable_net(128, classes=100), 0.5), "and more than two thirds must be"),
+        (
+            "dense-classifier",
+            with_zeros(separable_net(64, classes=1000), 0.9, classifier=False),
+            "which could come from #12 FULLY_CONNECTED 128->1000 (has 128,000 of 128,000 left)",
+        ),
+        (
+            "stem-of-stride-1",
+            with_zeros(separable_net(64, classes=100, stride=1), 0.9),
+            "is a dense 3x3 convolution of 3 channels with stride (1, 1)",
+        ),
+    ],
+)
+def test_where_the_rule_is_missed_the_dense_kernels_run(
+    device: DeviceSession, name: str, model: nn.Module, reason: str, tmp_path: Path
+) -> None:
+    seen = look(device, model, tmp_path / name)
+    assert reason in "; ".join(seen.path.reasons)
+    assert seen.identical
+
+
+def test_an_image_that_leaves_a_cluster_is_wrong_there(device: DeviceSession, tmp_path: Path) -> None:
+    # A defect of XNNPACK: when this fails, a newer one has mended it, and `_Clusters.spilt` can go.
+    net = separable_net(64, classes=100, middle=nn.Conv2d(64, 64, 3, padding=1))
+    seen = look(device, with_zeros(net, 0.9), tmp_path / "spilt")
+    assert seen.path.wrong
+    assert seen.difference > 1e-3
+
+
+def test_the_probe_finds_the_gain_and_where_it_begins(device: DeviceSession, tmp_path: Path) -> None:
+    kind = MicroKind(kind="pointwise", width=64)
+    job = ProbeJob(session=device, rung=FLOAT, kind=kind, patterns=("unstructured", "2:4"), rounds=2, tell=_log.info)
+    found = run_probe(job, tmp_path)
+    _log.info("%s", "\n".join(gain.reason for gain in found.gains))
+    gains = {(g.pattern, g.share): g for g in found.gains}
+    for share in (0.8, 0.9, 0.95):
+        assert gains["unstructured", share].status is GainStatus.GAIN
+    # Half zeros, in whatever pattern, are less than XNNPACK's two thirds.
+    assert gains["unstructured", 0.5].status is GainStatus.NONE
+    assert gains["2:4", 0.5].status is GainStatus.NONE
