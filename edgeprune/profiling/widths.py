@@ -6,15 +6,10 @@ Latency against width is not monotone (ONNX Runtime on AVX-512, 3x3 convolutions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.records.staircase import Staircase
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _STEP = 8
 _WIDE = 256
@@ -59,64 +54,3 @@ def group_staircase(
     touched = [u for u in uses if group in u.groups and not u.unsupported]
     points = ((w, sum(latency_ms(u.at({group: w})) for u in touched)) for w in sorted(set(widths)))
     return Staircase(operator=f"{group} {context}", points=tuple(points))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorKind:
-    """An operator without its width.
-
-    Attributes:
-        kind: `conv` or `linear`.
-        kernel: of a convolution, one entry a spatial dimension; empty for a linear layer.
-        extent: spatial size of a convolution's input in each dimension; rows of a linear layer's input.
-    """
-
-    kind: str
-    kernel: tuple[int, ...] = ()
-    extent: int = 16
-
-    @property
-    def name(self) -> str:
-        """`conv3x3` or `linear`."""
-        return self.kind + "x".join(str(k) for k in self.kernel)
-
-
-def measure_staircase(
-    kind: OperatorKind,
-    widths: Sequence[int],
-    measure_p50_ms: Callable[[nn.Module, tuple[int, ...], str], float],
-    *,
-    context: str,
-) -> Staircase:
-    """Measure the operator at each width, as many channels in as out.
-
-    Args:
-        kind: what to measure.
-        widths: channels or features, any order.
-        measure_p50_ms: called with a model of one operator, its input shape with the batch of 1, and a name.
-        context: runtime, precision and threads, for the record.
-    """
-    points = []
-    for width in sorted(set(widths)):
-        model, shape = micro_model(kind, width)
-        points.append((width, measure_p50_ms(model, shape, f"{kind.name}-{width}")))
-    return Staircase(operator=f"{kind.name} {context}, extent {kind.extent}", points=tuple(points))
-
-
-def micro_model(kind: OperatorKind, width: int) -> tuple[nn.Module, tuple[int, ...]]:
-    """Two operators of one width with an activation between: what a runtime fuses in a real model, it fuses here."""
-    from torch import nn
-
-    if kind.kind == "linear":
-        layers: list[nn.Module] = [nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
-        return nn.Sequential(*layers).eval(), (1, kind.extent, width)
-    layers = [module for _ in range(2) for module in (_convolution(kind.kernel, width), nn.ReLU())]
-    return nn.Sequential(*layers).eval(), (1, width, *([kind.extent] * len(kind.kernel)))
-
-
-def _convolution(kernel: tuple[int, ...], width: int) -> nn.Module:
-    from torch import nn
-
-    if len(kernel) == 1:
-        return nn.Conv1d(width, width, kernel[0], padding=kernel[0] // 2)
-    return nn.Conv2d(width, width, (kernel[0], kernel[1]), padding=(kernel[0] // 2, kernel[1] // 2))
