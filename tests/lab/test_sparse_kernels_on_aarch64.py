@@ -19,14 +19,12 @@ import pytest
 from sparse_models import compile_sparse, separable_net, with_zeros
 from torch import nn
 
-from edgeprune.profiling.sparsity import MicroKind
 from edgeprune.records.rung import Precision, Rung
-from edgeprune.records.sparsity import GainStatus, SparsePath
+from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.statistics import quantile
 from edgeprune.steps.session import DeviceSession, open_session
-from edgeprune.steps.sparsity import ProbeJob, run_probe
 from edgeprune.store.artifacts import describe_files
 
 _log = logging.getLogger(__name__)
@@ -158,16 +156,3 @@ def test_an_image_that_leaves_a_cluster_is_wrong_there(device: DeviceSession, tm
     seen = look(device, with_zeros(net, 0.9), tmp_path / "spilt")
     assert seen.path.wrong
     assert seen.difference > 1e-3
-
-
-def test_the_probe_finds_the_gain_and_where_it_begins(device: DeviceSession, tmp_path: Path) -> None:
-    kind = MicroKind(kind="pointwise", width=64)
-    job = ProbeJob(session=device, rung=FLOAT, kind=kind, patterns=("unstructured", "2:4"), rounds=2, tell=_log.info)
-    found = run_probe(job, tmp_path)
-    _log.info("%s", "\n".join(gain.reason for gain in found.gains))
-    gains = {(g.pattern, g.share): g for g in found.gains}
-    for share in (0.8, 0.9, 0.95):
-        assert gains["unstructured", share].status is GainStatus.GAIN
-    # Half zeros, in whatever pattern, are less than XNNPACK's two thirds.
-    assert gains["unstructured", 0.5].status is GainStatus.NONE
-    assert gains["2:4", 0.5].status is GainStatus.NONE
