@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeprune.planning.ladder import accuracy_cost, make_ladder
+from edgeprune.planning.ladder import PRECISION_COST, accuracy_cost, make_ladder, structured_cost
 from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind
 from edgeprune.schema.base import parse_toml
@@ -31,10 +31,9 @@ def test_rungs_come_in_order_of_accuracy_cost() -> None:
     )
     names = [r.name for r in ladder.rungs]
     assert names == [
-        "openvino-float32-t1", "tflite-float32-t1", "openvino-bf16-t1", "openvino-int8-t1", "tflite-int8-t1",
-        "openvino-int8-t1-structured25", "tflite-int8-t1-structured25",
-        "openvino-int8-t1-structured50", "tflite-int8-t1-structured50",
+        "openvino-float32-t1", "tflite-float32-t1", "openvino-bf16-t1", "openvino-int8-t1", "tflite-int8-t1"
     ]  # fmt: skip
+    assert [p.name for p in ladder.places] == ["openvino-int8-t1", "tflite-int8-t1"]
     assert [accuracy_cost(r) for r in ladder.rungs] == sorted(accuracy_cost(r) for r in ladder.rungs)
 
 
@@ -47,7 +46,7 @@ def test_zeros_are_tried_only_where_the_device_showed_a_gain() -> None:
     runtimes = {"tflite": (F32, INT8), "openvino": (F32,)}
     declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4"]\n[runtimes.openvino]')
     plain = make_ladder(declared, pruning(), runtimes, can_cut=True)
-    assert {r.pruning for r in plain.rungs} == {PruningKind.NONE, PruningKind.STRUCTURED}
+    assert {r.pruning for r in plain.rungs} == {PruningKind.NONE}
     shown = [mask("unstructured"), mask("2:4")]
     masked = [r for r in make_ladder(declared, pruning(), runtimes, can_cut=True, masks=shown).rungs if r.masked]
     assert [r.name for r in masked] == ["tflite-float32-t1-nm2of4", "tflite-float32-t1-unstructured70"]
@@ -71,12 +70,21 @@ def test_a_contradicted_claim_refuses_all_its_rungs() -> None:
 
 def test_without_int8_the_structured_rungs_are_float() -> None:
     ladder = make_ladder(profile("[runtimes.tflite]\nint8 = false"), pruning(), {"tflite": (F32, INT8)}, can_cut=True)
-    assert {r.precision for r in ladder.rungs} == {F32}
+    assert {r.precision for r in (*ladder.rungs, *ladder.places)} == {F32}
     assert [r.reason for r in ladder.refused] == ["runtimes.tflite.int8 = false in the profile"]
+
+
+def test_a_structured_rung_costs_by_what_its_widths_lose() -> None:
+    losses = (0.0, 0.1, 2.0, None)
+    costs = [structured_cost(INT8, loss) for loss in losses]
+    assert costs == sorted(set(costs))
+    assert all(cost > PRECISION_COST[INT8] + 1 for cost in costs)
+    assert structured_cost(F32, 0.1) < structured_cost(INT8, 0.1)
 
 
 def test_every_thread_count_is_a_rung() -> None:
     ladder = make_ladder(profile("[runtimes.tflite]", "[1, 4]"), pruning(), {"tflite": (F32,)}, can_cut=False)
+    assert ladder.places == ()
     assert [r.name for r in ladder.rungs] == ["tflite-float32-t1", "tflite-float32-t4"]
 
 
