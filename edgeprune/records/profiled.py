@@ -21,7 +21,7 @@ class ProfileRequest:
 
     runtime: str
     threads: int
-    rounds: int = 7
+    rounds: int = 9
     round_s: float = 0.015
     hold_bytes: int = 256_000_000
     warmup_min_runs: int = 20
@@ -48,7 +48,7 @@ class Timing:
     """The latency of one artifact from its undisturbed rounds.
 
     Attributes:
-        latency_ms: median over rounds of the round's median.
+        latency_ms: lower quartile over rounds of the round's median.
         rounds: that count.
         disturbed: why too few rounds count; then the fastest rounds stand in, because a neighbour makes runs slower
             and never faster. Empty where enough count.
