@@ -172,7 +172,7 @@ class _Build:
 
     def _why_skipped(self, planned: PlannedRung, plan: Plan, climbed: _Climbed) -> str | None:
         """Why a planned rung need not be trained, now that others were tried; None when it must be."""
-        weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts])
+        weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts], plan)
         if weaker is not None:
             return f"{weaker.rung.name} takes out less and lost too much accuracy already"
         if planned.p50_ms is not None:
@@ -212,13 +212,14 @@ class _Build:
         return replace(candidate, test=accuracy)
 
 
-def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate]) -> Candidate | None:
-    """A rung that takes out less of the same model, and failed for accuracy: taking out more cannot help."""
+def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
+    """A rung that takes less from the same model, and failed for accuracy: taking more cannot help."""
+    costs = {r.rung: r.accuracy_cost for r in plan.rungs}
 
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pruning) == (theirs.runtime, theirs.precision, theirs.pruning)
-        return alike and ours.pruning is not PruningKind.NONE and theirs.pruning_ratio <= ours.pruning_ratio
+        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= planned.accuracy_cost
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & {"accuracy", "worst_class"}), None)
 

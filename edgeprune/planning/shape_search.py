@@ -22,6 +22,11 @@ _NEARER = 1.10
 """A next better configuration that is predicted to be over by more than this needs no trip to show it."""
 
 
+_CAUTION = (1.0, 0.98, 0.95, 0.9, 0.85)
+"""Share of the limit that is aimed at, by how many proposals were over while none was found to fit: neighbours of what
+was over are likely to be over as well, and the trips must not all end there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """A whole model at some widths: what the device showed, and whether all limits hold."""
@@ -76,14 +81,19 @@ class ShapeSearch:
             if isinstance(proposal, str):
                 ended = proposal
                 break
-            self._try(proposal)
+            beyond = proposal.used[LATENCY] > self.limits[LATENCY]
+            fits = self._try(proposal)
+            if beyond and not fits:
+                # It was proposed to be shown over, and is: the cheapest of all that lose less does not fit.
+                ended = "the next better widths were measured to be over" if self._best else "even the fastest are over"
+                break
         best = self._best.widths if self._best else None
         return Found(best=best, trips=tuple(self._trips), cost=self.cost, ended=ended)
 
     def _propose(self) -> Allocation | str:
         """What to measure next, or why nothing more is."""
         problem = self.problem.allocation(self.cost)
-        found = allocate(problem, self.limits, excluding=self._over)
+        found = allocate(problem, {**self.limits, LATENCY: self._aim()}, excluding=self._over)
         if isinstance(found, Allocation):
             return found if self._improves(found) else self._next_better(problem)
         if self._best is not None:
@@ -93,6 +103,10 @@ class ShapeSearch:
             return "no widths are predicted to fit" + (f": at least {least.used[LATENCY]:.4g} ms" if least else "")
         # A prediction alone says no to nobody: the fastest widths are measured.
         return least
+
+    def _aim(self) -> float:
+        overs = 0 if self._best is not None else len(self._over)
+        return self.limits[LATENCY] * _CAUTION[min(overs, len(_CAUTION) - 1)]
 
     def _improves(self, found: Allocation) -> bool:
         return self._best is None or found.loss < self._best.loss
@@ -109,7 +123,7 @@ class ShapeSearch:
             return f"the next better widths are predicted to take {better.used[LATENCY]:.4g} ms"
         return better
 
-    def _try(self, proposal: Allocation) -> None:
+    def _try(self, proposal: Allocation) -> bool:
         measured = self.measure(proposal.widths)
         self._trips.append(
             Trip(
@@ -126,3 +140,4 @@ class ShapeSearch:
             self._over.append(proposal.configuration)
         terms = self.problem.terms(proposal.widths)
         self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
+        return measured.fits

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from edgeprune.units import format_ms
+
 _SHORT_REASON = 160
 
 
@@ -56,7 +58,8 @@ class Rung:
             return base
         if self.n_m is not None:
             return f"{base}-nm{self.n_m[0]}of{self.n_m[1]}"
-        return f"{base}-{self.pruning}{100 * self.pruning_ratio:g}"
+        # Where nothing is decided yet, no widths have a share.
+        return f"{base}-{self.pruning}" + (f"{100 * self.pruning_ratio:g}" if self.pruning_ratio else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +88,12 @@ class Trip:
     predicted_ms: float
     measured_ms: float
     fits: bool
+
+    @property
+    def summary(self) -> str:
+        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits."""
+        figures = f"predicted {format_ms(self.predicted_ms)}, measured {format_ms(self.measured_ms)}"
+        return f"{figures}, {'fits' if self.fits else 'over'}"
 
 
 class RungStatus(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from math import ceil
 
 from edgeprune.errors import BuildError
@@ -16,7 +17,7 @@ from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, re
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
-from edgeprune.profiling.widths import group_shapes, widths_to_measure
+from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.steps.shapes import ShapeBench
@@ -33,6 +34,9 @@ _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
 
 _VECTOR = 8
+
+_FINE = 64
+"""Groups of more channels are measured at every second multiple: a step of 8 is then a small part of them."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +63,18 @@ class Narrower:
         shapes = [exact] if exact == rounded else [exact, rounded]
         return min((self._measure(place, widths) for widths in shapes), key=lambda f: f.p50_ms)
 
-    def plan(self, place: Rung, dense: ShapeFigures, limits: Limits) -> list[PlannedRung]:
+    def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
         """The rung whose widths lose least of those measured to fit, with its fallbacks; or one refusal.
 
         Args:
-            place: runtime, precision and threads.
-            dense: the full widths there.
+            dense: the full widths at a place: runtime, precision and threads.
+            narrow: the fastest admissible ones there.
             limits: to come in under.
 
         Raises:
             MeasurementError: the device is busy or went away.
         """
-        narrow = self.fastest_admissible(place)
+        place = dense.rung
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
             reason = f"even with the narrowest widths: {refusal}"
@@ -91,17 +95,24 @@ class Narrower:
 
     def _problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
         """Knees for choices, from tables that are measured now where they are missing."""
-        narrowest = {w.group: w.after for w in narrow.widths}
-        wanted = {g: {*widths_to_measure(full), narrowest.get(g, full)} for g, full in self._full.items()}
         tables = self._tables
-        tables.ensure((s for g, widths in wanted.items() for s in group_shapes(self._uses, g, widths)), place)
-        tables.ensure((u.shape for u in self._uses if not u.unsupported), place)
-        staircases = tables.staircases(self._uses, self._full, place)
+        measured = {g: self._widths_worth_a_look(g) for g in self._full}
+        ends = {w.group: w.after for w in narrow.widths}
+        tables.ensure(
+            chain(
+                (s for g, widths in measured.items() for s in group_shapes(self._uses, g, {*widths, ends[g]})),
+                (u.shape for u in self._uses if not u.unsupported),
+            ),
+            place,
+        )
         choices = {}
-        for group, staircase in staircases.items():
-            knees = [w for w in staircase.admissible if self._minimum(group) <= w < self._full[group]]
-            widths = (*knees, self._full[group])
-            choices[group] = tuple(Choice(width=w, loss=self.loss(group, w)) for w in widths)
+        for group, widths in measured.items():
+            staircase = group_staircase(
+                self._uses, group, widths, lambda shape: tables.latency_ms(shape, place), context=place.name
+            )
+            # The full width is always there: not to cut costs nothing in accuracy.
+            kept = dict.fromkeys((*staircase.admissible, self._full[group]))
+            choices[group] = tuple(Choice(width=w, loss=self.loss(group, w)) for w in kept)
         return ShapeProblem(
             uses=self._uses,
             full=self._full,
@@ -125,10 +136,7 @@ class Narrower:
         observed = [Observation(problem.terms({w.group: w.after for w in f.widths}), f.p50_ms) for f in known]
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
         for number, trip in enumerate(found.trips, 1):
-            self.shapes.bench.note(
-                f"{place.name}: trip {number}: predicted {format_ms(trip.predicted_ms)}, measured "
-                f"{format_ms(trip.measured_ms)}, {'fits' if trip.fits else 'over'}"
-            )
+            self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
         return found
 
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:
@@ -185,6 +193,13 @@ class Narrower:
 
     def _weights(self, widths: Mapping[str, int]) -> int:
         return sum(weight_count(use.at(widths)) for use in self._uses if not use.unsupported)
+
+    def _widths_worth_a_look(self, group: str) -> tuple[int, ...]:
+        """Multiples of what vector kernels work on at a time, from the narrowest allowed to the full width."""
+        full = self._full[group]
+        step = _VECTOR if full <= _FINE else 2 * _VECTOR
+        least = self._minimum(group)
+        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least if full < step else full, full}))
 
     def _minimum(self, group: str) -> int:
         most = max(self.shapes.bench.target.spec.pruning.ratios)

@@ -96,6 +96,8 @@ class _Planner:
     notes: list[str]
     decided: list[PlannedRung] = field(default_factory=list)
     figures: dict[Rung, ShapeFigures] = field(default_factory=dict)
+    narrowed: list[ShapeFigures] = field(default_factory=list)
+    """The narrowest shape at each place where widths were found, those of faster full widths first."""
 
     def plan(self) -> Plan:
         unpruned = [r for r in self.ladder.rungs if r.pruning is PruningKind.NONE]
@@ -136,26 +138,37 @@ class _Planner:
         return min(figures, key=lambda f: f.p50_ms, default=None)
 
     def _structured(self, limits: Limits) -> None:
-        """Search for widths at the fastest places whose full widths are over the budget, or nearly."""
-        places = {p: self.figures[p] for p in self.ladder.places if p in self.figures}
-        fastest = self._fastest(places.values())
-        for place, dense in places.items():
-            if fastest is not None and dense.p50_ms > NEARLY_AS_FAST * fastest.p50_ms:
-                factor = dense.p50_ms / fastest.p50_ms
-                self._refuse_narrower(place, f"{place.name} is {factor:.2f}x slower than {fastest.rung.name}")
+        """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
+        places = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        for dense in places:
+            factor = dense.p50_ms / places[0].p50_ms
+            if factor > NEARLY_AS_FAST:
+                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {places[0].rung.name} at full widths")
             elif over_budget(dense, limits) is not None:
-                self._narrow(place, dense, limits)
+                self._narrow(dense, limits)
             elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
                 # It fits by so little that its gates may reject it.
-                self._narrow(place, dense, scaled(limits, TIGHTER[0]))
+                self._narrow(dense, scaled(limits, TIGHTER[0]))
 
-    def _narrow(self, place: Rung, dense: ShapeFigures, limits: Limits) -> None:
+    def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
+        place = dense.rung
         try:
-            self.decided += self.narrower.plan(place, dense, limits)
+            narrow = self.narrower.fastest_admissible(place)
+            better = next((b for b in self.narrowed if b.p50_ms <= narrow.p50_ms), None)
+            if better is not None:
+                reason = f"{better.rung.name} is as fast at full widths and at the narrowest, so it can keep more"
+                self._refuse_narrower(place, reason)
+                return
+            found = self.narrower.plan(dense, narrow, limits)
         except (BuildError, MeasurementError) as error:
             if isinstance(error, MeasurementError) and not error.about_artifact:
                 raise
             self._refuse_narrower(place, error.message)
+            return
+        self.decided += found
+        self.notes += [_told(r) for r in found if r.trips]
+        if any(r.status is RungStatus.PLANNED for r in found):
+            self.narrowed.append(narrow)
 
     def _refuse_narrower(self, place: Rung, reason: str) -> None:
         rung = replace(place, pruning=PruningKind.STRUCTURED)
@@ -184,6 +197,14 @@ class _Planner:
                 self.shapes.bench.note(f"{rung.name}: {reason}", "warning")
                 decided = replace(decided, status=RungStatus.REFUSED, reason=reason)
             self.decided.append(decided)
+
+
+def _told(planned: PlannedRung) -> str:
+    """How the widths of a rung were found, or why none were."""
+    trips = "; ".join(trip.summary for trip in planned.trips)
+    cut = ", ".join(f"{w.group} {w.before} to {w.after}" for w in planned.widths if w.after < w.before)
+    widths = f"; {cut}" if cut and planned.status is RungStatus.PLANNED else ""
+    return f"{planned.rung.name}: whole shapes on the device: {trips}; it ended as {planned.ended}{widths}"
 
 
 def _unpruned(rung: Rung) -> Rung:

@@ -48,13 +48,15 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     result = from_json(BuildResult, (built.run / "summary.json").read_bytes())
     assert result.verdict is Verdict.PASS
     assert result.chosen is not None
-    assert result.chosen.rung.name == "onnxruntime-int8-t1-structured50"
+    assert result.chosen.rung.name.startswith("onnxruntime-int8-t1-structured")
     assert result.chosen.rung.pruning is PruningKind.STRUCTURED
     assert result.chosen.judgement is not None
     assert {g.gate for g in result.chosen.judgement.gates} == {"p50", "p99", "size", "accuracy", "worst_class"}
     assert result.chosen.measurement is not None
     assert len(result.chosen.measurement.samples_ns) >= 300
-    assert {w.group: (w.before, w.after) for w in result.chosen.widths} == {"conv1": (16, 8), "conv2": (32, 16)}
+    assert [(w.group, w.before) for w in result.chosen.widths] == [("conv1", 16), ("conv2", 32)]
+    assert any(w.after < w.before for w in result.chosen.widths)
+    assert all(w.after % 8 == 0 and 2 * w.after >= w.before for w in result.chosen.widths)
     for candidate in (result.dense, result.chosen):
         assert candidate.test is not None
         assert candidate.test.overall > 0.9
@@ -65,10 +67,11 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     assert {p.name for p in (built.run / "artifact").iterdir()} == {"manifest.json", *names}
     assert manifest["class_names"] == ["nw", "ne", "sw", "se"]
     page = (built.run / "report.html").read_text()
-    assert "onnxruntime-int8-t1-structured50" in page
+    assert result.chosen.rung.name in page
+    assert "whole shapes on the device" in page
     events = [json.loads(line) for line in (built.run / "events.jsonl").read_text().splitlines()]
     stages = {e["stage"] for e in events if e["event"] == "StageFinished"}
-    assert {"shape", "staircase", "train", "compress", "compile", "evaluate", "baseline", "measure", "test"} <= stages
+    assert {"shape", "sensitivity", "train", "compress", "compile", "evaluate", "baseline", "measure", "test"} <= stages
     assert not (built.run / ".partial").exists() or not list((built.run / ".partial").iterdir())
 
 

@@ -130,7 +130,25 @@ def test_an_impossible_budget_measures_the_least_and_says_so() -> None:
     found = _search(problem, device, 0.5 * device.latency_ms({"a": 8, "b": 8}))
     assert found.best is None
     assert [t.fits for t in found.trips] == [False]
-    assert "at least" in found.ended
+    assert found.ended == "even the fastest are over"
+
+
+def test_where_the_device_contradicts_the_tables_the_aim_gets_lower() -> None:
+    """Some widths are slower than any table says; what fits is still found within the trips."""
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0), "c": (3.0, 2.0, 1.0, 0.0)})
+    device = Device(problem, factor=1.0, constant_ms=0.0)
+    limit_ms = 0.7 * device.latency_ms(dict.fromkeys("abc", FULL))
+    plain = device.measure(limit_ms)
+
+    def slower_near_the_limit(widths: Mapping[str, int]) -> Measured:
+        measured = plain(widths)
+        if measured.latency_ms <= 0.93 * limit_ms:
+            return measured
+        return Measured(latency_ms=1.1 * measured.latency_ms, fits=False)
+
+    found = ShapeSearch(problem, {LATENCY: limit_ms}, slower_near_the_limit, CostModel()).run()
+    assert found.best is not None
+    assert len(found.trips) <= MOST_TRIPS
 
 
 def test_a_width_that_a_larger_one_equals_is_not_proposed() -> None:

@@ -18,6 +18,10 @@ def ladder(plan: Plan) -> dict[str, PlannedRung]:
     return {r.rung.name.removeprefix("onnxruntime-float32-t1"): r for r in plan.rungs}
 
 
+def events(folder: Path) -> list[str]:
+    return [line for log in folder.rglob("events.jsonl") for line in log.read_text().splitlines()]
+
+
 def made_with(folder: Path, artifact_mb: float) -> MadeTarget:
     return make_target(
         folder,
@@ -26,23 +30,27 @@ def made_with(folder: Path, artifact_mb: float) -> MadeTarget:
     )
 
 
-def test_size_refuses_what_is_too_large_and_the_weakest_that_fits_comes_first(tmp_path: Path) -> None:
+def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_path: Path) -> None:
     made = made_with(tmp_path, 0.016)
     plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
     rungs = ladder(plan)
-    assert set(rungs) == {"", "-structured25", "-structured50", "onnxruntime-int8-t1"}
+    assert set(rungs) == {"", "-structured50", "onnxruntime-int8-t1"}
     assert "int8 = false" in rungs["onnxruntime-int8-t1"].reason
-    for name in ("", "-structured25"):
-        assert rungs[name].status == "refused"
-        assert "MB" in rungs[name].reason
-    assert plan.planned[0].rung.name.endswith("structured50")
-    assert [(w.group, w.before, w.after) for w in plan.planned[0].widths] == [("conv2", 32, 16)]
-    # The shapes were measured before; now even the strongest is too large, and the weaker need no look.
+    assert rungs[""].status == "refused"
+    assert "MB" in rungs[""].reason
+    chosen = plan.planned[0]
+    assert [(w.group, w.before, w.after) for w in chosen.widths] == [("conv2", 32, 16)]
+    assert any(t.fits for t in chosen.trips)
+    assert all(t.measured_ms > 0 and t.predicted_ms > 0 for t in chosen.trips)
+    assert any(chosen.rung.name in note and "conv2 32 to 16" in note for note in plan.notes)
+    assert any("equally sensitive" in line for line in events(tmp_path))
+    # Now even the narrowest is too large, and nothing is searched for.
     made = made_with(tmp_path, 0.001)
     plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
     assert plan.planned == ()
     rungs = ladder(plan)
-    assert "even onnxruntime-float32-t1-structured50 is over the budget" in rungs["-structured25"].reason
+    assert rungs["-structured50"].reason.startswith("even with the narrowest widths: size")
+    assert rungs["-structured50"].trips == ()
     assert plan.best.p50_ms is not None
     assert results.plan(plan, "text").splitlines()[-1].startswith("no plan fits the budget (p50 500 ms")
 

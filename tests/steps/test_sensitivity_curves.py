@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve
+from edgeprune.steps.sensitivity import probe_widths
+
+
+def _curve(*points: tuple[int, float], width: int = 64) -> GroupCurve:
+    found = tuple(CurvePoint(width=w, loss_increase=loss, accuracy=0.9) for w, loss in sorted(points))
+    return GroupCurve(group="g", width=width, points=found)
+
+
+def test_loss_is_linear_between_the_points() -> None:
+    curve = _curve((16, 1.0), (32, 0.4))
+    assert curve.loss_at(64) == 0.0
+    assert curve.loss_at(48) == pytest.approx(0.2)
+    assert curve.loss_at(32) == pytest.approx(0.4)
+    assert curve.loss_at(24) == pytest.approx(0.7)
+    assert curve.loss_at(8) == 1.0
+
+
+def test_a_cut_that_seems_to_help_counts_as_free() -> None:
+    assert _curve((16, 0.5), (32, -0.1)).loss_at(32) == 0.0
+
+
+points = st.lists(st.tuples(st.integers(1, 63), st.floats(-1, 5)), max_size=6, unique_by=lambda p: p[0])
+
+
+@given(points, st.integers(1, 64), st.integers(1, 64))
+def test_fewer_channels_never_lose_less(found: list[tuple[int, float]], one: int, other: int) -> None:
+    curve = _curve(*found)
+    narrow, wide = sorted((one, other))
+    assert curve.loss_at(narrow) >= curve.loss_at(wide) - 1e-12
+    assert curve.loss_at(wide) >= 0.0
+
+
+def test_widths_to_probe() -> None:
+    assert probe_widths(32, (0.25, 0.5, 0.75)) == (8, 16, 24)
+    assert probe_widths(2, (0.25, 0.5, 0.75)) == (1,)
+    assert probe_widths(1, (0.5,)) == ()
