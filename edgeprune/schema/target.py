@@ -94,7 +94,7 @@ class Pruning(FileModel):
     criterion: str = "l2"
     """A file of `edgeprune/pruning/criteria`."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
-    """Shares of a group's channels where its sensitivity is probed; no group loses more than the largest of them."""
+    """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     ignored: tuple[str, ...] = ()

@@ -87,8 +87,12 @@ class Narrower:
         search_limits = self._search_limits(limits, dense, narrow)
         found = self._search(place, problem, limits, search_limits, (dense, narrow))
         if found.best is None:
-            refused = refuse(narrow.rung, self._cost(place, narrow.widths), f"no widths fit: {found.ended}")
-            return [replace(refused, trips=found.trips, ended=found.ended, p50_ms=narrow.p50_ms, widths=narrow.widths)]
+            cost = self._cost(place, narrow.widths)
+            # Within the budget, but by less than the headroom: worth a try where nothing else is.
+            rung = decide(narrow, limits, cost)
+            if refusal is not None:
+                rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
+            return [replace(rung, trips=found.trips, ended=found.ended)]
         chosen = decide(self._measure(place, found.best), limits, self._cost(place, self._widths(found.best)))
         head = replace(chosen, trips=found.trips, ended=found.ended)
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
@@ -199,7 +203,8 @@ class Narrower:
         full = self._full[group]
         step = _VECTOR if full <= _FINE else 2 * _VECTOR
         least = self._minimum(group)
-        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least if full < step else full, full}))
+        # The narrowest is there although it may be no multiple: it can be the only one that is fast enough.
+        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
 
     def _minimum(self, group: str) -> int:
         most = max(self.shapes.bench.target.spec.pruning.ratios)

@@ -150,8 +150,9 @@ class GroupLosses:
 
 
 def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
-    """The widths that leave out each of the ratios, ascending, each once, without the full one."""
-    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in ratios}
+    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one."""
+    chosen = {ratios[0], ratios[len(ratios) // 2], ratios[-1]}
+    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in chosen}
     return tuple(sorted(found - {width}))
 
 

@@ -39,5 +39,7 @@ def test_fewer_channels_never_lose_less(found: list[tuple[int, float]], one: int
 
 def test_widths_to_probe() -> None:
     assert probe_widths(32, (0.25, 0.5, 0.75)) == (8, 16, 24)
+    assert probe_widths(32, (0.25, 0.375, 0.5, 0.625, 0.75)) == (8, 16, 24)
+    assert probe_widths(32, (0.5,)) == (16,)
     assert probe_widths(2, (0.25, 0.5, 0.75)) == (1,)
     assert probe_widths(1, (0.5,)) == ()
