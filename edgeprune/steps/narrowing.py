@@ -77,7 +77,7 @@ class Narrower:
         place = dense.rung
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
-            reason = f"even with the narrowest widths: {refusal}"
+            reason = f"even with the narrowest widths (no group may lose more than {self._most:.0%}): {refusal}"
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
@@ -207,8 +207,11 @@ class Narrower:
         return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
 
     def _minimum(self, group: str) -> int:
-        most = max(self.shapes.bench.target.spec.pruning.ratios)
-        return max(1, ceil(self._full[group] * (1 - most) - 1e-9))
+        return max(1, ceil(self._full[group] * (1 - self._most) - 1e-9))
+
+    @property
+    def _most(self) -> float:
+        return self.shapes.bench.target.spec.pruning.ratios[-1]
 
     @cached_property
     def _full(self) -> dict[str, int]:

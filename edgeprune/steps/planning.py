@@ -15,7 +15,7 @@ from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
-from edgeprune.steps.narrowing import TIGHTER, Narrower
+from edgeprune.steps.narrowing import HEADROOM, TIGHTER, Narrower
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.sparsity import choose_patterns
@@ -219,10 +219,23 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
         f"{n} {format_mb(v)}" for n, v in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes)) if v
     ]
     where = f"; every rung and why: {report}" if report else ""
+    feasible_ms = _least_feasible_p50_ms(plan)
+    could = ""
+    if feasible_ms is not None and plan.dense.p50_ms is not None:
+        could = f"; a p50 of {format_ms(feasible_ms)} ({plan.dense.p50_ms / feasible_ms:.2f}x dense) could be met"
     return PlanError(
         f"no plan fits the budget ({', '.join(wanted)}); the best possible is p50 {format_ms(best.p50_ms or 0.0)} "
-        f"by {best.rung.name}: {best.short_reason}{where}",
+        f"by {best.rung.name}: {best.short_reason}{could}{where}",
         best_p50_ms=best.p50_ms,
         best_p99_ms=best.p99_ms,
         best_rung=best.rung.name,
+        least_feasible_p50_ms=feasible_ms,
     )
+
+
+def _least_feasible_p50_ms(plan: Plan) -> float | None:
+    """The smallest p50 budget that the fastest shape would be planned for; None where p50 does not stand in the way."""
+    best, limit_ms = plan.best.p50_ms, plan.limits.p50_ms
+    if best is None or limit_ms is None or best <= limit_ms:
+        return None
+    return best / HEADROOM

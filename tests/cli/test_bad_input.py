@@ -165,6 +165,8 @@ def test_budget_that_nothing_meets(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 0 < error["facts"]["best_p50_ms"] < 500
     assert "the best possible is p50" in err
     assert "by onnxruntime-float32-t1" in err
+    assert "x dense) could be met" in err
+    assert error["facts"]["least_feasible_p50_ms"] > error["facts"]["best_p50_ms"]
     # It was refused before anything was trained.
     assert not (made.run / "compressed").exists()
     assert run(made.arguments("plan", "--quiet")) == 3

@@ -49,7 +49,9 @@ def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_pa
     plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
     assert plan.planned == ()
     rungs = ladder(plan)
-    assert rungs["-structured50"].reason.startswith("even with the narrowest widths: size")
+    assert rungs["-structured50"].reason.startswith(
+        "even with the narrowest widths (no group may lose more than 50%): size"
+    )
     assert rungs["-structured50"].trips == ()
     assert plan.best.p50_ms is not None
     assert results.plan(plan, "text").splitlines()[-1].startswith("no plan fits the budget (p50 500 ms")
