@@ -81,7 +81,7 @@ class Narrower:
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
-            problem = self._problem(place, narrow)
+            problem = self.problem(place, narrow)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(place, narrow.widths), error.message)]
         search_limits = self._search_limits(limits, dense, narrow)
@@ -97,8 +97,17 @@ class Narrower:
         head = replace(chosen, trips=found.trips, ended=found.ended)
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
-    def _problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
-        """Knees for choices, from tables that are measured now where they are missing."""
+    def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
+        """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
+
+        Args:
+            place: runtime, precision and threads.
+            narrow: the fastest admissible shape there; its widths are priced too.
+
+        Raises:
+            BuildError: the runtime's compiler or the runtime refuses an operator.
+            MeasurementError: the device is busy or went away.
+        """
         tables = self._tables
         measured = {g: self._widths_worth_a_look(g) for g in self._full}
         ends = {w.group: w.after for w in narrow.widths}
