@@ -3,8 +3,8 @@
     EDGEPRUNE_DATA=../shared/data python tools/bench_planner.py --output runs/planner --epochs 3 --seeds 0 1 2
 
 For ResNet-20 on CIFAR-10, or another target with pretrained weights: at each budget (a speed-up of p50 over dense
-float32 in the fastest runtime) every method proposes widths, and whole untrained shapes are measured until one meets the
-budget. That shape is pruned by the same criterion, recovered for the same epochs, compiled to INT8 and tested. All
+float32 in the fastest runtime) every method proposes widths, and whole untrained shapes are measured until one meets
+the budget. That shape is pruned by the same criterion, recovered for the same epochs, compiled to INT8 and tested. All
 methods work at the same place, where INT8 at full widths is fastest; where that meets the budget, nothing is cut. Rows
 that are done are kept in `--output`, so that the bench goes on where it ended. The test split chooses nothing.
 

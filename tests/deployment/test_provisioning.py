@@ -27,7 +27,7 @@ from edgeprune.deployment.wheels import Fetched, read_wheel
 from edgeprune.errors import DeployError
 from edgeprune.events import NullReporter
 from edgeprune.schema.device import DeviceSpec
-from edgeprune.steps.enrolment import check_device
+from edgeprune.steps.health import check_device
 from edgeprune.steps.provisioning import provision
 from edgeprune.steps.session import open_session
 
@@ -75,7 +75,7 @@ def test_an_environment_is_made_kept_and_replaced(spec: DeviceSpec, index: Path)
     assert first.sent_bytes == sum(w.size_bytes for w in first.wheels)
     assert first.runtimes == (("onnxruntime", "1.0"),)
     assert load_device("edge") == spec.model_copy(update={"python": first.python, "base_python": spec.python})
-    facts = check_device(load_device("edge")).facts
+    facts = check_device(load_device("edge")).health.facts
     assert (facts.numpy, facts.runtimes) == ("2.1", (("onnxruntime", "1.0"),))
     lock = lock_file("edge").read_text().splitlines()
     (wheel,) = index.glob("helper-*.whl")
@@ -111,7 +111,7 @@ def test_the_command_says_what_it_did(spec: DeviceSpec, index: Path, capsys: pyt
         assert run(["device", "provision", "edge", *arguments]) == code
         assert reason in capsys.readouterr().err
     assert run(["device", "provision", "local", "--runtime", "openvino"]) == 2
-    assert check_device(load_device("edge")).facts.runtimes == (("onnxruntime", "1.0"),)
+    assert check_device(load_device("edge")).health.facts.runtimes == (("onnxruntime", "1.0"),)
 
 
 @dataclass
