@@ -120,7 +120,9 @@ class OperatorUse:
         out_channels = _at(self.shape.out_channels, self.out_parts, widths)
         if self.shape.kind in {"depthwise", "add"}:
             groups = out_channels if self.shape.kind == "depthwise" else 1
-            return replace(self.shape, in_channels=out_channels, out_channels=out_channels, groups=groups)
+            # Of a single channel it is an ordinary convolution, to torch and to the runtimes.
+            kind = "conv" if self.shape.kind == "depthwise" and groups == 1 else self.shape.kind
+            return replace(self.shape, kind=kind, in_channels=out_channels, out_channels=out_channels, groups=groups)
         in_channels = _at(self.shape.in_channels, self.in_parts, widths)
         return replace(self.shape, in_channels=in_channels, out_channels=out_channels)
 
