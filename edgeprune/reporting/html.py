@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
@@ -15,20 +14,12 @@ from edgeprune.reporting.summary import (
     subject_of,
     tiles,
 )
+from edgeprune.reporting.svg import Drawing
 from edgeprune.reporting.tables import RungRow, comparison, rungs
 from edgeprune.units import format_mb, format_seconds, mb_from_bytes
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawing:
-    """A plot with the sentence that says what to see in it."""
-
-    title: str
-    svg: str
-    caption: str
 
 
 _TIMELINE_ROWS = 12
@@ -77,7 +68,7 @@ def template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def _drawings(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> list[_Drawing]:
+def _drawings(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> list[Drawing]:
     made = (
         _frontier(result, rows, subject),
         _distribution(result, subject),
@@ -87,7 +78,7 @@ def _drawings(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate
     return [drawing for drawing in made if drawing is not None]
 
 
-def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> _Drawing | None:
+def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate | None) -> Drawing | None:
     percent = deciding_percent(result)
     numbers = {row.folder: str(row.number) for row in rows}
     labelled = [(result.dense, "dense", "dense")]
@@ -111,7 +102,7 @@ def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate
         floor_percent=accuracy_floor_percent(result),
     )
     caption = "Up and to the left is better. Numbers are rows of the table of rungs; lines are confidence bounds."
-    return _Drawing(title="Accuracy against latency", svg=svg, caption=caption)
+    return Drawing(title="Accuracy against latency", svg=svg, caption=caption)
 
 
 def _point(candidate: Candidate, label: str, role: str, percent: float) -> plots.Point | None:
@@ -128,7 +119,7 @@ def _point(candidate: Candidate, label: str, role: str, percent: float) -> plots
     )
 
 
-def _distribution(result: BuildResult, subject: Candidate | None) -> _Drawing | None:
+def _distribution(result: BuildResult, subject: Candidate | None) -> Drawing | None:
     shown = [(result.dense, "dense", "dense")]
     if subject is not None:
         shown.append((subject, _subject_word(result), "subject"))
@@ -143,14 +134,14 @@ def _distribution(result: BuildResult, subject: Candidate | None) -> _Drawing | 
         return None
     budget = (("p50", result.plan.limits.p50_ms), ("p99", result.plan.limits.p99_ms))
     limits = [(name, limit) for name, limit in budget if limit is not None]
-    return _Drawing(
+    return Drawing(
         title="Latency of every run",
         svg=plots.plot_distribution(series, limits, marks),
         caption="Raw samples of all counted processes. The steeper, the steadier; a long top is a slow tail.",
     )
 
 
-def _footprint(result: BuildResult, subject: Candidate | None) -> _Drawing | None:
+def _footprint(result: BuildResult, subject: Candidate | None) -> Drawing | None:
     limits = result.plan.limits
     shown = [
         (result.dense, "dense", "dense"),
@@ -167,18 +158,18 @@ def _footprint(result: BuildResult, subject: Candidate | None) -> _Drawing | Non
     if not panels:
         return None
     caption = "Peak memory is that of the whole process, the runtime's own share included."
-    return _Drawing(title="Size and memory", svg=plots.plot_footprint(panels), caption=caption)
+    return Drawing(title="Size and memory", svg=plots.plot_footprint(panels), caption=caption)
 
 
 def _bar(label: str, role: str, size_bytes: int) -> plots.Bar:
     return plots.Bar(label=label, role=role, value=mb_from_bytes(size_bytes), text=format_mb(size_bytes))
 
 
-def _widths(subject: Candidate | None) -> _Drawing | None:
+def _widths(subject: Candidate | None) -> Drawing | None:
     if subject is None or not subject.widths:
         return None
     caption = "Widths follow the steps of latency on the device, so groups need not shrink alike."
-    return _Drawing(title="Channels of each group", svg=plots.plot_widths(subject.widths), caption=caption)
+    return Drawing(title="Channels of each group", svg=plots.plot_widths(subject.widths), caption=caption)
 
 
 def _evidence_rows(dense: Candidate, subject: Candidate | None) -> list[tuple[str, str, str]]:
