@@ -25,8 +25,9 @@ from edgeprune.steps.examination import check_model_takes
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import measured_in_turn
-from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
-from edgeprune.steps.planning import make_plan, no_plan_error
+from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_plan, write_refused_plan
+from edgeprune.steps.planning import make_plan
+from edgeprune.steps.refusal import no_plan_error
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import ShapeBench
@@ -37,9 +38,11 @@ from edgeprune.store.run_folder import RunFolder, digest, step_name
 
 
 def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
-    """Measure the ladder's shapes on the device; nothing is trained."""
+    """Measure the ladder's shapes on the device; nothing is trained. The run folder has the plan and a page of it."""
     with _workbench(inputs, reporter) as bench:
-        return make_plan(bench, GroupLosses(Compressor(bench), may_train=False))
+        plan = make_plan(bench, GroupLosses(Compressor(bench), may_train=False))
+        bench.note(f"the plan and what it rests on are drawn in {write_plan(inputs, plan)}")
+        return plan
 
 
 def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:

@@ -11,6 +11,7 @@ from edgeprune.clustering import ProcessSamples
 from edgeprune.gating.judge import judge
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, ArtifactFile, Parity, TensorSpec
+from edgeprune.records.breakdown import Breakdown, GroupSteps, OperatorCost, PlaceSurvey
 from edgeprune.records.measurement import Block, DeviceFacts, DisturbedBlock, Measurement
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import (
@@ -23,6 +24,8 @@ from edgeprune.records.rung import (
     Rung,
     RungStatus,
 )
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve, Sensitivity
+from edgeprune.records.staircase import Staircase
 from edgeprune.records.verdict import Evidence, Floors, Judgement, Verdict
 from edgeprune.statistics import percentile
 
@@ -203,6 +206,50 @@ def make_dense() -> Candidate:
     return replace(dense, measurement=replace(dense.measurement, disturbed=(disturbed,)))
 
 
+def make_breakdown(factor: float = 1.0, *, measured_ms: float | None = None) -> Breakdown:
+    """A stem that nothing narrows, the groups' layers with an addition to the first, and a rest of 0.4 ms."""
+    groups = [OperatorCost(layer=w.group, kind="conv3x3", latency_ms=0.25 * factor) for w in WIDTHS]
+    return Breakdown(
+        operators=(
+            OperatorCost(layer="stem", kind="conv3x3", latency_ms=0.1, fixed=True),
+            groups[0],
+            OperatorCost(layer=WIDTHS[0].group, kind="add", latency_ms=0.05 * factor),
+            *groups[1:],
+        ),
+        rest_ms=0.4,
+        observations=3,
+        measured_ms=measured_ms,
+        runtime_ms=0.03,
+    )
+
+
+def make_survey(place: str = PRUNED.place) -> PlaceSurvey:
+    """Staircases whose every multiple of 8 is a knee; one channel less than the full width is slower than that."""
+    groups = []
+    for w in WIDTHS:
+        points = [(width, 0.02 * width) for width in range(8, w.before + 1, 8)]
+        points.insert(-1, (w.before - 1, 0.021 * w.before))
+        groups.append(GroupSteps(group=w.group, staircase=Staircase(operator=w.group, points=tuple(points))))
+    return PlaceSurvey(place=place, full=make_breakdown(2.0, measured_ms=3.1), groups=tuple(groups))
+
+
+def make_sensitivity() -> Sensitivity:
+    """Each group loses more the narrower it is; one point is lower than a wider one, as noise makes it."""
+    curves = tuple(
+        GroupCurve(
+            group=w.group,
+            width=w.before,
+            points=(
+                CurvePoint(width=w.before // 4, loss_increase=0.9, accuracy=0.7),
+                CurvePoint(width=w.before // 2, loss_increase=0.1, accuracy=0.9),
+                CurvePoint(width=3 * w.before // 4, loss_increase=0.2, accuracy=0.9),
+            ),
+        )
+        for w in WIDTHS
+    )
+    return Sensitivity(examples=500, loss=0.2, accuracy=0.93, criterion="l1", curves=curves)
+
+
 def make_plan() -> Plan:
     """Three rungs taken, two refused."""
     planned = RungStatus.PLANNED
@@ -218,6 +265,7 @@ def make_plan() -> Plan:
         PlannedRung(
             rung=PRUNED, status=planned, reason="widths at knees: 8, 16, 24, 32, 48", accuracy_cost=3.0,
             p50_ms=2.1, p99_ms=2.4, artifact_bytes=320_000, peak_bytes=104_000_000, widths=WIDTHS,
+            breakdown=make_breakdown(measured_ms=2.1),
         ),
         PlannedRung(
             rung=replace(PRUNED, pruning_ratio=0.75), status=planned, reason="widths at knees", accuracy_cost=5.0,
@@ -231,7 +279,14 @@ def make_plan() -> Plan:
     dense = PlannedRung(
         rung=FLOAT, status=planned, reason="fastest dense float32", accuracy_cost=0.0, p50_ms=6.1, p99_ms=6.9
     )
-    return Plan(rungs=rungs, limits=LIMITS, dense=dense, notes=("probed sparse kernels: none",))
+    return Plan(
+        rungs=rungs,
+        limits=LIMITS,
+        dense=dense,
+        notes=("probed sparse kernels: none",),
+        surveys=(make_survey(),),
+        sensitivity=make_sensitivity(),
+    )
 
 
 def make_build_result(target: str = "door") -> BuildResult:

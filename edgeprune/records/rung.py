@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from edgeprune.records.breakdown import Breakdown, PlaceSurvey
+from edgeprune.records.sensitivity import Sensitivity
 from edgeprune.units import format_ms
 
 _SHORT_REASON = 160
@@ -51,9 +53,14 @@ class Rung:
         return self.pruning in {PruningKind.UNSTRUCTURED, PruningKind.N_M}
 
     @property
+    def place(self) -> str:
+        """Runtime, precision and threads: what the price of an operator belongs to."""
+        return f"{self.runtime}-{self.precision}-t{self.threads}"
+
+    @property
     def name(self) -> str:
         """Short, unique and fit for a folder: `tflite-int8-t1-structured50`."""
-        base = f"{self.runtime}-{self.precision}-t{self.threads}"
+        base = self.place
         if self.pruning is PruningKind.NONE:
             return base
         if self.n_m is not None:
@@ -116,6 +123,7 @@ class PlannedRung:
         widths: of the groups, in the model's order; empty when no channel is cut.
         trips: the search for these widths, in order; empty where they were not searched for.
         ended: why the search ended.
+        breakdown: where the milliseconds of this shape go; None where its operators were not priced.
     """
 
     rung: Rung
@@ -129,6 +137,7 @@ class PlannedRung:
     widths: tuple[GroupWidth, ...] = ()
     trips: tuple[Trip, ...] = ()
     ended: str = ""
+    breakdown: Breakdown | None = None
 
     @property
     def short_reason(self) -> str:
@@ -165,6 +174,10 @@ class Plan:
     dense: PlannedRung
     """The fastest dense float32 rung: relative budgets refer to it."""
     notes: tuple[str, ...] = ()
+    surveys: tuple[PlaceSurvey, ...] = ()
+    """Of the places where widths were searched for: the staircases, and where the milliseconds go at full widths."""
+    sensitivity: Sensitivity | None = None
+    """What each group loses, where widths were chosen by it; None before anything was trained."""
 
     @property
     def planned(self) -> tuple[PlannedRung, ...]:
@@ -176,3 +189,7 @@ class Plan:
         """The rung with the lowest measured p50."""
         measured = [r for r in (*self.rungs, self.dense) if r.p50_ms is not None]
         return min(measured, key=lambda r: r.p50_ms or 0.0)
+
+    def survey(self, rung: Rung) -> PlaceSurvey | None:
+        """What was learned of a rung's place; None where no widths were searched for there."""
+        return next((s for s in self.surveys if s.place == rung.place), None)

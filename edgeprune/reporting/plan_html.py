@@ -1,23 +1,32 @@
-"""The report of a build that ended before it trained anything: no rung fits the budget."""
+"""A page about a plan of which nothing was trained: that of `edgeprune plan`, or one without a rung that fits."""
 
 from __future__ import annotations
 
 from edgeprune.records.rung import Limits, Plan, PlannedRung
 from edgeprune.reporting.html import template
+from edgeprune.reporting.plan_drawings import plan_drawings, rung_to_draw
+from edgeprune.reporting.plan_rows import COST_MEANING, plan_rows
 from edgeprune.reporting.quantities import NONE
-from edgeprune.reporting.tables import planned_rungs
 from edgeprune.units import format_mb, format_ms
 
 
 def render_plan_html(plan: Plan, target: str, profile: str, device: str) -> str:
-    """The best possible beside the budget, and every rung with its reason; self-contained like a build's report."""
+    """The best possible beside the budget, every rung with its reason, and what widths were chosen by.
+
+    Self-contained like a build's report.
+    """
+    drawn = rung_to_draw(plan)
     return template("plan.html.j2").render(
         target=target,
         profile=profile,
         device=device,
+        planned=plan.planned,
         best=plan.best,
         budget=_budget(plan.limits, plan.best),
-        rungs=planned_rungs(plan),
+        rungs=plan_rows(plan),
+        cost_meaning=COST_MEANING,
+        drawn=drawn,
+        drawings=plan_drawings(plan, drawn),
         notes=plan.notes,
     )
 

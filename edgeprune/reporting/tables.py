@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
-from edgeprune.records.rung import Plan, PlannedRung, RungStatus
+from edgeprune.records.rung import PlannedRung, RungStatus
 from edgeprune.reporting.quantities import (
     NONE,
     Show,
@@ -153,11 +153,6 @@ def rungs(result: BuildResult) -> tuple[RungRow, ...]:
     pairs += [(None, c) for rest in tried.values() for c in rest]
     rows = [_rung_row(planned, c) for planned, c in pairs]
     return _numbered([_as_baseline(r) if c is result.dense else r for r, (_, c) in zip(rows, pairs, strict=True)])
-
-
-def planned_rungs(plan: Plan) -> tuple[RungRow, ...]:
-    """The same of a plan that nothing was tried of."""
-    return _numbered([_rung_row(planned, None) for planned in plan.rungs])
 
 
 def _as_baseline(row: RungRow) -> RungRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from math import ceil
@@ -12,12 +12,14 @@ from edgeprune.errors import BuildError
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import Choice
+from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
+from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.steps.shapes import ShapeBench
@@ -46,10 +48,12 @@ class Narrower:
     Attributes:
         shapes: measures them.
         loss: what a group (by name) loses at a width; see `records.sensitivity.GroupCurve.loss_at`.
+        surveys: what was learned of each place where `plan` searched, in that order.
     """
 
     shapes: ShapeBench
     loss: Callable[[str, int], float]
+    surveys: list[PlaceSurvey] = field(default_factory=list)
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         """The narrowest shape that the target allows, untrained, measured on the device; the faster of two roundings.
@@ -86,15 +90,18 @@ class Narrower:
             return [refuse(narrow.rung, self._cost(place, narrow.widths), error.message)]
         search_limits = self._search_limits(limits, dense, narrow)
         found = self._search(place, problem, limits, search_limits, (dense, narrow))
+        self.surveys.append(self._survey(problem, found.cost, dense))
         if found.best is None:
             cost = self._cost(place, narrow.widths)
             # Within the budget, but by less than the headroom: worth a try where nothing else is.
             rung = decide(narrow, limits, cost)
             if refusal is not None:
                 rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
-            return [replace(rung, trips=found.trips, ended=found.ended)]
+            where = self._breakdown(place, problem, found.cost, narrow.widths, narrow.p50_ms)
+            return [replace(rung, trips=found.trips, ended=found.ended, breakdown=where)]
         chosen = decide(self._measure(place, found.best), limits, self._cost(place, self._widths(found.best)))
-        head = replace(chosen, trips=found.trips, ended=found.ended)
+        where = self._breakdown(place, problem, found.cost, chosen.widths, chosen.p50_ms)
+        head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where)
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
@@ -190,9 +197,33 @@ class Narrower:
                         reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}",
                         accuracy_cost=self._cost(place, widths),
                         widths=widths,
+                        breakdown=self._breakdown(place, problem, cost, widths),
                     )
                 )
         return planned
+
+    def _survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:
+        """The staircases that the choices were made from, and the model at its full widths."""
+        place = dense.rung
+        stairs = (
+            group_staircase(self._uses, g, self._widths_worth_a_look(g), problem.entry_ms, context=place.name)
+            for g in self._full
+        )
+        groups = tuple(GroupSteps(group=g, staircase=s) for g, s in zip(self._full, stairs, strict=True))
+        full = self._breakdown(place, problem, cost, (), dense.p50_ms)
+        return PlaceSurvey(place=place.place, full=full, groups=groups)
+
+    def _breakdown(
+        self,
+        place: Rung,
+        problem: ShapeProblem,
+        cost: CostModel,
+        widths: tuple[GroupWidth, ...],
+        measured_ms: float | None = None,
+    ) -> Breakdown:
+        after = {w.group: w.after for w in widths}
+        least_ms = self._tables.least_ms(place)
+        return break_down(problem, cost, after, measured_ms=measured_ms, runtime_ms=least_ms)
 
     def _measure(self, place: Rung, widths: Mapping[str, int]) -> ShapeFigures:
         found = self._widths(widths)

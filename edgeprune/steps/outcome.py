@@ -24,6 +24,7 @@ from edgeprune.store.run_folder import digest, step_name, write_atomically
 
 SUMMARY = "summary.json"
 PLAN = "plan.json"
+PLAN_PAGE = "plan.html"
 ARTIFACT = "artifact"
 PREVIOUS = "previous"
 
@@ -87,7 +88,7 @@ def forget_outcome(root: Path) -> Path | None:
             if measured.is_dir():
                 measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
     kept_aside = _keep_aside(root)
-    for name in (*_OUTCOME, PLAN):
+    for name in (*_OUTCOME, PLAN, PLAN_PAGE):
         (root / name).unlink(missing_ok=True)
     return kept_aside
 
@@ -136,14 +137,23 @@ def write_outcome(inputs: BuildInputs, result: BuildResult, evidence: Evidence |
     write_atomically(root / SUMMARY, to_json(result, indent=1))
 
 
+def write_plan(inputs: BuildInputs, plan: Plan) -> Path:
+    """The plan and a page about it, beside what a build left in the folder; returns the page's path."""
+    return _write_plan(inputs, plan, PLAN_PAGE)
+
+
 def write_refused_plan(inputs: BuildInputs, plan: Plan) -> Path:
     """The plan and its report, into a folder where `forget_outcome` was called; returns the report's path."""
+    return _write_plan(inputs, plan, REPORT)
+
+
+def _write_plan(inputs: BuildInputs, plan: Plan, page: str) -> Path:
     from edgeprune.reporting.plan_html import render_plan_html
 
     html = render_plan_html(plan, inputs.target.spec.name, inputs.profile.name, inputs.device.name)
     write_atomically(inputs.folder / PLAN, to_json(plan, indent=1))
-    write_atomically(inputs.folder / REPORT, html.encode())
-    return inputs.folder / REPORT
+    write_atomically(inputs.folder / page, html.encode())
+    return inputs.folder / page
 
 
 def _kept_summary(path: Path) -> BuildResult | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
+from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
@@ -15,12 +14,13 @@ from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
-from edgeprune.steps.narrowing import HEADROOM, TIGHTER, Narrower
+from edgeprune.steps.narrowing import TIGHTER, Narrower
+from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.sparsity import choose_patterns
 from edgeprune.steps.workbench import Workbench
-from edgeprune.units import format_mb, format_ms
+from edgeprune.units import format_ms
 
 NEARLY_AS_FAST = 1.25
 """Widths are searched for at the fastest place, and at those within this factor of it."""
@@ -56,7 +56,8 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     shapes = ShapeBench(bench)
-    return _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
+    plan = _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
+    return with_what_limits(bench, replace(plan, sensitivity=loss.taken))
 
 
 def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:
@@ -114,7 +115,13 @@ class _Planner:
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
         order = sorted(self.decided, key=lambda r: (r.status is RungStatus.REFUSED, r.accuracy_cost, r.p50_ms or 0.0))
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
-        return Plan(rungs=tuple(order), limits=limits, dense=best_dense, notes=tuple(self.notes))
+        return Plan(
+            rungs=tuple(order),
+            limits=limits,
+            dense=best_dense,
+            notes=tuple(self.notes),
+            surveys=tuple(self.narrower.surveys),
+        )
 
     def _measure_all(self, rungs: Iterable[Rung]) -> list[ShapeFigures]:
         found = (self._measure(rung) for rung in rungs)
@@ -209,33 +216,3 @@ def _told(planned: PlannedRung) -> str:
 
 def _unpruned(rung: Rung) -> Rung:
     return Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
-
-
-def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
-    """The quick and clear no: the best that was measured, by what, what stands in the way, and where a report lies."""
-    best, limits = plan.best, plan.limits
-    wanted = [f"{n} {format_ms(v)}" for n, v in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if v]
-    wanted += [
-        f"{n} {format_mb(v)}" for n, v in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes)) if v
-    ]
-    where = f"; every rung and why: {report}" if report else ""
-    feasible_ms = _least_feasible_p50_ms(plan)
-    could = ""
-    if feasible_ms is not None and plan.dense.p50_ms is not None:
-        could = f"; a p50 of {format_ms(feasible_ms)} ({plan.dense.p50_ms / feasible_ms:.2f}x dense) could be met"
-    return PlanError(
-        f"no plan fits the budget ({', '.join(wanted)}); the best possible is p50 {format_ms(best.p50_ms or 0.0)} "
-        f"by {best.rung.name}: {best.short_reason}{could}{where}",
-        best_p50_ms=best.p50_ms,
-        best_p99_ms=best.p99_ms,
-        best_rung=best.rung.name,
-        least_feasible_p50_ms=feasible_ms,
-    )
-
-
-def _least_feasible_p50_ms(plan: Plan) -> float | None:
-    """The smallest p50 budget that the fastest shape would be planned for; None where p50 does not stand in the way."""
-    best, limit_ms = plan.best.p50_ms, plan.limits.p50_ms
-    if best is None or limit_ms is None or best <= limit_ms:
-        return None
-    return best / HEADROOM

@@ -144,6 +144,12 @@ class GroupLosses:
         )
         return None
 
+    @property
+    def taken(self) -> Sensitivity | None:
+        """The curves, where a loss was asked for and they could be taken; asking this takes none."""
+        found: Sensitivity | None = self.__dict__.get("sensitivity")
+        return found
+
     @cached_property
     def _full(self) -> dict[str, int]:
         return {g.name: g.width for g in self._compressor.bench.groups.groups}

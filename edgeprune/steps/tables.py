@@ -107,6 +107,13 @@ class OperatorTables:
         """What an operator adds to the latency of a model; arguments and errors are those of `entry`."""
         return self.entry(shape, place).latency_ms
 
+    def least_ms(self, place: Rung) -> float | None:
+        """What the smallest model that was measured at a place takes; None where none was.
+
+        A head alone, or with a stem: the runtime's own time is at most this.
+        """
+        return min((entry.alone_ms for entry in self._known(_unpruned(place)).values()), default=None)
+
     def staircases(self, uses: Sequence[OperatorUse], groups: Mapping[str, int], place: Rung) -> dict[str, Staircase]:
         """Latency of each group's operators against its width; its `admissible` widths are the knees.
 

@@ -100,7 +100,7 @@ def test_needs_no_network(html: str, page: Page) -> None:
 
 
 def test_drawings_are_labelled_and_ids_are_unique(page: Page) -> None:
-    assert len(page.labels) == 4
+    assert len(page.labels) == 7
     assert all(page.labels)
     assert len(set(page.ids)) == len(page.ids)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from edgeprune.records.accuracy import Accuracy
     from edgeprune.records.measurement import Block, LatencySummary, Measurement
     from edgeprune.records.result import BenchResult, BuildResult, Candidate
-    from edgeprune.records.rung import Plan, PlannedRung
+    from edgeprune.records.rung import Plan
     from edgeprune.records.verdict import Judgement
 
 _WIDTH = 118
+_PLAN_WIDTH = 100
 
 _REASONS = 3
 
@@ -44,24 +46,30 @@ def build(result: BuildResult, output_format: str) -> str:
 
 
 def plan(found: Plan, output_format: str) -> str:
-    """The ladder: planned rungs in order, then the refused ones with reasons."""
+    """The ladder: planned rungs in order, then the refused ones; below, why each stands where it does."""
     if output_format == "json":
         return json.dumps({"schema": 1, **to_plain(found)})
-    from edgeprune.steps.planning import no_plan_error
+    from edgeprune.reporting.plan_rows import COST_MEANING, plan_rows
+    from edgeprune.steps.refusal import budget_text, no_plan_error
 
-    table = _table("rung", "", "p50", "p99 (hint)", "memory", "size", "why")
-    for cells in _collapsed([_rung_cells(rung) for rung in found.rungs]):
-        table.add_row(*cells)
-    limits = found.limits
-    wanted = [f"{name} {format_ms(value)}" for name, value in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if value]
-    wanted += [
-        f"{name} {format_mb(value)}"
-        for name, value in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes))
-        if value
-    ]
-    notes = "".join(f"\nnote: {note}" for note in found.notes)
-    closing = "" if found.planned else f"\n{no_plan_error(found).message}"
-    return f"{render(table)}\nbudget: {', '.join(wanted)}; shapes are measured untrained{notes}{closing}"
+    rows = plan_rows(found)
+    table = _table("#", "rung", "", "p50", "p99 (hint)", "memory", "size", "cost")
+    for row in rows:
+        table.add_row(str(row.number), row.name, row.status, row.p50, row.p99, row.memory, row.size, row.cost)
+    lines = [render(table, _PLAN_WIDTH), "why", *(_numbered(row.number, row.short_reason) for row in rows), ""]
+    lines.append(_wrapped(f"budget: {budget_text(found.limits)}; shapes are measured untrained; {COST_MEANING}"))
+    lines += [_wrapped(f"note: {note}") for note in found.notes]
+    if not found.planned:
+        lines.append(no_plan_error(found).message)
+    return "\n".join(lines)
+
+
+def _numbered(number: int, reason: str) -> str:
+    return textwrap.fill(reason, _PLAN_WIDTH, initial_indent=f"{number:>3}  ", subsequent_indent="     ")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _PLAN_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def bench(result: BenchResult, output_format: str) -> str:
@@ -158,10 +166,10 @@ def changes(lines: tuple[str, ...], output_format: str) -> str:
     return "\n".join(lines) if lines else "nothing changed since the last build"
 
 
-def render(table: Table) -> str:
+def render(table: Table, width: int = _WIDTH) -> str:
     """A table as plain text of a fixed width, so that it reads the same in a log and in a pipe."""
     stream = io.StringIO()
-    Console(file=stream, width=_WIDTH, color_system=None, markup=False, emoji=False).print(table)
+    Console(file=stream, width=width, color_system=None, markup=False, emoji=False).print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
@@ -190,29 +198,6 @@ def _candidate_cells(candidate: Candidate, dense: Candidate) -> tuple[str, ...]:
         format_mb(candidate.artifact.size_bytes) if candidate.artifact else "-",
         " / ".join(speedups),
     )
-
-
-def _rung_cells(rung: PlannedRung) -> tuple[str, ...]:
-    return (
-        rung.rung.name,
-        rung.status,
-        format_ms(rung.p50_ms) if rung.p50_ms else "-",
-        format_ms(rung.p99_ms) if rung.p99_ms else "-",
-        format_mb(rung.peak_bytes) if rung.peak_bytes else "-",
-        format_mb(rung.artifact_bytes) if rung.artifact_bytes else "-",
-        rung.short_reason,
-    )
-
-
-def _collapsed(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rungs that are refused unmeasured for the same reason share a line."""
-    by_rest: dict[tuple[str, ...], list[str]] = {}
-    for name, *rest in rows:
-        by_rest.setdefault(tuple(rest), []).append(name)
-    return [
-        (names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more", *rest)
-        for rest, names in by_rest.items()
-    ]
 
 
 def _closing(result: BuildResult) -> str:

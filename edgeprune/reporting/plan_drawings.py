@@ -1,0 +1,95 @@
+"""What a plan rests on, drawn for one of its rungs: the waterfall, the staircases and the sensitivity curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeprune.records.rung import Plan, PlannedRung, PruningKind, Rung
+from edgeprune.reporting import plan_plots
+from edgeprune.reporting.plan_plots import Column, GroupPanel
+from edgeprune.reporting.svg import Drawing
+
+_MOST_PANELS = 24
+
+
+def planned_as(plan: Plan, rung: Rung) -> PlannedRung | None:
+    """What the plan says of a rung that was tried."""
+    return next((r for r in plan.rungs if r.rung == rung), None)
+
+
+def rung_to_draw(plan: Plan) -> PlannedRung | None:
+    """The first rung of a plan that widths were searched for; else the one whose milliseconds were told apart."""
+    searched = [r for r in plan.rungs if r.breakdown is not None and r.rung.pruning is PruningKind.STRUCTURED]
+    return next((r for r in (*searched, *plan.rungs) if r.breakdown is not None), None)
+
+
+def plan_drawings(plan: Plan, planned: PlannedRung | None) -> tuple[Drawing, ...]:
+    """The drawings of a rung; none where its operators were not priced."""
+    if planned is None or planned.breakdown is None:
+        return ()
+    panels = _panels(plan, planned)
+    made = (_waterfall(plan, planned), _staircases(panels), _curves(panels))
+    return tuple(drawing for drawing in made if drawing is not None)
+
+
+def _waterfall(plan: Plan, planned: PlannedRung) -> Drawing | None:
+    where, survey = planned.breakdown, plan.survey(planned.rung)
+    if where is None:
+        return None
+    columns = [Column(title="full widths", role="dense", breakdown=survey.full)] if survey else []
+    cut = planned.rung.pruning is PruningKind.STRUCTURED
+    columns.append(Column(title=planned.rung.name if cut else "full widths", role="subject", breakdown=where))
+    caption = (
+        f"On {planned.rung.place}: what each operator adds, from tables of single operators, corrected by "
+        f"{where.observations} whole shape(s) measured there. The rest is what no table prices: the runtime's own "
+        "time, pooling and the like"
+    )
+    if where.unpriced:
+        caption += f", and {', '.join(where.unpriced)}"
+    if where.runtime_ms is not None:
+        caption += f"; the smallest model that was measured there took {where.runtime_ms:.3g} ms"
+    limits = [limit for limit in (plan.limits.p50_ms, plan.limits.p99_ms) if limit is not None]
+    svg = plan_plots.plot_waterfall(columns, min(limits, default=None))
+    return Drawing(title="Where the milliseconds go", svg=svg, caption=f"{caption}. The dashed line is the budget.")
+
+
+def _panels(plan: Plan, planned: PlannedRung) -> tuple[GroupPanel, ...]:
+    survey, sensitivity = plan.survey(planned.rung), plan.sensitivity
+    stairs = survey.staircases if survey else {}
+    curves = {c.group: c for c in sensitivity.curves} if sensitivity else {}
+    return tuple(
+        GroupPanel(
+            group=w.group, full=w.before, chosen=w.after, staircase=stairs.get(w.group), curve=curves.get(w.group)
+        )
+        for w in planned.widths
+    )
+
+
+def _staircases(panels: Sequence[GroupPanel]) -> Drawing | None:
+    shown, left_out = _most_cut([p for p in panels if p.staircase is not None])
+    if not shown:
+        return None
+    caption = (
+        "All operators that change with a group, against its channels. Filled: knees, where no larger width is as "
+        f"fast, the only ones to choose from. Ringed: the width of this rung.{left_out}"
+    )
+    return Drawing(title="Staircases of the groups", svg=plan_plots.plot_staircases(shown), caption=caption)
+
+
+def _curves(panels: Sequence[GroupPanel]) -> Drawing | None:
+    shown, left_out = _most_cut([p for p in panels if p.curve is not None and p.curve.points])
+    if not shown:
+        return None
+    caption = (
+        "Increase of the validation loss where one group alone is cut, before any recovery. Dots were measured, the "
+        f"line is what the plan reckons with. Ringed: the width of this rung.{left_out}"
+    )
+    return Drawing(title="What each group loses", svg=plan_plots.plot_curves(shown), caption=caption)
+
+
+def _most_cut(panels: Sequence[GroupPanel]) -> tuple[list[GroupPanel], str]:
+    """At most so many as can be looked at, in the model's order, and a word about the others."""
+    by_cut = sorted(panels, key=lambda p: (p.chosen if p.chosen is not None else p.full) / p.full)
+    kept = {p.group for p in by_cut[:_MOST_PANELS]}
+    others = len(panels) - len(kept)
+    return [p for p in panels if p.group in kept], f" {others} groups that are cut less are left out." if others else ""

@@ -1,0 +1,156 @@
+"""The early no: the best possible, what limits it, and the smallest budget that could be met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeprune.errors import BuildError, MeasurementError, PlanError
+from edgeprune.graph.operators import model_operators
+from edgeprune.planning.breakdown import break_down
+from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.shape_problem import ShapeProblem
+from edgeprune.records.breakdown import Breakdown
+from edgeprune.records.rung import Limits, Plan, PlannedRung
+from edgeprune.steps.narrowing import HEADROOM
+from edgeprune.steps.tables import OperatorTables
+from edgeprune.steps.workbench import Workbench
+from edgeprune.units import format_mb, format_ms
+
+
+def with_what_limits(bench: Workbench, plan: Plan) -> Plan:
+    """A plan without a planned rung, where the operators of its fastest one are priced, if latency is in the way.
+
+    Only that rung's operators at its own widths: a dozen or two shapes, so that the no stays quick. The no stands
+    without them too, so a device that will not have them measured is told as a note.
+    """
+    best = plan.best
+    if plan.planned or best.breakdown is not None or best.rung.masked or not _too_slow(best, plan.limits):
+        return plan
+    try:
+        explained = replace(best, breakdown=_priced(bench, best))
+    except (BuildError, MeasurementError) as error:
+        return replace(plan, notes=(*plan.notes, f"what limits {best.rung.name} is not known: {error.message}"))
+    return replace(plan, rungs=tuple(explained if rung is best else rung for rung in plan.rungs))
+
+
+def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
+    """The quick and clear no: the best that was measured, by what, what stands in the way, and where a report lies."""
+    best, where = plan.best, plan.best.breakdown
+    least = _least_feasible(plan)
+    parts = [
+        f"no plan fits the budget ({budget_text(plan.limits)})",
+        f"the best possible is {_best_text(best)} by {best.rung.name}: {best.short_reason}",
+        where.summary if where else "",
+        _feasible_text(plan, least),
+        f"every rung and why: {report}" if report else "",
+    ]
+    return PlanError(
+        "; ".join(part for part in parts if part),
+        best_p50_ms=best.p50_ms,
+        best_p99_ms=best.p99_ms,
+        best_rung=best.rung.name,
+        least_feasible_p50_ms=least.p50_ms,
+        least_feasible_p99_ms=least.p99_ms,
+        least_feasible_memory_bytes=least.memory_bytes,
+        least_feasible_artifact_bytes=least.artifact_bytes,
+        limited_by=_limiting_facts(where) if where else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Quantity:
+    """One limit of the budget and the least that any rung showed; both None where it is not known."""
+
+    limit: float | None
+    least: float | None
+
+    @property
+    def missed(self) -> float | None:
+        """The least, where it is over the limit."""
+        over = self.limit is not None and self.least is not None and self.least > self.limit
+        return self.least if over else None
+
+
+def _least_feasible(plan: Plan) -> Limits:
+    """The least that could be asked for, each quantity by itself; None for one that does not stand in the way.
+
+    A p50 is given headroom, so that the fastest shape would be planned for. A p99 is a hint, from few runs.
+    """
+    limits, rungs = plan.limits, [*plan.rungs, plan.dense]
+    p50_ms = _Quantity(limit=limits.p50_ms, least=plan.best.p50_ms).missed
+    p99_ms = _Quantity(limit=limits.p99_ms, least=plan.best.p50_ms).missed
+    sizes = [r.artifact_bytes for r in rungs if r.artifact_bytes]
+    # Of the model alone nothing is kept here.
+    peaks = [r.peak_bytes for r in rungs if r.peak_bytes] if limits.memory_of == "process" else []
+    artifact_bytes = _Quantity(limit=limits.artifact_bytes, least=min(sizes, default=None)).missed
+    memory_bytes = _Quantity(limit=limits.memory_bytes, least=min(peaks, default=None)).missed
+    return Limits(
+        p50_ms=None if p50_ms is None else p50_ms / HEADROOM,
+        p99_ms=None if p99_ms is None else max(p99_ms / HEADROOM, plan.best.p99_ms or 0.0),
+        memory_bytes=None if memory_bytes is None else int(memory_bytes),
+        artifact_bytes=None if artifact_bytes is None else int(artifact_bytes),
+        memory_of=limits.memory_of,
+    )
+
+
+def _feasible_text(plan: Plan, least: Limits) -> str:
+    parts = []
+    if least.p50_ms is not None:
+        faster = f" ({plan.dense.p50_ms / least.p50_ms:.2f}x dense)" if plan.dense.p50_ms else ""
+        parts.append(f"a p50 of {format_ms(least.p50_ms)}{faster}")
+    if least.p99_ms is not None:
+        parts.append(f"a p99 of about {format_ms(least.p99_ms)}")
+    if least.memory_bytes is not None:
+        parts.append(f"a memory of {format_mb(least.memory_bytes)}")
+    if least.artifact_bytes is not None:
+        parts.append(f"a size of {format_mb(least.artifact_bytes)}")
+    if not parts:
+        return "no limit is out of reach by itself, but no rung meets all of them"
+    return f"{' and '.join(parts)} could be met"
+
+
+def _best_text(best: PlannedRung) -> str:
+    p99 = f" and p99 {format_ms(best.p99_ms)} (a hint: few runs)" if best.p99_ms is not None else ""
+    return f"p50 {format_ms(best.p50_ms or 0.0)}{p99}"
+
+
+def budget_text(limits: Limits) -> str:
+    """In a line: p50 2.60 ms, size 0.40 MB."""
+    wanted = [f"{n} {format_ms(v)}" for n, v in (("p50", limits.p50_ms), ("p99", limits.p99_ms)) if v]
+    wanted += [
+        f"{n} {format_mb(v)}" for n, v in (("memory", limits.memory_bytes), ("size", limits.artifact_bytes)) if v
+    ]
+    return ", ".join(wanted)
+
+
+def _limiting_facts(where: Breakdown) -> dict[str, object]:
+    largest = [{"layer": o.layer, "kind": o.kind, "latency_ms": o.latency_ms} for o in where.largest()]
+    return {
+        "operators": largest,
+        "fixed_ms": where.fixed_ms,
+        "rest_ms": where.rest_ms,
+        "runtime_ms": where.runtime_ms,
+        "predicted_ms": where.predicted_ms,
+        "measured_ms": where.measured_ms,
+    }
+
+
+def _too_slow(best: PlannedRung, limits: Limits) -> bool:
+    wanted = [limit for limit in (limits.p50_ms, limits.p99_ms) if limit is not None]
+    return best.p50_ms is not None and any(best.p50_ms > limit for limit in wanted)
+
+
+def _priced(bench: Workbench, best: PlannedRung) -> Breakdown:
+    tables = OperatorTables(bench.device, bench.note)
+    uses = model_operators(bench.fresh_model(), bench.example, bench.groups.groups)
+    after = {w.group: w.after for w in best.widths}
+    widths = {g.name: after.get(g.name, g.width) for g in bench.groups.groups}
+    tables.ensure((u.at(widths) for u in uses if not u.unsupported), best.rung)
+    # The only widths that are asked for count as the full ones: each operator is measured as it is, not put together.
+    problem = ShapeProblem(
+        uses=uses, full=widths, choices={}, entry_ms=lambda shape: tables.latency_ms(shape, best.rung)
+    )
+    measured_ms = best.p50_ms or 0.0
+    cost = CostModel().updated(Observation(problem.terms(widths), measured_ms))
+    return break_down(problem, cost, widths, measured_ms=measured_ms, runtime_ms=tables.least_ms(best.rung))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeprune.planning.breakdown import break_down
+from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.shape_problem import ShapeProblem
+from edgeprune.records.breakdown import Breakdown, OperatorCost
+from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+
+FULL = 32
+
+
+def conv(layer: str, into: str | None, out: str | None) -> OperatorUse:
+    shape = OperatorShape(
+        kind="conv", in_channels=FULL, out_channels=FULL, kernel=(3, 3), stride=(1, 1), padding=(1, 1),
+        dilation=(1, 1), extent=(16, 16),
+    )  # fmt: skip
+    parts = [(ChannelPart(group=g, width=FULL),) if g else () for g in (into, out)]
+    return OperatorUse(layer=layer, shape=shape, in_parts=parts[0], out_parts=parts[1])
+
+
+def addition(layer: str, group: str) -> OperatorUse:
+    part = (ChannelPart(group=group, width=FULL),)
+    shape = OperatorShape(kind="add", in_channels=FULL, out_channels=FULL, extent=(16, 16))
+    return OperatorUse(layer=layer, shape=shape, in_parts=part, out_parts=part)
+
+
+def entry_ms(shape: OperatorShape) -> float:
+    return (0.0005 if shape.kind == "add" else 0.001 * shape.in_channels / 8) * shape.out_channels / 8
+
+
+USES = (
+    conv("stem", None, None),
+    conv("block.conv1", None, "a"),
+    conv("block.conv2", "a", "b"),
+    addition("block.conv2", "b"),
+    replace(conv("up", "b", None), unsupported="a transposed convolution"),
+    conv("head", "b", None),
+)
+PROBLEM = ShapeProblem(uses=USES, full={"a": FULL, "b": FULL}, choices={}, entry_ms=entry_ms)
+
+widths = st.fixed_dictionaries({"a": st.sampled_from([8, 16, 32]), "b": st.sampled_from([8, 24, 32])})
+
+
+@settings(max_examples=30, deadline=None)
+@given(widths, st.lists(st.tuples(widths, st.floats(0.01, 1.0)), max_size=4))
+def test_the_parts_add_up_to_what_the_model_predicts(
+    shape: Mapping[str, int], measured: list[tuple[Mapping[str, int], float]]
+) -> None:
+    cost = CostModel().updated(*(Observation(PROBLEM.terms(w), ms) for w, ms in measured))
+    found = break_down(PROBLEM, cost, shape, measured_ms=0.3)
+    assert found.predicted_ms == pytest.approx(cost.predict_ms(PROBLEM.terms(shape)), rel=1e-9, abs=1e-12)
+    assert found.observations == len(measured)
+    assert found.measured_ms == 0.3
+    assert [o.layer for o in found.operators] == [u.layer for u in USES if not u.unsupported]
+
+
+def test_by_hand() -> None:
+    # 0.016 + 0.016 + 0.016 + 0.002 + 0.016 at full widths, and one whole model that took 0.1 ms more.
+    cost = CostModel().updated(Observation(PROBLEM.terms({}), 0.166))
+    found = break_down(PROBLEM, cost, {"a": 16}, runtime_ms=0.01)
+    assert [o.latency_ms for o in found.operators] == pytest.approx([0.016, 0.008, 0.008, 0.002, 0.016], rel=0.05)
+    assert found.rest_ms == pytest.approx(0.1, rel=0.05)
+    assert found.unpriced == ("up",)
+    assert [o.layer for o in found.operators if o.fixed] == ["stem"]
+    assert found.fixed_ms == found.operators[0].latency_ms
+    assert [o.title for o in found.operators][3] == "add to block.conv2"
+    assert [o.layer for o in found.largest(2)] == ["stem", "head"]
+
+
+def test_operators_of_a_block_that_is_gone_take_no_time() -> None:
+    cost = CostModel()
+    found = break_down(PROBLEM, cost, {"a": 0}, gone=("block",))
+    assert [o.latency_ms for o in found.operators] == pytest.approx([0.016, 0, 0, 0, 0.016])
+    # A name that only begins alike is another layer.
+    alike = break_down(PROBLEM, cost, {}, gone=("bloc", "he"))
+    assert alike.predicted_ms == pytest.approx(cost.predict_ms(PROBLEM.terms({})))
+
+
+def test_a_breakdown_says_what_limits() -> None:
+    operators = (
+        OperatorCost(layer="stem", kind="conv3x3", latency_ms=0.2, fixed=True),
+        OperatorCost(layer="body", kind="conv1x1", latency_ms=0.5),
+        OperatorCost(layer="gone", kind="conv1x1", latency_ms=0.0),
+    )
+    found = Breakdown(operators=operators, rest_ms=0.3, observations=1, runtime_ms=0.05)
+    assert found.summary == (
+        "most of it goes to body (conv1x1) 50%, stem (conv3x3) 20%, 20% to layers that no group can narrow, "
+        "30% to what no layer explains, the runtime's own time is at most 0.0500 ms, "
+        "which a model of a layer or two took there"
+    )
+    nothing = Breakdown(operators=(), rest_ms=0.0, observations=0)
+    assert nothing.share(0.0) == 0.0
+    assert "most of it" not in nothing.summary
