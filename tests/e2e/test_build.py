@@ -69,6 +69,7 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     page = (built.run / "report.html").read_text()
     assert result.chosen.rung.name in page
     assert "whole shapes on the device" in page
+    assert all(t in page for t in ("Where the milliseconds go", "Staircases of the groups", "What each group loses"))
     events = [json.loads(line) for line in (built.run / "events.jsonl").read_text().splitlines()]
     stages = {e["stage"] for e in events if e["event"] == "StageFinished"}
     assert {"shape", "sensitivity", "train", "compress", "compile", "evaluate", "baseline", "measure", "test"} <= stages

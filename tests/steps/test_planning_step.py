@@ -44,6 +44,19 @@ def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_pa
     assert all(t.measured_ms > 0 and t.predicted_ms > 0 for t in chosen.trips)
     assert any(chosen.rung.name in note and "conv2 32 to 16" in note for note in plan.notes)
     assert any("equally sensitive" in line for line in events(tmp_path))
+    # What the widths rest on is kept, and drawn on a page.
+    where, survey = chosen.breakdown, plan.survey(chosen.rung)
+    assert where is not None
+    assert survey is not None
+    assert plan.sensitivity is None
+    assert (where.measured_ms, survey.full.measured_ms) == (chosen.p50_ms, rungs[""].p50_ms)
+    assert [(o.layer, o.fixed) for o in where.operators] == [("conv1", True), ("conv2", False), ("head", False)]
+    assert where.observations == 2 + len(chosen.trips)
+    assert list(survey.staircases) == ["conv2"]
+    assert 16 in survey.staircases["conv2"].admissible
+    page = (tmp_path / "tiny-bench-box-local" / "plan.html").read_text()
+    assert "Staircases of the groups" in page
+    assert "conv2 32 to 16" in page
     # Now even the narrowest is too large, and nothing is searched for.
     made = made_with(tmp_path, 0.001)
     plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
@@ -54,6 +67,8 @@ def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_pa
     )
     assert rungs["-structured50"].trips == ()
     assert plan.best.p50_ms is not None
+    # Size stands in the way, so no operator is priced to say what takes the time.
+    assert plan.best.breakdown is None
     assert results.plan(plan, "text").splitlines()[-1].startswith("no plan fits the budget (p50 500 ms")
 
 
