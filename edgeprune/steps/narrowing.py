@@ -265,6 +265,7 @@ class Narrower:
 
 def structured_rung(place: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...] = ()) -> Rung:
     """The rung of a shape; its ratio is the share of all groups' channels that is out, to a tenth of a percent."""
-    share = 1 - sum(w.after for w in widths) / sum(w.before for w in widths)
+    # A model may have blocks that can go, and no channels that can.
+    share = 1 - sum(w.after for w in widths) / sum(w.before for w in widths) if widths else 0.0
     kind, blocks = PruningKind.STRUCTURED, len(removed_blocks)
     return replace(place, pruning=kind, pruning_ratio=round(share, 3), n_m=None, blocks_out=blocks)

@@ -41,7 +41,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     precisions = _usable_precisions(bench, notes)
     masks = choose_patterns(bench, precisions)
     notes += [choice.note for choice in masks if choice.note]
-    can_cut = bool(bench.groups.groups)
+    can_cut = bool(bench.groups.groups or bench.blocks.removable)
     ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=can_cut, masks=masks)
     cores = bench.device.facts.cores
     too_wide = [
