@@ -182,7 +182,8 @@ class _Build:
             return None
         try:
             # A fallback is measured before it is trained, like every other rung.
-            return over_budget(ShapeBench(self.bench).measure(planned.rung, planned.widths), plan.limits)
+            shape = ShapeBench(self.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
+            return over_budget(shape, plan.limits)
         except BuildError as error:
             return error.message
 

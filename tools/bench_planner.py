@@ -4,9 +4,10 @@
 
 For ResNet-20 on CIFAR-10, or another target with pretrained weights: at each budget (a speed-up of p50 over dense
 float32 in the fastest runtime) every method proposes widths, and whole untrained shapes are measured until one meets
-the budget. That shape is pruned by the same criterion, recovered for the same epochs, compiled to INT8 and tested. All
-methods work at the same place, where INT8 at full widths is fastest; where that meets the budget, nothing is cut. Rows
-that are done are kept in `--output`, so that the bench goes on where it ended. The test split chooses nothing.
+the budget. When all searches are done, each shape is pruned by the same criterion, recovered for the same epochs,
+compiled to INT8 and tested. All methods work at the same place, where INT8 at full widths is fastest; where that meets
+the budget, nothing is cut. What is done is kept in `--output`, so that the bench goes on where it ended. The test split
+chooses nothing.
 
 Methods: `planner` (this project's), `uniform` (one ratio for all groups), `magnitude` (torch-pruning's global L2
 magnitude with round_to=8), `macs` (the planner's losses and solver, with multiply-accumulates for a price), `random`
@@ -20,8 +21,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -37,7 +38,7 @@ from edgeprune.planning.cost import CostModel
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.planning.shape_problem import LATENCY
 from edgeprune.records.operators import OperatorShape
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, Rung, RungStatus
+from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, Rung, RungStatus, kept_widths
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.candidates import CandidateMaker
 from edgeprune.steps.compressing import Compressor
@@ -58,18 +59,29 @@ Widths = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method at one budget with one seed."""
+    """One method at one budget with one seed; no p50: it found nothing; no accuracies: it waits for training."""
 
     speedup: float
     method: str
     seed: int
-    p50_ms: float
     limit_ms: float
     trips: int
     search_s: float
-    validation: float
-    test: float
-    widths: tuple[tuple[str, int], ...]
+    p50_ms: float | None = None
+    widths: Mapping[str, int] = field(default_factory=dict)
+    removed_blocks: tuple[str, ...] = ()
+    validation: float | None = None
+    test: float | None = None
+
+    @property
+    def entry(self) -> tuple[float, str, int]:
+        """What it is a row of."""
+        return self.speedup, self.method, self.seed
+
+    @property
+    def shape(self) -> Configuration:
+        """What was found."""
+        return Configuration(widths=self.widths, removed_blocks=frozenset(self.removed_blocks))
 
 
 @dataclass
@@ -112,14 +124,29 @@ class Contest:
     def measure(self, widths: Widths) -> float:
         """p50 of the whole untrained model, in ms; a trip."""
         self.trips += 1
-        found = self.widths(widths)
-        return self.shapes.measure(structured_rung(self.whole.rung, found), found).p50_ms
+        return self.figures(Configuration(widths=widths)).p50_ms
 
-    def widths(self, widths: Widths) -> tuple[GroupWidth, ...]:
-        """As a plan has them."""
-        return tuple(GroupWidth(group=g, before=full, after=widths[g]) for g, full in self.full.items())
+    def figures(self, shape: Configuration) -> ShapeFigures:
+        """What the device shows for a shape."""
+        planned = self.planned(shape)
+        return self.shapes.measure(planned.rung, planned.widths, planned.removed_blocks)
 
-    def weakest(self, propose: Callable[[float], Widths], limit_ms: float) -> Widths | None:
+    def planned(self, shape: Configuration) -> PlannedRung:
+        """A shape as a plan has it; the rung of full widths where nothing is cut."""
+        after = shape.widths
+        widths = tuple(GroupWidth(group=g, before=full, after=after.get(g, 0)) for g, full in self.full.items())
+        blocks = tuple(b for b in self.bench.blocks.removable if b in shape.removed_blocks)
+        cut = bool(blocks) or any(w.after < w.before for w in widths)
+        return PlannedRung(
+            rung=structured_rung(self.whole.rung, widths, blocks) if cut else self.whole.rung,
+            status=RungStatus.PLANNED,
+            reason="contest",
+            accuracy_cost=0.0,
+            widths=widths if cut else (),
+            removed_blocks=blocks,
+        )
+
+    def weakest(self, propose: Callable[[float], Widths], limit_ms: float) -> Configuration | None:
         """The least strength in (0, 1] whose widths are measured to meet the limit, by bisection over 32 steps."""
         low, high, found = 0, _STEPS, None
         while low < high:
@@ -129,20 +156,20 @@ class Contest:
                 high, found = middle, widths
             else:
                 low = middle + 1
-        return found
+        return Configuration(widths=found) if found else None
 
 
-def planner(contest: Contest, limit_ms: float) -> Widths | None:
+def planner(contest: Contest, limit_ms: float) -> Configuration | None:
     """This project's."""
     narrow = contest.narrower.fastest_admissible(contest.whole.rung)
     head = contest.narrower.plan(contest.whole, narrow, Limits(p50_ms=limit_ms))[0]
     contest.trips += 1 + len(head.trips)
     if head.status is not RungStatus.PLANNED:
         return None
-    return {w.group: w.after for w in head.widths}
+    return Configuration(widths=kept_widths(head.widths), removed_blocks=frozenset(head.removed_blocks))
 
 
-def uniform(contest: Contest, limit_ms: float) -> Widths | None:
+def uniform(contest: Contest, limit_ms: float) -> Configuration | None:
     """The same share of every group."""
     most = max(contest.bench.target.spec.pruning.ratios)
     return contest.weakest(
@@ -150,7 +177,7 @@ def uniform(contest: Contest, limit_ms: float) -> Widths | None:
     )
 
 
-def magnitude(contest: Contest, limit_ms: float) -> Widths | None:
+def magnitude(contest: Contest, limit_ms: float) -> Configuration | None:
     """torch-pruning's global L2 magnitude, widths rounded to multiples of 8."""
     import torch_pruning
     from torch import nn
@@ -178,10 +205,10 @@ def magnitude(contest: Contest, limit_ms: float) -> Widths | None:
     return contest.weakest(propose, limit_ms)
 
 
-def macs(contest: Contest, limit_ms: float) -> Widths | None:
+def macs(contest: Contest, limit_ms: float) -> Configuration | None:
     """The planner's own losses and solver, but multiply-accumulates in the place of measured time."""
     narrow = contest.narrower.fastest_admissible(contest.whole.rung)
-    priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=_macs)
+    priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=_macs, blocks=())
     problem = priced.allocation(CostModel())
     least, most = cheapest(problem, LATENCY, {}), problem.used(Configuration(widths=contest.full), LATENCY)
     if least is None:
@@ -202,7 +229,7 @@ def _macs(shape: OperatorShape) -> float:
     return 1e-6 * shape.out_channels * inner * prod(shape.out_extent or (shape.rows,))
 
 
-def random_widths(contest: Contest, limit_ms: float) -> Widths | None:
+def random_widths(contest: Contest, limit_ms: float) -> Configuration | None:
     """By lot among multiples of 8 until one is just under the limit, or the slowest of those that fit."""
     generator = np.random.default_rng(contest.bench.target.spec.seed)
     most = max(contest.bench.target.spec.pruning.ratios)
@@ -216,10 +243,10 @@ def random_widths(contest: Contest, limit_ms: float) -> Widths | None:
             fitting.append((p50_ms, widths))
             if p50_ms >= _NEAR * limit_ms:
                 break
-    return max(fitting, key=lambda f: f[0])[1] if fitting else None
+    return Configuration(widths=max(fitting, key=lambda f: f[0])[1]) if fitting else None
 
 
-METHODS: Mapping[str, Callable[[Contest, float], Widths | None]] = {
+METHODS: Mapping[str, Callable[[Contest, float], Configuration | None]] = {
     "planner": planner,
     "uniform": uniform,
     "magnitude": magnitude,
@@ -228,41 +255,36 @@ METHODS: Mapping[str, Callable[[Contest, float], Widths | None]] = {
 }
 
 
-def contend(contest: Contest, speedup: float, method: str) -> Row | None:
-    """Search, recover, compile, test."""
+def search(contest: Contest, speedup: float, method: str) -> Row:
+    """Find a shape that meets the budget."""
     limit_ms = contest.dense_ms / speedup
-    seed = contest.bench.target.spec.seed
     contest.trips, started_s = 0, time.monotonic()
     if contest.whole.p50_ms <= HEADROOM * limit_ms:
-        found: Widths | None = contest.full
+        found: Configuration | None = Configuration(widths=contest.full)
     else:
         aim_ms = limit_ms if method == "planner" else HEADROOM * limit_ms
         found = METHODS[method](contest, aim_ms)
-    search_s = time.monotonic() - started_s
-    if found is None:
-        return None
-    widths = contest.widths(found)
-    cut = any(w.after < w.before for w in widths)
-    rung = structured_rung(contest.whole.rung, widths) if cut else contest.whole.rung
-    planned = PlannedRung(
-        rung=rung, status=RungStatus.PLANNED, reason="contest", accuracy_cost=0.0, widths=widths if cut else ()
-    )
-    maker = CandidateMaker(contest.bench, contest.compressor)
-    compiled = maker.compile(planned)
-    test = maker.assessor.test_accuracy(rung, compiled.artifact, compiled.folder, contest.bench.data.test)
-    figures = contest.shapes.measure(rung, widths if cut else ())
-    return Row(
+    row = Row(
         speedup=speedup,
         method=method,
-        seed=seed,
-        p50_ms=figures.p50_ms,
+        seed=contest.bench.target.spec.seed,
         limit_ms=limit_ms,
         trips=contest.trips,
-        search_s=search_s,
-        validation=compiled.evaluation.accuracy.overall,
-        test=test.overall,
-        widths=tuple(sorted(found.items())),
+        search_s=time.monotonic() - started_s,
     )
+    if found is None:
+        return row
+    blocks = tuple(sorted(found.removed_blocks))
+    return replace(row, p50_ms=contest.figures(found).p50_ms, widths=dict(found.widths), removed_blocks=blocks)
+
+
+def train(contest: Contest, row: Row) -> Row:
+    """Recover, compile, test."""
+    planned = contest.planned(row.shape)
+    maker = CandidateMaker(contest.bench, contest.compressor)
+    compiled = maker.compile(planned)
+    test = maker.assessor.test_accuracy(planned.rung, compiled.artifact, compiled.folder, contest.bench.data.test)
+    return replace(row, validation=compiled.evaluation.accuracy.overall, test=test.overall)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -270,13 +292,16 @@ def table(rows: Sequence[Row]) -> str:
     lines = [f"{'budget':>7} {'method':<10} {'p50 / limit':>12} {'test accuracy':>16} {'trips':>6} {'search':>8} seeds"]
     for speedup, method in dict.fromkeys((r.speedup, r.method) for r in rows):
         found = [r for r in rows if (r.speedup, r.method) == (speedup, method)]
-        accuracies = [100 * r.test for r in found]
-        error = statistics.stdev(accuracies) / len(found) ** 0.5 if len(found) > 1 else float("nan")
-        lines.append(
-            f"{speedup:>6.2f}x {method:<10} {statistics.mean(r.p50_ms / r.limit_ms for r in found):>12.3f} "
-            f"{statistics.mean(accuracies):>8.2f} +- {error:4.2f} {statistics.mean(r.trips for r in found):>6.1f} "
-            f"{statistics.mean(r.search_s for r in found):>6.0f} s {len(found)}"
-        )
+        start = f"{speedup:>6.2f}x {method:<10}"
+        end = f"{statistics.mean(r.trips for r in found):>6.1f} {statistics.mean(r.search_s for r in found):>6.0f} s"
+        met = [r.p50_ms / r.limit_ms for r in found if r.p50_ms is not None]
+        if not met:
+            lines.append(f"{start} {'nothing meets it':>29} {end} {len(found)}")
+            continue
+        accuracies = [100 * r.test for r in found if r.test is not None]
+        error = statistics.stdev(accuracies) / len(accuracies) ** 0.5 if len(accuracies) > 1 else float("nan")
+        told = f"{statistics.mean(accuracies):>8.2f} +- {error:4.2f}" if accuracies else f"{'not yet':>16}"
+        lines.append(f"{start} {statistics.mean(met):>12.3f} {told} {end} {len(accuracies)}")
     return "\n".join(lines)
 
 
@@ -292,42 +317,61 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of recovery, the same for all")
     arguments = parser.parse_args()
-    kept = arguments.output / "rows.json"
-    rows = [Row(**r) for r in json.loads(kept.read_text())] if kept.is_file() else []
-    for seed in arguments.seeds:
-        rows = _one_seed(arguments, seed, rows, kept)
-    print(table([r for r in rows if r.method in arguments.methods]))
+    kept = _Kept(arguments.output / "rows.json")
+    for work in (_search_all, _train_all):
+        for seed in arguments.seeds:
+            with _contest(arguments, seed) as contest:
+                work(contest, arguments, kept)
+    print(table([r for r in kept.rows.values() if r.method in arguments.methods]))
 
 
-def _one_seed(arguments: argparse.Namespace, seed: int, rows: list[Row], kept: Path) -> list[Row]:
+class _Kept:
+    """The rows so far, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        found = json.loads(path.read_text()) if path.is_file() else []
+        self.rows = {r.entry: r for r in (Row(**stored) for stored in found)}
+
+    def add(self, row: Row) -> None:
+        self.rows[row.entry] = row
+        write_atomically(self._path, json.dumps([asdict(r) for r in self.rows.values()], indent=1).encode())
+
+
+def _search_all(contest: Contest, arguments: argparse.Namespace, kept: _Kept) -> None:
+    seed = contest.bench.target.spec.seed
+    for speedup in arguments.speedups:
+        for method in arguments.methods:
+            if (speedup, method, seed) not in kept.rows:
+                kept.add(search(contest, speedup, method))
+
+
+def _train_all(contest: Contest, arguments: argparse.Namespace, kept: _Kept) -> None:
+    seed = contest.bench.target.spec.seed
+    for row in [r for r in kept.rows.values() if r.seed == seed and r.method in arguments.methods]:
+        if row.p50_ms is not None and row.test is None and row.speedup in arguments.speedups:
+            kept.add(train(contest, row))
+
+
+@contextmanager
+def _contest(arguments: argparse.Namespace, seed: int) -> Iterator[Contest]:
     target = load_target(arguments.target)
     recovery = target.spec.recovery.model_copy(update={"epochs": arguments.epochs, "rounds": 1})
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed, "recovery": recovery}))
     spec = load_device(arguments.device)
     run = RunFolder(arguments.output / f"seed{seed}")
-    with ExitStack() as stack:
-        stack.enter_context(run.locked())
-        bench = Workbench(
-            target=target,
-            profile=load_profile(arguments.profile),
-            device_spec=spec,
-            run=run,
-            reporter=PlainReporter(sys.stderr),
-            device=stack.enter_context(open_session(spec)),
-            host=stack.enter_context(open_host_session()),
+    with run.locked(), open_session(spec) as device, open_host_session() as host:
+        yield Contest(
+            Workbench(
+                target=target,
+                profile=load_profile(arguments.profile),
+                device_spec=spec,
+                run=run,
+                reporter=PlainReporter(sys.stderr),
+                device=device,
+                host=host,
+            )
         )
-        contest = Contest(bench)
-        for speedup in arguments.speedups:
-            for method in arguments.methods:
-                if any((r.speedup, r.method, r.seed) == (speedup, method, seed) for r in rows):
-                    continue
-                row = contend(contest, speedup, method)
-                if row is None:
-                    print(f"{speedup:g}x {method}: nothing meets the budget")
-                    continue
-                rows = [*rows, row]
-                write_atomically(kept, json.dumps([asdict(r) for r in rows], indent=1).encode())
-    return rows
 
 
 if __name__ == "__main__":

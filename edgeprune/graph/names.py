@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -34,3 +34,8 @@ def match_layers(model: nn.Module, patterns: Sequence[str], *, key: str) -> froz
             raise InputError(f"{key}: no layer is named {pattern!r}{hint}", name=pattern)
         found |= matches
     return frozenset(found)
+
+
+def block_of(layer: str, blocks: Iterable[str]) -> str | None:
+    """The block that a layer lies in; None for none of them."""
+    return next((b for b in blocks if layer.startswith(f"{b}.")), None)

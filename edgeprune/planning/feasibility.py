@@ -19,6 +19,7 @@ class ShapeFigures:
         p50_ms, p99_ms: nearest rank over the samples of a short measurement.
         peak_bytes: peak resident memory of the agent's process.
         base_bytes: the part of it that the runtime has without a model.
+        widths, removed_blocks: what was cut, where it is structured.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
         not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
             for files without zeros.
@@ -31,6 +32,7 @@ class ShapeFigures:
     peak_bytes: int
     base_bytes: int = 0
     widths: tuple[GroupWidth, ...] = ()
+    removed_blocks: tuple[str, ...] = ()
     disturbed: str = ""
     not_sparse: str = ""
 
@@ -77,6 +79,7 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
         artifact_bytes=shape.artifact_bytes,
         peak_bytes=shape.peak_bytes,
         widths=shape.widths,
+        removed_blocks=shape.removed_blocks,
     )
 
 

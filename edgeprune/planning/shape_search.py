@@ -1,4 +1,4 @@
-"""Propose widths, measure the whole untrained model on the device, correct the cost model, propose again.
+"""Propose a shape, measure the whole untrained model on the device, correct the cost model, propose again.
 
 The search ends when the configuration that loses the least of all that are predicted to fit was measured to fit, and
 the cheapest of those that lose less was measured not to; or when its trips are used up. What was measured always
@@ -29,7 +29,7 @@ was over are likely to be over as well, and the trips must not all end there."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A whole model at some widths: what the device showed, and whether all limits hold."""
+    """A whole model in some shape: what the device showed, and whether all limits hold."""
 
     latency_ms: float
     fits: bool
@@ -40,13 +40,13 @@ class Found:
     """How a search ended.
 
     Attributes:
-        best: widths by group that were measured to fit; None where none were.
+        best: the shape that loses least of those measured to fit; None where none did.
         trips: in the order in which they were made.
         cost: the cost model with all that was measured.
         ended: why it ended, in a sentence.
     """
 
-    best: Mapping[str, int] | None
+    best: Configuration | None
     trips: tuple[Trip, ...]
     cost: CostModel
     ended: str
@@ -57,16 +57,16 @@ class ShapeSearch:
     """One search at one place.
 
     Args:
-        problem: the model with its open widths.
+        problem: the model with its open widths and blocks.
         limits: `latency_ms`, and `weights` where the number of weights is limited too.
-        measure: of the whole model at widths, on the device.
+        measure: of the whole model in a shape, on the device.
         cost: fitted to what was measured before.
         most_trips: whole models to measure.
     """
 
     problem: ShapeProblem
     limits: Mapping[str, float]
-    measure: Callable[[Mapping[str, int]], Measured]
+    measure: Callable[[Configuration], Measured]
     cost: CostModel
     most_trips: int = MOST_TRIPS
     _trips: list[Trip] = field(default_factory=list)
@@ -87,7 +87,7 @@ class ShapeSearch:
                 # It was proposed to be shown over, and is: the cheapest of all that lose less does not fit.
                 ended = "the next better widths were measured to be over" if self._best else "even the fastest are over"
                 break
-        best = self._best.widths if self._best else None
+        best = self._best.configuration if self._best else None
         return Found(best=best, trips=tuple(self._trips), cost=self.cost, ended=ended)
 
     def _propose(self) -> Allocation | str:
@@ -124,10 +124,11 @@ class ShapeSearch:
         return better
 
     def _try(self, proposal: Allocation) -> bool:
-        measured = self.measure(proposal.widths)
+        measured = self.measure(proposal.configuration)
         self._trips.append(
             Trip(
                 widths=tuple(sorted(proposal.widths.items())),
+                removed_blocks=tuple(sorted(proposal.removed_blocks)),
                 loss=proposal.loss,
                 predicted_ms=proposal.used[LATENCY],
                 measured_ms=measured.latency_ms,
@@ -138,6 +139,6 @@ class ShapeSearch:
             self._best = proposal
         if not measured.fits:
             self._over.append(proposal.configuration)
-        terms = self.problem.terms(proposal.widths)
+        terms = self.problem.terms(proposal.configuration)
         self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
         return measured.fits

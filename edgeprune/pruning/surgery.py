@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import ChannelGraph, cut_groups_
 from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
 from edgeprune.graph.weights import load_weights_
@@ -66,12 +67,12 @@ def structured_prune(
 
 
 def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Module:
-    """Replay a recipe's cuts on a copy of a fresh model; the shapes are those of the pruned one.
+    """Replay a recipe on a copy of a fresh model; the shapes are those of the pruned one.
 
     Raises:
         BuildError: the recipe does not fit the model.
     """
-    rebuilt = copy.deepcopy(model)
+    rebuilt = remove_blocks(model, recipe.removed_blocks)
     for together in _distinct_runs(recipe.cuts):
         cut_groups_(rebuilt, example, {cut.group: cut.removed for cut in together})
     return rebuilt

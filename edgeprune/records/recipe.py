@@ -20,6 +20,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruningRecipe:
-    """The cuts, in the order in which they were made. Replayed on a fresh model they give the same shapes."""
+    """What was taken out. Replayed on a fresh model it gives the same shapes.
+
+    Attributes:
+        cuts: in the order in which they were made, after the blocks had gone.
+        removed_blocks: modules, as `named_modules` has them, that only pass on what they are given.
+    """
 
     cuts: tuple[Cut, ...] = ()
+    removed_blocks: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -38,6 +39,7 @@ class Rung:
     Attributes:
         pruning_ratio: share taken out, in [0, 1): of each group's channels when structured, of the weights otherwise.
         n_m: for N:M pruning, (2, 4) keeps 2 of every 4 weights along the input channels.
+        blocks_out: residual blocks that are removed whole, when structured.
     """
 
     runtime: str
@@ -46,6 +48,7 @@ class Rung:
     pruning: PruningKind = PruningKind.NONE
     pruning_ratio: float = 0.0
     n_m: tuple[int, int] | None = None
+    blocks_out: int = 0
 
     @property
     def masked(self) -> bool:
@@ -59,23 +62,29 @@ class Rung:
 
     @property
     def name(self) -> str:
-        """Short, unique and fit for a folder: `tflite-int8-t1-structured50`."""
+        """Short, unique and fit for a folder: `tflite-int8-t1-structured50`; `structured50d2` without two blocks."""
         base = self.place
         if self.pruning is PruningKind.NONE:
             return base
         if self.n_m is not None:
             return f"{base}-nm{self.n_m[0]}of{self.n_m[1]}"
         # Where nothing is decided yet, no widths have a share.
-        return f"{base}-{self.pruning}" + (f"{100 * self.pruning_ratio:g}" if self.pruning_ratio else "")
+        share = f"{100 * self.pruning_ratio:g}" if self.pruning_ratio else ""
+        return f"{base}-{self.pruning}{share}" + (f"d{self.blocks_out}" if self.blocks_out else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupWidth:
-    """The width of one channel group before and after."""
+    """The width of one channel group before and after; 0 after where its block is removed."""
 
     group: str
     before: int
     after: int
+
+
+def kept_widths(widths: Iterable[GroupWidth]) -> dict[str, int]:
+    """Width by group, without the groups of removed blocks."""
+    return {w.group: w.after for w in widths if w.after}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,8 @@ class Trip:
     """A whole untrained model that was measured on the device while its widths were searched for.
 
     Attributes:
-        widths: (group, width), by name of the group.
+        widths: (group, width), by name of the group; without those of removed blocks.
+        removed_blocks: by name.
         loss: predicted increase of the validation loss before recovery, from the groups' sensitivity.
         predicted_ms: p50, before it was measured.
         measured_ms: p50 on the device.
@@ -95,6 +105,7 @@ class Trip:
     predicted_ms: float
     measured_ms: float
     fits: bool
+    removed_blocks: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -120,7 +131,8 @@ class PlannedRung:
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
         accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
-        widths: of the groups, in the model's order; empty when no channel is cut.
+        widths: of the groups, in the model's order; empty when nothing is cut.
+        removed_blocks: residual blocks that are removed whole, in the model's order.
         trips: the search for these widths, in order; empty where they were not searched for.
         ended: why the search ended.
         breakdown: where the milliseconds of this shape go; None where its operators were not priced.
@@ -135,6 +147,7 @@ class PlannedRung:
     artifact_bytes: int | None = None
     peak_bytes: int | None = None
     widths: tuple[GroupWidth, ...] = ()
+    removed_blocks: tuple[str, ...] = ()
     trips: tuple[Trip, ...] = ()
     ended: str = ""
     breakdown: Breakdown | None = None

@@ -1,4 +1,4 @@
-"""How much a model minds losing channels, group by group, as seen on validation data."""
+"""How much a model minds losing channels, group by group, and whole blocks, as seen on validation data."""
 
 from __future__ import annotations
 
@@ -53,8 +53,17 @@ class GroupCurve:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPoint:
+    """The model without one of its residual blocks; the figures are those of `CurvePoint`."""
+
+    block: str
+    loss_increase: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """The curves of all groups that can be cut, before any recovery.
+    """The curves of all groups that can be cut and the blocks that can go, before any recovery.
 
     Attributes:
         examples: of the validation split, drawn at a fixed seed.
@@ -68,7 +77,12 @@ class Sensitivity:
     accuracy: float
     criterion: str
     curves: tuple[GroupCurve, ...]
+    blocks: tuple[BlockPoint, ...] = ()
 
     def curve(self, group: str) -> GroupCurve:
         """Of one group."""
         return next(c for c in self.curves if c.group == group)
+
+    def block_loss(self, block: str) -> float:
+        """What removing a block loses; not under 0: a model does not learn by losing layers, that is noise."""
+        return max(0.0, next(b.loss_increase for b in self.blocks if b.block == block))

@@ -99,6 +99,8 @@ class Pruning(FileModel):
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     ignored: tuple[str, ...] = ()
     """Layers that must keep their width, by name; `*` is a wildcard. The last layer is always kept."""
+    blocks: bool = True
+    """Whether whole residual blocks and transformer layers may be removed."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.criteria import CRITERIA
@@ -115,6 +116,7 @@ class Compressor:
             # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
             rung.runtime if rung.masked else "",
             [(w.group, w.after) for w in planned.widths],
+            planned.removed_blocks,
             [part.model_dump(mode="json") for part in (spec.pruning, spec.recovery, spec.training)],
         )
         subject = f"{_pruning_name(rung)}-{key[:8]}"
@@ -137,18 +139,21 @@ class Compressor:
         return self.bench.run.path(step_name("compress", model.subject))
 
     def _structured(self, planned: PlannedRung, subject: str, key: str, folder: Path) -> TorchModel:
-        """Cut in rounds, recover after each: what is left learns to do without before more is taken."""
+        """Cut in rounds, recover after each: what is left learns to do without before more is taken.
+
+        Whole blocks go in the first round.
+        """
         spec = self.bench.target.spec
         criterion = CRITERIA.get(spec.pruning.criterion)
-        model, cuts, epochs = self.dense_module, list[Cut](), list[EpochResult]()
+        model, cuts, epochs = remove_blocks(self.dense_module, planned.removed_blocks), list[Cut](), list[EpochResult]()
         for number, share in enumerate(SCHEDULES[spec.recovery.schedule](1.0, spec.recovery.rounds)):
-            widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths}
+            widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths if w.after}
             model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
             cuts += cut
             self._reestimate(model)
             settings = self._recovery_settings(number)
             epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {spec.recovery.rounds}")
-        recipe = PruningRecipe(cuts=tuple(cuts))
+        recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
         return self._save(model, folder, subject, key, recipe=recipe, widths=planned.widths, epochs=epochs)
 
     def _masked(self, rung: Rung, subject: str, key: str, folder: Path) -> TorchModel:

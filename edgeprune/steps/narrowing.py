@@ -1,17 +1,18 @@
-"""Structured rungs: widths searched for on the device, so that the whole untrained model comes in just under budget."""
+"""Structured rungs: widths and blocks searched for on the device, so that the untrained model comes in under budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from math import ceil
 
 from edgeprune.errors import BuildError
+from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
-from edgeprune.planning.allocation_problem import Choice
+from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
@@ -21,7 +22,8 @@ from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.operators import OperatorUse
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus
+from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
+from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.units import format_ms
@@ -47,25 +49,31 @@ class Narrower:
 
     Attributes:
         shapes: measures them.
-        loss: what a group (by name) loses at a width; see `records.sensitivity.GroupCurve.loss_at`.
+        loss: what a group loses at a width, and the model without a block.
         surveys: what was learned of each place where `plan` searched, in that order.
     """
 
     shapes: ShapeBench
-    loss: Callable[[str, int], float]
+    loss: GroupLosses
     surveys: list[PlaceSurvey] = field(default_factory=list)
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
-        """The narrowest shape that the target allows, untrained, measured on the device; the faster of two roundings.
+        """The smallest shape that the target allows, untrained, measured on the device; the faster of two roundings.
+
+        All groups as narrow as may be, and without all blocks that may go.
 
         Raises:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        exact = {g: self._minimum(g) for g in self._full}
+        blocks = self.shapes.bench.blocks.removable
+        exact = {g: self._minimum(g) for g in self._full if block_of(g, blocks) is None}
         rounded = {g: min(self._full[g], -(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
-        shapes = [exact] if exact == rounded else [exact, rounded]
-        return min((self._measure(place, widths) for widths in shapes), key=lambda f: f.p50_ms)
+        found = [
+            self._measure(place, Configuration(widths=widths, removed_blocks=frozenset(blocks)))
+            for widths in ([exact] if exact == rounded else [exact, rounded])
+        ]
+        return min(found, key=lambda f: f.p50_ms)
 
     def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
         """The rung whose widths lose least of those measured to fit, with its fallbacks; or one refusal.
@@ -81,26 +89,28 @@ class Narrower:
         place = dense.rung
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
-            reason = f"even with the narrowest widths (no group may lose more than {self._most:.0%}): {refusal}"
+            blocks = f", {len(narrow.removed_blocks)} blocks removed" if narrow.removed_blocks else ""
+            reason = f"even with the narrowest widths (no group may lose more than {self._most:.0%}{blocks}): {refusal}"
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
             problem = self.problem(place, narrow)
         except BuildError as error:
-            return [refuse(narrow.rung, self._cost(place, narrow.widths), error.message)]
+            return [refuse(narrow.rung, self._cost(narrow), error.message)]
         search_limits = self._search_limits(limits, dense, narrow)
         found = self._search(place, problem, limits, search_limits, (dense, narrow))
         self.surveys.append(self._survey(problem, found.cost, dense))
         if found.best is None:
-            cost = self._cost(place, narrow.widths)
+            cost = self._cost(narrow)
             # Within the budget, but by less than the headroom: worth a try where nothing else is.
             rung = decide(narrow, limits, cost)
             if refusal is not None:
                 rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
-            where = self._breakdown(place, problem, found.cost, narrow.widths, narrow.p50_ms)
+            where = self._breakdown(place, problem, found.cost, self._shape(narrow), narrow.p50_ms)
             return [replace(rung, trips=found.trips, ended=found.ended, breakdown=where)]
-        chosen = decide(self._measure(place, found.best), limits, self._cost(place, self._widths(found.best)))
-        where = self._breakdown(place, problem, found.cost, chosen.widths, chosen.p50_ms)
+        measured = self._measure(place, found.best)
+        chosen = decide(measured, limits, self._cost(measured))
+        where = self._breakdown(place, problem, found.cost, found.best, chosen.p50_ms)
         head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where)
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
@@ -117,10 +127,14 @@ class Narrower:
         """
         tables = self._tables
         measured = {g: self._widths_worth_a_look(g) for g in self._full}
-        ends = {w.group: w.after for w in narrow.widths}
+        ends = {g: {w} for g, w in kept_widths(narrow.widths).items()}
         tables.ensure(
             chain(
-                (s for g, widths in measured.items() for s in group_shapes(self._uses, g, {*widths, ends[g]})),
+                (
+                    s
+                    for g, widths in measured.items()
+                    for s in group_shapes(self._uses, g, ends.get(g, set()).union(widths))
+                ),
                 (u.shape for u in self._uses if not u.unsupported),
             ),
             place,
@@ -138,6 +152,7 @@ class Narrower:
             full=self._full,
             choices=choices,
             entry_ms=lambda shape: tables.latency_ms(shape, place),
+            blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.shapes.bench.blocks.removable),
         )
 
     def _search(
@@ -148,12 +163,12 @@ class Narrower:
         search_limits: Mapping[str, float],
         known: tuple[ShapeFigures, ShapeFigures],
     ) -> Found:
-        def measure(widths: Mapping[str, int]) -> Measured:
-            figures = self._measure(place, widths)
+        def measure(shape: Configuration) -> Measured:
+            figures = self._measure(place, shape)
             fits = figures.p50_ms <= search_limits[LATENCY] and over_budget(figures, limits) is None
             return Measured(latency_ms=figures.p50_ms, fits=fits)
 
-        observed = [Observation(problem.terms({w.group: w.after for w in f.widths}), f.p50_ms) for f in known]
+        observed = [Observation(problem.terms(self._shape(f)), f.p50_ms) for f in known]
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
@@ -164,7 +179,7 @@ class Narrower:
         latencies = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
         # Without any limit the search is for size or memory alone, and the full widths are fast enough.
         found = {LATENCY: HEADROOM * min(latencies) if latencies else 2.0 * max(dense.p50_ms, narrow.p50_ms)}
-        ends = [self._weights({w.group: w.after for w in figures.widths}) for figures in (narrow, dense)]
+        ends = [self._weights(self._shape(figures)) for figures in (narrow, dense)]
         byte_limits = (
             (limits.artifact_bytes, (narrow.artifact_bytes, dense.artifact_bytes)),
             (limits.memory_bytes, tuple(f.memory_bytes(limits.memory_of) for f in (narrow, dense))),
@@ -186,8 +201,8 @@ class Narrower:
             found = allocate(problem.allocation(cost), {**limits, LATENCY: share * limits[LATENCY]})
             if not isinstance(found, Allocation):
                 break
-            widths = self._widths(found.widths)
-            rung = structured_rung(place, widths)
+            widths, blocks = self._cut(found.configuration)
+            rung = structured_rung(place, widths, blocks)
             if rung.name not in names:
                 names.add(rung.name)
                 planned.append(
@@ -195,9 +210,10 @@ class Narrower:
                         rung=rung,
                         status=RungStatus.PLANNED,
                         reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}",
-                        accuracy_cost=self._cost(place, widths),
+                        accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
-                        breakdown=self._breakdown(place, problem, cost, widths),
+                        removed_blocks=blocks,
+                        breakdown=self._breakdown(place, problem, cost, found.configuration),
                     )
                 )
         return planned
@@ -210,7 +226,7 @@ class Narrower:
             for g in self._full
         )
         groups = tuple(GroupSteps(group=g, staircase=s) for g, s in zip(self._full, stairs, strict=True))
-        full = self._breakdown(place, problem, cost, (), dense.p50_ms)
+        full = self._breakdown(place, problem, cost, problem.whole(), dense.p50_ms)
         return PlaceSurvey(place=place.place, full=full, groups=groups)
 
     def _breakdown(
@@ -218,25 +234,35 @@ class Narrower:
         place: Rung,
         problem: ShapeProblem,
         cost: CostModel,
-        widths: tuple[GroupWidth, ...],
+        shape: Configuration,
         measured_ms: float | None = None,
     ) -> Breakdown:
-        after = {w.group: w.after for w in widths}
         least_ms = self._tables.least_ms(place)
-        return break_down(problem, cost, after, measured_ms=measured_ms, runtime_ms=least_ms)
+        return break_down(problem, cost, shape, measured_ms=measured_ms, runtime_ms=least_ms)
 
-    def _measure(self, place: Rung, widths: Mapping[str, int]) -> ShapeFigures:
-        found = self._widths(widths)
-        return self.shapes.measure(structured_rung(place, found), found)
+    def _measure(self, place: Rung, shape: Configuration) -> ShapeFigures:
+        widths, blocks = self._cut(shape)
+        return self.shapes.measure(structured_rung(place, widths, blocks), widths, blocks)
 
-    def _widths(self, widths: Mapping[str, int]) -> tuple[GroupWidth, ...]:
-        return tuple(GroupWidth(group=g, before=full, after=widths[g]) for g, full in self._full.items())
+    def _cut(self, shape: Configuration) -> tuple[tuple[GroupWidth, ...], tuple[str, ...]]:
+        """Widths and removed blocks as records have them, in the model's order."""
+        after = shape.widths
+        widths = tuple(GroupWidth(group=g, before=full, after=after.get(g, 0)) for g, full in self._full.items())
+        return widths, tuple(b for b in self.shapes.bench.blocks.removable if b in shape.removed_blocks)
 
-    def _cost(self, place: Rung, widths: tuple[GroupWidth, ...]) -> float:
-        return structured_cost(place.precision, sum(self.loss(w.group, w.after) for w in widths))
+    def _shape(self, figures: ShapeFigures) -> Configuration:
+        widths = kept_widths(figures.widths) if figures.widths else self._full
+        return Configuration(widths=widths, removed_blocks=frozenset(figures.removed_blocks))
 
-    def _weights(self, widths: Mapping[str, int]) -> int:
-        return sum(weight_count(use.at(widths)) for use in self._uses if not use.unsupported)
+    def _cost(self, figures: ShapeFigures) -> float:
+        losses = [self.loss(w.group, w.after) for w in figures.widths if w.after]
+        return structured_cost(
+            figures.rung.precision, sum([*losses, *(self.loss.block(b) for b in figures.removed_blocks)])
+        )
+
+    def _weights(self, shape: Configuration) -> int:
+        uses = (u for u in self._uses if not u.unsupported and not block_of(u.layer, shape.removed_blocks))
+        return sum(weight_count(use.at(shape.widths)) for use in uses)
 
     def _widths_worth_a_look(self, group: str) -> tuple[int, ...]:
         """Multiples of what vector kernels work on at a time, from the narrowest allowed to the full width."""
@@ -267,7 +293,9 @@ class Narrower:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
 
 
-def structured_rung(place: Rung, widths: tuple[GroupWidth, ...]) -> Rung:
-    """The rung of some widths; its ratio is the share of all groups' channels that is out, to a tenth of a percent."""
-    share = 1 - sum(w.after for w in widths) / sum(w.before for w in widths)
-    return replace(place, pruning=PruningKind.STRUCTURED, pruning_ratio=round(share, 3), n_m=None)
+def structured_rung(place: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...] = ()) -> Rung:
+    """The rung of a shape; its ratio is the share of all groups' channels that is out, to a tenth of a percent."""
+    # A model may have blocks that can go, and no channels that can.
+    share = 1 - sum(w.after for w in widths) / sum(w.before for w in widths) if widths else 0.0
+    kind, blocks = PruningKind.STRUCTURED, len(removed_blocks)
+    return replace(place, pruning=kind, pruning_ratio=round(share, 3), n_m=None, blocks_out=blocks)

@@ -41,7 +41,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     precisions = _usable_precisions(bench, notes)
     masks = choose_patterns(bench, precisions)
     notes += [choice.note for choice in masks if choice.note]
-    can_cut = bool(bench.groups.groups)
+    can_cut = bool(bench.groups.groups or bench.blocks.removable)
     ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=can_cut, masks=masks)
     cores = bench.device.facts.cores
     too_wide = [
@@ -55,6 +55,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
         refused=(*ladder.refused, *too_wide),
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
+    notes += [f"{b.name} stays: {b.reason}" for b in bench.blocks.refused]
     shapes = ShapeBench(bench)
     plan = _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
     return with_what_limits(bench, replace(plan, sensitivity=loss.taken))
@@ -209,8 +210,9 @@ class _Planner:
 def _told(planned: PlannedRung) -> str:
     """How the widths of a rung were found, or why none were."""
     trips = "; ".join(trip.summary for trip in planned.trips)
-    cut = ", ".join(f"{w.group} {w.before} to {w.after}" for w in planned.widths if w.after < w.before)
-    widths = f"; {cut}" if cut and planned.status is RungStatus.PLANNED else ""
+    cut = [f"without {block}" for block in planned.removed_blocks]
+    cut += [f"{w.group} {w.before} to {w.after}" for w in planned.widths if 0 < w.after < w.before]
+    widths = f"; {', '.join(cut)}" if cut and planned.status is RungStatus.PLANNED else ""
     return f"{planned.rung.name}: whole shapes on the device: {trips}; it ended as {planned.ended}{widths}"
 
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, PlanError
+from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
+from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import ShapeProblem
 from edgeprune.records.breakdown import Breakdown
-from edgeprune.records.rung import Limits, Plan, PlannedRung
+from edgeprune.records.rung import Limits, Plan, PlannedRung, kept_widths
 from edgeprune.steps.narrowing import HEADROOM
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.steps.workbench import Workbench
@@ -143,14 +145,16 @@ def _too_slow(best: PlannedRung, limits: Limits) -> bool:
 
 def _priced(bench: Workbench, best: PlannedRung) -> Breakdown:
     tables = OperatorTables(bench.device, bench.note)
-    uses = model_operators(bench.fresh_model(), bench.example, bench.groups.groups)
-    after = {w.group: w.after for w in best.widths}
-    widths = {g.name: after.get(g.name, g.width) for g in bench.groups.groups}
-    tables.ensure((u.at(widths) for u in uses if not u.unsupported), best.rung)
+    groups = bench.groups.groups
+    found = model_operators(bench.fresh_model(), bench.example, groups)
+    uses = tuple(u for u in found if block_of(u.layer, best.removed_blocks) is None)
+    after = kept_widths(best.widths) if best.widths else {g.name: g.width for g in groups}
+    tables.ensure((u.at(after) for u in uses if not u.unsupported), best.rung)
     # The only widths that are asked for count as the full ones: each operator is measured as it is, not put together.
     problem = ShapeProblem(
-        uses=uses, full=widths, choices={}, entry_ms=lambda shape: tables.latency_ms(shape, best.rung)
+        uses=uses, full=after, choices={}, entry_ms=lambda shape: tables.latency_ms(shape, best.rung)
     )
+    shape = Configuration(widths=after)
     measured_ms = best.p50_ms or 0.0
-    cost = CostModel().updated(Observation(problem.terms(widths), measured_ms))
-    return break_down(problem, cost, widths, measured_ms=measured_ms, runtime_ms=tables.least_ms(best.rung))
+    cost = CostModel().updated(Observation(problem.terms(shape), measured_ms))
+    return break_down(problem, cost, shape, measured_ms=measured_ms, runtime_ms=tables.least_ms(best.rung))

@@ -1,8 +1,8 @@
-"""Sensitivity: cut one group at a time from the dense model and see what validation data say. No training.
+"""Sensitivity: take one group's channels or one block from the dense model, and see what validation data say.
 
-Batch norms are re-estimated after each cut, on training data: without it the curves show how far the statistics are
-off, not what the channels knew (Li et al. 2020, "EagleEye", arXiv:2007.02491). Each group is a step of its own, so
-that a killed build goes on with the next.
+Nothing is trained. Batch norms are re-estimated after each cut, on training data: without it the curves show how far
+the statistics are off, not what the channels knew (Li et al. 2020, "EagleEye", arXiv:2007.02491). Each group and block
+is a step of its own, so that a killed build goes on with the next.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.graph.blocks import remove_blocks
+from edgeprune.graph.names import block_of
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
-from edgeprune.records.sensitivity import CurvePoint, GroupCurve, Sensitivity
+from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, Sensitivity
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
@@ -44,7 +46,7 @@ class SensitivityBench:
     compressor: Compressor
 
     def measure(self) -> Sensitivity:
-        """All groups, in the model's order; those measured before are kept."""
+        """All groups and blocks, in the model's order; those measured before are kept."""
         bench = self.compressor.bench
         curves = tuple(self._curve(group) for group in bench.groups.groups)
         return Sensitivity(
@@ -53,6 +55,7 @@ class SensitivityBench:
             accuracy=self._dense.accuracy,
             criterion=bench.target.spec.pruning.criterion,
             curves=curves,
+            blocks=tuple(self._block(block) for block in bench.blocks.removable),
         )
 
     def _curve(self, group: ChannelGroup) -> GroupCurve:
@@ -68,16 +71,30 @@ class SensitivityBench:
         return bench.step("sensitivity", group.name, key, GroupCurve, make, _summary)
 
     def _point(self, group: str, width: int) -> CurvePoint:
-        import torch
-
         bench = self.compressor.bench
         spec = bench.target.spec
         criterion = CRITERIA.get(spec.pruning.criterion)
         dense = self.compressor.dense_module
         model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
-        reestimate_(model, torch.from_numpy(self._norm_inputs))
-        score = self._score(model)
+        score = self._settled(model)
         return CurvePoint(width=width, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+
+    def _block(self, block: str) -> BlockPoint:
+        bench = self.compressor.bench
+        key = digest(self.compressor.dense.key, bench.data_key, block, bench.target.spec.seed)
+
+        def make(_folder: object) -> BlockPoint:
+            score = self._settled(remove_blocks(self.compressor.dense_module, [block]))
+            return BlockPoint(block=block, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+
+        return bench.step("sensitivity", block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
+
+    def _settled(self, model: nn.Module) -> _Score:
+        """Batch norms as they are after the cut."""
+        import torch
+
+        reestimate_(model, torch.from_numpy(self._norm_inputs))
+        return self._score(model)
 
     def _score(self, model: nn.Module) -> _Score:
         import torch
@@ -116,7 +133,9 @@ class SensitivityBench:
 
 
 class GroupLosses:
-    """What a group loses at a width: from sensitivity curves, which are taken when the first loss is asked for.
+    """What a group loses at a width, and the model without a block.
+
+    From sensitivity curves, which are taken when the first loss is asked for.
 
     Args:
         compressor: has the dense model, or makes it.
@@ -133,6 +152,13 @@ class GroupLosses:
         if self.sensitivity is not None:
             return self.sensitivity.curve(group).loss_at(width)
         return (1.0 - width / self._full[group]) ** 2
+
+    def block(self, name: str) -> float:
+        """Increase of the mean validation loss when a block is removed, before recovery."""
+        if self.sensitivity is not None:
+            return self.sensitivity.block_loss(name)
+        # As if all its groups were cut to nothing.
+        return float(max(1, sum(1 for group in self._full if block_of(group, [name]))))
 
     @cached_property
     def sensitivity(self) -> Sensitivity | None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.validity import disturbance
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.measurement import Block
-from edgeprune.records.rung import GroupWidth, PruningKind, Rung
+from edgeprune.records.rung import GroupWidth, PruningKind, Rung, kept_widths
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.sparsity import make_masks
@@ -37,20 +38,23 @@ class ShapeBench:
 
     bench: Workbench
 
-    def measure(self, rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> ShapeFigures:
+    def measure(
+        self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
+    ) -> ShapeFigures:
         """Latency, size and memory of a rung's shape.
 
         Args:
             rung: its ratio only names it where it is structured; `widths` say what is cut.
             widths: of all groups, for a structured rung.
+            removed_blocks: for a structured rung.
 
         Raises:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        after = [(w.group, w.after) for w in widths]
+        after = [*((w.group, w.after) for w in widths), *removed_blocks]
         # Two shapes may have the same share out, and each is kept.
-        subject = f"{rung.name}-{digest(after)[:8]}" if widths else rung.name
+        subject = f"{rung.name}-{digest(after)[:8]}" if after else rung.name
         key = digest(
             self.bench.model_key,
             self._place_key(rung),
@@ -61,8 +65,9 @@ class ShapeBench:
         )
 
         def make(folder: Path) -> ShapeFigures:
-            job = CompileJob(self._shape(rung, widths), self.bench.input_shape, self.bench.frozen_samples)
-            return self._figures(job, rung, folder, widths)
+            shape = self._shape(rung, widths, removed_blocks)
+            job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
+            return replace(self._figures(job, rung, folder), widths=widths, removed_blocks=removed_blocks)
 
         figures = self.bench.step("shape", subject, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
         if figures.disturbed:
@@ -73,7 +78,7 @@ class ShapeBench:
             self.bench.run.forget(step_name("shape", subject))
         return figures
 
-    def _figures(self, job: CompileJob, rung: Rung, folder: Path, widths: tuple[GroupWidth, ...]) -> ShapeFigures:
+    def _figures(self, job: CompileJob, rung: Rung, folder: Path) -> ShapeFigures:
         artifact = compile_artifact(job, rung, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
@@ -86,12 +91,11 @@ class ShapeBench:
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
             base_bytes=block.base_bytes,
-            widths=widths,
             disturbed=look.disturbed,
             not_sparse="; ".join(path.reasons) if path else "",
         )
 
-    def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...]) -> nn.Module:
+    def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> nn.Module:
         """The model in a rung's shape. Which channels go does not matter here, how many does."""
         model = self.bench.fresh_model()
         draw_norms_(model)
@@ -100,8 +104,9 @@ class ShapeBench:
             case PruningKind.NONE:
                 return model
             case PruningKind.STRUCTURED:
-                after = {w.group: w.after for w in widths}
-                return structured_prune(model, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
+                after = kept_widths(widths)
+                rest = remove_blocks(model, removed_blocks)
+                return structured_prune(rest, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
             case PruningKind.UNSTRUCTURED | PruningKind.N_M:
                 make_masks(model, rung, rung.pruning_ratio, ignored).make_permanent()
                 return model

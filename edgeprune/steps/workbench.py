@@ -15,6 +15,7 @@ import numpy as np
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.splits import DataSplits, Split
 from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
+from edgeprune.graph.blocks import Blocks, find_blocks
 from edgeprune.graph.groups import Groups, find_groups
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
@@ -99,6 +100,14 @@ class Workbench:
     def groups(self) -> Groups:
         """The channel groups that can be cut, each proved by a trial cut."""
         return find_groups(self.fresh_model(), self.example, self.target.spec.pruning.ignored)
+
+    @cached_property
+    def blocks(self) -> Blocks:
+        """The residual blocks that can be removed whole; none where the target forbids it."""
+        pruning = self.target.spec.pruning
+        if not pruning.blocks:
+            return Blocks()
+        return find_blocks(self.fresh_model(), self.example, self.groups.groups, pruning.ignored)
 
     @cached_property
     def model_key(self) -> str:

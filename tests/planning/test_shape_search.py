@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise, product
 
 import numpy as np
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.planning.allocation_problem import Choice
+from edgeprune.graph.names import block_of
+from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import MOST_TRIPS, Found, Measured, ShapeSearch
@@ -48,15 +49,16 @@ class Device:
         self._seed = seed
         self.trips = 0
 
-    def latency_ms(self, widths: Mapping[str, int]) -> float:
-        noise = np.random.default_rng([self._seed, *(widths[g] for g in sorted(widths))]).normal(1.0, 0.005)
-        tables = sum(self._problem.operator_ms(use, widths) for use in self._problem.uses)
-        return (self._constant_ms + self._factor * tables) * float(noise)
+    def latency_ms(self, widths: Mapping[str, int], removed: Collection[str] = ()) -> float:
+        seed = [self._seed, *(widths[g] for g in sorted(widths)), *map(len, sorted(removed))]
+        left = [use for use in self._problem.uses if block_of(use.layer, removed) is None]
+        tables = sum(self._problem.operator_ms(use, widths) for use in left)
+        return (self._constant_ms + self._factor * tables) * float(np.random.default_rng(seed).normal(1.0, 0.005))
 
-    def measure(self, limit_ms: float) -> Callable[[Mapping[str, int]], Measured]:
-        def measured(widths: Mapping[str, int]) -> Measured:
+    def measure(self, limit_ms: float) -> Callable[[Configuration], Measured]:
+        def measured(shape: Configuration) -> Measured:
             self.trips += 1
-            latency_ms = self.latency_ms(widths)
+            latency_ms = self.latency_ms(shape.widths, shape.removed_blocks)
             return Measured(latency_ms=latency_ms, fits=latency_ms <= limit_ms)
 
         return measured
@@ -76,7 +78,9 @@ def _problem(losses: Mapping[str, tuple[float, ...]]) -> ShapeProblem:
 
 def _search(problem: ShapeProblem, device: Device, limit_ms: float) -> Found:
     ends = [dict.fromkeys(problem.full, width) for width in (WIDTHS[0], FULL)]
-    cost = CostModel().updated(*(Observation(problem.terms(w), device.latency_ms(w)) for w in ends))
+    cost = CostModel().updated(
+        *(Observation(problem.terms(Configuration(widths=w)), device.latency_ms(w)) for w in ends)
+    )
     return ShapeSearch(problem, {LATENCY: limit_ms}, device.measure(limit_ms), cost).run()
 
 
@@ -108,19 +112,19 @@ def test_what_is_found_fits_and_few_trips_find_it(losses: list[tuple[float, ...]
         narrowest = device.latency_ms(dict.fromkeys(problem.full, WIDTHS[0]))
         assert least is None or limit_ms < 1.03 * narrowest or len(found.trips) == MOST_TRIPS
         return
-    assert device.latency_ms(found.best) <= limit_ms
+    assert device.latency_ms(found.best.widths) <= limit_ms
     assert least is not None
-    assert _loss(problem, found.best) >= least - 1e-12
+    assert _loss(problem, found.best.widths) >= least - 1e-12
     # Nothing that loses less has a clear margin under the limit, unless the trips ran out.
     clear = _least_loss(problem, device, 0.96 * limit_ms)
-    assert len(found.trips) == MOST_TRIPS or clear is None or _loss(problem, found.best) <= clear + 1e-9
+    assert len(found.trips) == MOST_TRIPS or clear is None or _loss(problem, found.best.widths) <= clear + 1e-9
 
 
 def test_a_budget_that_the_full_widths_meet_takes_one_trip() -> None:
     problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
     device = Device(problem)
     found = _search(problem, device, 2 * device.latency_ms({"a": FULL, "b": FULL}))
-    assert found.best == {"a": FULL, "b": FULL}
+    assert found.best == problem.whole()
     assert len(found.trips) == 1
 
 
@@ -140,8 +144,8 @@ def test_where_the_device_contradicts_the_tables_the_aim_gets_lower() -> None:
     limit_ms = 0.7 * device.latency_ms(dict.fromkeys("abc", FULL))
     plain = device.measure(limit_ms)
 
-    def slower_near_the_limit(widths: Mapping[str, int]) -> Measured:
-        measured = plain(widths)
+    def slower_near_the_limit(shape: Configuration) -> Measured:
+        measured = plain(shape)
         if measured.latency_ms <= 0.93 * limit_ms:
             return measured
         return Measured(latency_ms=1.1 * measured.latency_ms, fits=False)
@@ -157,7 +161,7 @@ def test_a_width_that_a_larger_one_equals_is_not_proposed() -> None:
     problem = ShapeProblem(uses=problem.uses[:1], full=problem.full, choices=problem.choices, entry_ms=problem.entry_ms)
     device = Device(problem)
     found = _search(problem, device, 0.8 * device.latency_ms({"a": FULL}))
-    assert found.best == {"a": 16}
+    assert found.best == Configuration(widths={"a": 16})
 
 
 def test_the_limit_on_weights_holds_too() -> None:
@@ -166,8 +170,45 @@ def test_the_limit_on_weights_holds_too() -> None:
     limits = {LATENCY: 10.0, WEIGHTS: 15_000.0}
     found = ShapeSearch(problem, limits, device.measure(10.0), CostModel()).run()
     assert found.best is not None
-    weights = sum(weight_count(use.at(found.best)) for use in problem.uses)
+    weights = sum(weight_count(use.at(found.best.widths)) for use in problem.uses)
     assert weights <= 15_000 < sum(weight_count(use.at({})) for use in problem.uses)
+
+
+def _with_a_block(loss: float) -> ShapeProblem:
+    """`first` to a, then a block with a group inside, then `last` from a."""
+    uses = (
+        _conv("first", None, "a"),
+        _conv("block.1", "a", "block.1"),
+        _conv("block.2", "block.1", "a"),
+        _conv("last", "a", None),
+    )
+    choices = {g: tuple(Choice(width=w, loss=1.0 - w / FULL) for w in WIDTHS) for g in ("a", "block.1")}
+    blocks = (Block(name="block", loss=loss),)
+    return ShapeProblem(
+        uses=uses, full=dict.fromkeys(choices, FULL), choices=choices, entry_ms=_entry_ms, blocks=blocks
+    )
+
+
+@pytest.mark.parametrize(("loss", "gone"), [(0.2, True), (3.0, False)])
+def test_a_block_goes_when_that_loses_less_than_narrowing(loss: float, *, gone: bool) -> None:
+    problem = _with_a_block(loss)
+    device = Device(problem)
+    limit_ms = 0.62 * device.latency_ms(problem.full)
+    found = _search(problem, device, limit_ms)
+    assert found.best is not None
+    assert found.best.removed_blocks == ({"block"} if gone else frozenset())
+    assert set(found.best.widths) == ({"a"} if gone else {"a", "block.1"})
+    assert device.latency_ms(found.best.widths, found.best.removed_blocks) <= limit_ms
+    assert [t.removed_blocks for t in found.trips if t.fits][-1] == (("block",) if gone else ())
+
+
+def test_what_lies_in_a_removed_block_costs_nothing() -> None:
+    problem = _with_a_block(0.2)
+    without = Configuration(widths={"a": FULL}, removed_blocks=frozenset({"block"}))
+    assert dict(problem.terms(without).by_kind) == {"conv3x3": pytest.approx(2 * 0.002 * 4 * 2)}
+    allocation = problem.allocation(CostModel())
+    assert allocation.used(without, LATENCY) == pytest.approx(0.5 * allocation.used(problem.whole(), LATENCY))
+    assert allocation.used(without, WEIGHTS) == pytest.approx(0.5 * allocation.used(problem.whole(), WEIGHTS))
 
 
 def test_two_cuts_of_one_operator_multiply_what_they_save() -> None:

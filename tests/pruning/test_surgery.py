@@ -11,6 +11,7 @@ from models import EXAMPLES, example_of, seeded
 from torch import nn
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import find_groups
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import load_pruned, rebuild, save_pruned, structured_prune
@@ -130,6 +131,17 @@ def test_saved_model_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(example), pruned(example))
     assert all(torch.equal(v, before[k]) for k, v in fresh.state_dict().items())
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["model.safetensors", "recipe.json"]
+
+
+def test_without_blocks_and_with_cuts_it_comes_back(tmp_path: Path) -> None:
+    model, example = example_of("resnet")
+    rest = remove_blocks(model, ["layer1.0"])
+    widths = {g.name: g.width // 2 for g in find_groups(rest, example).groups}
+    assert not any(name.startswith("layer1.0.") for name in widths)
+    pruned, cuts = structured_prune(rest, example, widths, L1, seed=0)
+    save_pruned(pruned, PruningRecipe(cuts=cuts, removed_blocks=("layer1.0",)), tmp_path)
+    loaded = load_pruned(seeded(EXAMPLES["resnet"][0], 9), example, tmp_path).eval()
+    assert torch.equal(loaded(example), pruned(example))
 
 
 def test_tied_weights_are_saved_once_and_loaded(tmp_path: Path) -> None:
