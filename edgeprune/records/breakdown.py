@@ -76,7 +76,7 @@ class Breakdown:
     def summary(self) -> str:
         """In a line: what takes most, what no cut of channels can win, and how the runtime's own time is known."""
         largest = ", ".join(f"{o.title} ({o.kind}) {self.share(o.latency_ms):.0%}" for o in self.largest())
-        said = [f"most of it goes to {largest}"] if largest else []
+        said = [f"most goes to {largest}"] if largest else []
         said.append(f"{self.share(self.fixed_ms):.0%} to layers that no group can narrow")
         said.append(f"{self.share(self.rest_ms):.0%} to what no layer explains")
         if self.runtime_ms is not None:

@@ -43,7 +43,7 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
     parts = [
         f"no plan fits the budget ({budget_text(plan.limits)})",
         f"the best possible is {_best_text(best)} by {best.rung.name}: {best.short_reason}",
-        where.summary if where else "",
+        f"of its latency, {where.summary}" if where else "",
         _feasible_text(plan, least),
         f"every rung and why: {report}" if report else "",
     ]

@@ -93,7 +93,7 @@ def test_a_breakdown_says_what_limits() -> None:
     )
     found = Breakdown(operators=operators, rest_ms=0.3, observations=1, runtime_ms=0.05)
     assert found.summary == (
-        "most of it goes to body (conv1x1) 50%, stem (conv3x3) 20%, 20% to layers that no group can narrow, "
+        "most goes to body (conv1x1) 50%, stem (conv3x3) 20%, 20% to layers that no group can narrow, "
         "30% to what no layer explains, the runtime's own time is at most 0.0500 ms, "
         "which a model of a layer or two took there"
     )

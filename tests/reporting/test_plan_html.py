@@ -37,4 +37,4 @@ def test_a_no_tells_what_limits_the_fastest() -> None:
     plan = make_plan()
     best = replace(plan.best, breakdown=make_breakdown(), status=RungStatus.REFUSED)
     html = render_plan_html(replace(plan, rungs=(best,)), "door", "n100", "box-7")
-    assert "Of its latency most of it goes to" in html
+    assert "Of its latency, most goes to" in html
