@@ -97,16 +97,18 @@ def _least_feasible(plan: Plan) -> Limits:
 
 
 def _feasible_text(plan: Plan, least: Limits) -> str:
-    parts = []
+    rungs, parts = (*plan.rungs, plan.dense), []
     if least.p50_ms is not None:
         faster = f" ({plan.dense.p50_ms / least.p50_ms:.2f}x dense)" if plan.dense.p50_ms else ""
         parts.append(f"a p50 of {format_ms(least.p50_ms)}{faster}")
     if least.p99_ms is not None:
         parts.append(f"a p99 of about {format_ms(least.p99_ms)}")
     if least.memory_bytes is not None:
-        parts.append(f"a memory of {format_mb(least.memory_bytes)}")
+        by = next(r for r in rungs if r.peak_bytes == least.memory_bytes).rung.name
+        parts.append(f"a memory of {format_mb(least.memory_bytes)} (by {by})")
     if least.artifact_bytes is not None:
-        parts.append(f"a size of {format_mb(least.artifact_bytes)}")
+        by = next(r for r in rungs if r.artifact_bytes == least.artifact_bytes).rung.name
+        parts.append(f"a size of {format_mb(least.artifact_bytes)} (by {by})")
     if not parts:
         return "no limit is out of reach by itself, but no rung meets all of them"
     return f"{' and '.join(parts)} could be met"
