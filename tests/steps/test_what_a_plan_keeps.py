@@ -19,6 +19,7 @@ from edgeprune.steps.narrowing import Narrower
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from edgeprune.steps.sensitivity import GroupLosses
     from edgeprune.steps.shapes import ShapeBench
 
 PLACE = Rung(runtime="onnxruntime", precision=Precision.INT8)
@@ -68,26 +69,35 @@ class FormulaShapes:
 
     bench = SimpleNamespace(
         groups=GROUPS,
+        blocks=SimpleNamespace(removable=()),
         example=EXAMPLE,
         fresh_model=Net,
         note=lambda *_: None,
         target=SimpleNamespace(spec=SimpleNamespace(pruning=SimpleNamespace(ratios=(0.25, 0.5, 0.75)))),
     )
 
-    def measure(self, rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> ShapeFigures:
+    def measure(
+        self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
+    ) -> ShapeFigures:
         after = {w.group: w.after for w in widths}
         first, second = after.get("first", 32), after.get("second", 32)
         pairs = ((3, 16), (16, first), (first, second), (second, 4))
         tables_ms = sum(0.001 * -(-i // 8) * -(-o // 8) for i, o in pairs)
         p50_ms = CONSTANT_MS + 1.1 * tables_ms
         return ShapeFigures(
-            rung=rung, p50_ms=p50_ms, p99_ms=p50_ms, artifact_bytes=1000, peak_bytes=10**7, widths=widths
+            rung=rung,
+            p50_ms=p50_ms,
+            p99_ms=p50_ms,
+            artifact_bytes=1000,
+            peak_bytes=10**7,
+            widths=widths,
+            removed_blocks=removed_blocks,
         )
 
 
 @pytest.fixture
 def narrower() -> Narrower:
-    made = Narrower(cast("ShapeBench", FormulaShapes()), lambda _, width: 1.0 - width / 32)
+    made = Narrower(cast("ShapeBench", FormulaShapes()), cast("GroupLosses", lambda _, width: 1.0 - width / 32))
     made.__dict__["_tables"] = FormulaTables()
     return made
 
