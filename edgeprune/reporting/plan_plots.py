@@ -158,7 +158,7 @@ def _draw_waterfall(axes: Axes, latencies_ms: Sequence[float], colour: str, wide
     for row, (start, end, latency_ms) in enumerate(zip(starts, ends, latencies_ms, strict=True)):
         right = end < 0.7 * widest_ms
         axes.annotate(
-            f"{latency_ms:.3g}", (end if right else start, row), xytext=(3 if right else -3, 0),
+            format_ms(latency_ms).removesuffix(" ms"), (end if right else start, row), xytext=(3 if right else -3, 0),
             textcoords="offset points", ha="left" if right else "right", va="center", color=MUTED, fontsize=6.5,
         )  # fmt: skip
     axes.tick_params(axis="y", length=0, labelcolor=INK)
