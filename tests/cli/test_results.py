@@ -46,6 +46,17 @@ def test_plan_lists_every_rung_with_its_reason() -> None:
     assert json.loads(results.plan(plan, "json")) == {"schema": 1, **to_plain(plan)}
 
 
+def test_a_plan_is_read_at_a_hundred_columns() -> None:
+    plan = make_plan()
+    long = replace(plan.rungs[-1].rung, runtime="onnxruntime", threads=16)
+    rungs = (replace(plan.rungs[2], p50_ms=None), replace(plan.rungs[-1], rung=long, reason="because " * 50))
+    text = results.plan(replace(plan, rungs=(*plan.rungs, *rungs), notes=("word " * 60,)), "text")
+    assert max(map(len, text.splitlines())) <= 100
+    found = " ".join(text.split())
+    for shown in ("2.40 ms", "104 MB", "0.320 MB", "3.000", "~2.05 ms", "widths at knees: 8, 16, 24, 32, 48"):
+        assert shown in found
+
+
 def test_brackets_in_a_reason_are_no_markup() -> None:
     plan = make_plan()
     odd = replace(plan.rungs[0], reason="[/tmp] [bold]x")

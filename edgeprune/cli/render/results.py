@@ -57,11 +57,8 @@ def plan(found: Plan, output_format: str) -> str:
     for row in rows:
         table.add_row(str(row.number), row.name, row.status, row.p50, row.p99, row.memory, row.size, row.cost)
     lines = [render(table, _PLAN_WIDTH), "why", *(_numbered(row.number, row.short_reason) for row in rows), ""]
-    lines.append(
-        _wrapped(
-            f"budget: {budget_text(found.limits)}; shapes are measured untrained, after a tilde only predicted; {COST_MEANING}"
-        )
-    )
+    measured = "shapes are measured untrained, after a tilde only predicted"
+    lines.append(_wrapped(f"budget: {budget_text(found.limits)}; {measured}; {COST_MEANING}"))
     lines += [_wrapped(f"note: {note}") for note in found.notes]
     if not found.planned:
         lines.append(no_plan_error(found).message)
