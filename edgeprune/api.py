@@ -137,7 +137,10 @@ def plan(
     output: str | Path = "runs",
     reporter: Reporter | None = None,
 ) -> Plan:
-    """Measure the ladder's shapes on the device, train nothing. Arguments and errors are those of `build`."""
+    """Measure the ladder's shapes on the device, train nothing. Arguments and errors are those of `build`.
+
+    The run folder then has `plan.json` and `plan.html`, a page with what the plan rests on.
+    """
     _usable(device)
     from edgeprune.loop import run_plan
 

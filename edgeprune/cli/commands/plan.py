@@ -18,7 +18,10 @@ from edgeprune.cli import options
 @options.output_format
 @options.quiet
 def command(target: Path, profile: str | None, device: str, output: Path, output_format: str, quiet: bool) -> int:
-    """Say how TARGET can meet the budget, without training anything. Exits 3 when no rung can."""
+    """Say how TARGET can meet the budget, without training anything. Exits 3 when no rung can.
+
+    The run folder has the plan (plan.json) and a page with what it rests on (plan.html).
+    """
     from edgeprune import api
     from edgeprune.cli.render import results
 
