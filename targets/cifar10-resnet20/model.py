@@ -19,6 +19,8 @@ from edgeprune import DataSplits, Split
 from edgeprune.errors import InputError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""As in target.toml: what a batch was normalised with before it is augmented."""
 TRAIN_FILES = tuple(f"train_batch_{number}.npy.xz" for number in range(1, 6))
 TEST_FILE = "test_9980.npy.xz"
 
@@ -102,9 +104,14 @@ def load_data(seed: int) -> DataSplits:  # noqa: ARG001
 
 
 def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """A random crop after padding by four pixels, and a mirror image for half of a training batch."""
+    """A random crop after padding by four black pixels, and a mirror image for half of a training batch.
+
+    The weights were trained so: with padding in the mean colour, batch norms that are re-estimated lose 3.5 points.
+    """
     count, _, height, width = inputs.shape
-    padded = functional.pad(inputs, (4, 4, 4, 4))
+    black = -torch.tensor(MEAN) / torch.tensor(STD)
+    padded = black[:, None, None].expand(count, -1, height + 8, width + 8).clone()
+    padded[:, :, 4:-4, 4:-4] = inputs
     down, right = torch.randint(0, 9, (2, count, 1), generator=generator)
     mirrored = torch.rand(count, 1, generator=generator) < 0.5  # noqa: PLR2004
     columns = torch.arange(width)

@@ -104,7 +104,9 @@ def test_network_is_the_published_one(module: ModuleType) -> None:
 def test_augmentation_crops_and_mirrors(module: ModuleType) -> None:
     inputs = torch.rand(40, 3, 32, 32)
     outputs = module.augment(inputs, torch.Generator().manual_seed(0))
-    padded = torch.nn.functional.pad(inputs, (4, 4, 4, 4))
+    black = -torch.tensor(module.MEAN) / torch.tensor(module.STD)
+    padded = black[:, None, None].repeat(40, 1, 40, 40)
+    padded[:, :, 4:36, 4:36] = inputs
     mirrored = 0
     for image, output in zip(padded, outputs, strict=True):
         crops = [
@@ -122,6 +124,7 @@ def test_target_file_is_sound(module: ModuleType) -> None:
     target = load_toml(FOLDER / "target.toml", TargetSpec)
     assert target.name == FOLDER.name
     assert target.data.help
+    assert (target.preprocessing.mean, target.preprocessing.std) == (module.MEAN, module.STD)
     for factory in (target.model.factory, target.data.factory, target.training.augment):
         assert factory is not None
         assert callable(getattr(module, factory.split(":")[1]))
