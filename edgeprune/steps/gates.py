@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import InputError
+from edgeprune.files import write_atomically
 from edgeprune.gating.judge import judge
 from edgeprune.gating.signing import SUFFIX, Signer, check_signature, sign
 from edgeprune.records.measurement import DeviceFacts, Measurement
@@ -14,7 +15,6 @@ from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.calibrations import smallest_resolvable
 from edgeprune.steps.evidence import StoredEvidence, differs_from_stored, read_evidence
 from edgeprune.steps.inputs import code_digest
-from edgeprune.store.run_folder import write_atomically
 
 _PERCENTS = (50.0, 99.0)
 """Those that are held against a release."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.files import write_atomically
 from edgeprune.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, Precision, Rung
-from edgeprune.store.run_folder import write_atomically
 
 MANIFEST = "manifest.json"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from edgeprune.deployment.ssh_errors import Place, disk_full, not_started
 from edgeprune.deployment.streams import Stream
 from edgeprune.deployment.watchdog import Watchdog
 from edgeprune.errors import DeployError, DeviceTimeoutError, EdgepruneError
+from edgeprune.files import appearing
 from edgeprune.protocols import CommandResult
 from edgeprune.units import format_seconds
 
@@ -87,14 +87,8 @@ class SshConnection:
 
     def get(self, source: str, destination: Path) -> None:
         """See `protocols.Connection.get`."""
-        partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-        try:
-            with self._sftp(f"read {source}") as (sftp, watchdog):
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                sftp.get(source, str(partial), callback=lambda *_: watchdog.touch())
-            partial.replace(destination)
-        finally:
-            partial.unlink(missing_ok=True)
+        with self._sftp(f"read {source}") as (sftp, watchdog), appearing(destination) as partial:
+            sftp.get(source, str(partial), callback=lambda *_: watchdog.touch())
 
     def close(self) -> None:
         """See `protocols.Connection.close`."""
