@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from records_for_tests import (
     FLOAT,
@@ -51,23 +52,9 @@ def make_profile(text: str = PROFILE) -> DeviceProfile:
     return parse_profile(text, where="n100.toml")
 
 
-def make_run(
-    root: Path,
-    *,
-    p50_ms: float = 2.0,
-    dense_p50_ms: float = 6.1,
-    seed: int = 0,
-    profile: DeviceProfile | None = None,
-    facts: DeviceFacts | None = None,
-    dense_macs: int = 41_000_000,
-    runs: int = 200,
-) -> Path:
-    """Write `artifact/` and `evidence.zip`; returns the run folder."""
-    artifact = _write_artifact(root / "artifact", seed)
-    bundle = make_bundle(
-        artifact, p50_ms=p50_ms, dense_p50_ms=dense_p50_ms, seed=seed, profile=profile, facts=facts,
-        dense_macs=dense_macs, runs=runs,
-    )  # fmt: skip
+def make_run(root: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write `artifact/` and `evidence.zip`; returns the run folder. `changes` are those of `make_bundle`."""
+    bundle = make_bundle(_write_artifact(root / "artifact", seed), seed=seed, **changes)
     (root / "evidence.zip").write_bytes(pack_evidence(bundle))
     return root
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from devices_for_tests import here_device
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
@@ -23,7 +24,6 @@ from edgeprune.errors import MeasurementError
 from edgeprune.records.measurement import BenchRequest, MemoryProof
 from edgeprune.records.paced import Pace
 from edgeprune.records.rung import Precision
-from edgeprune.schema.device import DeviceSpec
 
 MB = 1_000_000
 REQUEST = BenchRequest(
@@ -52,9 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[AgentClient]:
-    spec = DeviceSpec(
-        schema=1, name="here", connection="local", profile="p", python=sys.executable, work_folder=str(tmp_path / "w")
-    )
+    spec = here_device(tmp_path)
     connection = connect(spec)
     agent = install_agent(connection, spec.python, spec.work_folder, agent_bytes(), agent_digest())
     yield AgentClient(connection, python=spec.python, agent_path=agent, work_folder=spec.work_folder, device="here")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices_for_tests import here_device
 from sshd import SshServer
 
 from edgeprune.benchmarking.agent.device import bench
@@ -71,7 +72,7 @@ def server() -> Iterator[SshServer]:
 
 @pytest.fixture(params=["local", "ssh"])
 def setup(request: pytest.FixtureRequest, models: Path, server: SshServer, tmp_path: Path) -> Iterator[Setup]:
-    yield from _setup(server.device() if request.param == "ssh" else _here(tmp_path), models)
+    yield from _setup(server.device() if request.param == "ssh" else here_device(tmp_path), models)
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def over_ssh(models: Path, server: SshServer) -> Iterator[Setup]:
 
 @pytest.fixture
 def here(models: Path, tmp_path: Path) -> Iterator[Setup]:
-    yield from _setup(_here(tmp_path), models)
+    yield from _setup(here_device(tmp_path), models)
 
 
 def test_probe(setup: Setup) -> None:
@@ -263,17 +264,6 @@ def _request(runs: int = 300, cpus: tuple[int, ...] = (), warmup_max_runs: int =
         runs=runs,
         warmup_max_runs=warmup_max_runs,
         cpus=cpus,
-    )
-
-
-def _here(tmp_path: Path) -> DeviceSpec:
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
     )
 
 

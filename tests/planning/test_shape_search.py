@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators_for_tests import conv_use
 
 from edgeprune.planning.allocation_problem import Choice
 from edgeprune.planning.cost import CostModel, Observation
@@ -17,20 +19,7 @@ from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 WIDTHS = (8, 16, 24, 32)
 FULL = 32
 
-
-def _conv(layer: str, into: str | None, out: str | None) -> OperatorUse:
-    shape = OperatorShape(
-        kind="conv",
-        in_channels=FULL,
-        out_channels=FULL,
-        kernel=(3, 3),
-        stride=(1, 1),
-        padding=(1, 1),
-        dilation=(1, 1),
-        extent=(16, 16),
-    )
-    parts = [(ChannelPart(group=g, width=FULL),) if g else () for g in (into, out)]
-    return OperatorUse(layer=layer, shape=shape, in_parts=parts[0], out_parts=parts[1])
+_conv = partial(conv_use, width=FULL, pixels=16)
 
 
 def _entry_ms(shape: OperatorShape) -> float:
