@@ -25,10 +25,10 @@ from edgeprune.records.measurement import DeviceFacts, Measurement
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence
+from edgeprune.schema.base import parse_toml
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
 from edgeprune.steps.budget import floors_from, limits_to_judge
-from edgeprune.steps.inputs import parse_profile
 from edgeprune.store.artifacts import Manifest, describe_files, write_manifest
 
 PROFILE = """
@@ -49,7 +49,7 @@ TENSOR = TensorSpec(name="input", shape=(1, 3, 32, 32), dtype="float32")
 
 def make_profile(text: str = PROFILE) -> DeviceProfile:
     """A small box and a budget that `make_run` meets."""
-    return parse_profile(text, where="n100.toml")
+    return parse_toml(text, DeviceProfile, where="n100.toml")
 
 
 def make_run(root: Path, *, seed: int = 0, **changes: Any) -> Path:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import InputError
 from edgeprune.registry import suggest
-from edgeprune.schema.base import load_toml, parse_toml
+from edgeprune.schema.base import load_toml
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import TargetSpec
 
@@ -218,11 +218,6 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
         if runtime not in RUNTIMES.names():
             raise InputError(f"{path}: runtimes.{runtime}: unknown runtime{suggest(runtime, RUNTIMES.names())}")
     return profile
-
-
-def parse_profile(text: str, *, where: str) -> DeviceProfile:
-    """Read a profile from its text, such as the copy that a run folder keeps."""
-    return parse_toml(text, DeviceProfile, where=where)
 
 
 def profile_paths() -> dict[str, Path]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -19,7 +18,9 @@ from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 WIDTHS = (8, 16, 24, 32)
 FULL = 32
 
-_conv = partial(conv_use, width=FULL, pixels=16)
+
+def _conv(layer: str, into: str | None, out: str | None) -> OperatorUse:
+    return conv_use(layer, into, out, width=FULL, pixels=16)
 
 
 def _entry_ms(shape: OperatorShape) -> float:
