@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, whoever is killed meanwhile."""
+"""Files that appear whole or not at all, whoever is killed meanwhile, and the hash of one."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -39,3 +40,9 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o666) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content; OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeprune.files import appearing, write_atomically
+from edgeprune.files import appearing, sha256_of, write_atomically
 
 
 def test_files_are_replaced_whole(tmp_path: Path) -> None:
@@ -61,3 +61,9 @@ def test_threads_do_not_mix_what_they_write(tmp_path: Path) -> None:
         thread.join()
     assert path.read_bytes() in contents
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_hash_is_that_of_sha256sum(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    # The first example of FIPS 180-2, appendix B.1.
+    assert sha256_of(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -152,7 +152,7 @@ class RunFolder:
 
 def step_name(stage: str, subject: str) -> str:
     """Where a step lies below the run folder: what belongs to one subject lies together."""
-    return f"{stage}" if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
+    return stage if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
 
 
 _ROOMS = {"shape": "shapes", "staircase": "shapes", "compress": "compressed"}
