@@ -1,11 +1,13 @@
-"""This machine as a device of its own, and what is left running on it."""
+"""This machine as a device of its own, what is said on the way to a device, and what is left running there."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgeprune.protocols import CommandResult, Connection
 from edgeprune.schema.device import DeviceSpec
 
 
@@ -20,6 +22,33 @@ def here_device(folder: Path, **changes: object) -> DeviceSpec:
         "work_folder": str(folder / "work"),
     }
     return DeviceSpec.model_validate({**values, **changes})
+
+
+class Listening:
+    """A real connection whose lines somebody else hears first."""
+
+    def __init__(self, connection: Connection, listener: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._listener = listener
+
+    def run(
+        self, argv: Sequence[str], *, timeout_s: float, on_line: Callable[[str], None] | None = None
+    ) -> CommandResult:
+        def both(line: str) -> None:
+            self._listener(line)
+            if on_line is not None:
+                on_line(line)
+
+        return self._connection.run(argv, timeout_s=timeout_s, on_line=both)
+
+    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
+        self._connection.put(source, destination, offset=offset)
+
+    def get(self, source: str, destination: Path) -> None:
+        self._connection.get(source, destination)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def gone(pids: list[str], within_s: float = 3.0) -> bool:
