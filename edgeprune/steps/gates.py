@@ -186,15 +186,10 @@ def _profile_differences(ours: DeviceProfile, theirs: DeviceProfile) -> tuple[st
 
 
 def _device_differences(ours: DeviceFacts, theirs: DeviceFacts) -> tuple[str, ...]:
-    if ours.fingerprint == theirs.fingerprint:
-        return ()
-    names = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "python", "runtimes")
-    found = [
+    return tuple(
         f"device {name}: {_short(getattr(theirs, name))} in the release, {_short(getattr(ours, name))} here"
-        for name in names
-        if getattr(ours, name) != getattr(theirs, name)
-    ]
-    return tuple(found) or ("another device fingerprint",)
+        for name in ours.differing(theirs)
+    )
 
 
 def _dense_differences(
