@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from records_for_tests import (
     FLOAT,
@@ -24,10 +25,10 @@ from edgeprune.records.measurement import DeviceFacts, Measurement
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence
+from edgeprune.schema.base import parse_toml
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
 from edgeprune.steps.budget import floors_from, limits_to_judge
-from edgeprune.steps.inputs import parse_profile
 from edgeprune.store.artifacts import Manifest, describe_files, write_manifest
 
 PROFILE = """
@@ -48,26 +49,12 @@ TENSOR = TensorSpec(name="input", shape=(1, 3, 32, 32), dtype="float32")
 
 def make_profile(text: str = PROFILE) -> DeviceProfile:
     """A small box and a budget that `make_run` meets."""
-    return parse_profile(text, where="n100.toml")
+    return parse_toml(text, DeviceProfile, where="n100.toml")
 
 
-def make_run(
-    root: Path,
-    *,
-    p50_ms: float = 2.0,
-    dense_p50_ms: float = 6.1,
-    seed: int = 0,
-    profile: DeviceProfile | None = None,
-    facts: DeviceFacts | None = None,
-    dense_macs: int = 41_000_000,
-    runs: int = 200,
-) -> Path:
-    """Write `artifact/` and `evidence.zip`; returns the run folder."""
-    artifact = _write_artifact(root / "artifact", seed)
-    bundle = make_bundle(
-        artifact, p50_ms=p50_ms, dense_p50_ms=dense_p50_ms, seed=seed, profile=profile, facts=facts,
-        dense_macs=dense_macs, runs=runs,
-    )  # fmt: skip
+def make_run(root: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write `artifact/` and `evidence.zip`; returns the run folder. `changes` are those of `make_bundle`."""
+    bundle = make_bundle(_write_artifact(root / "artifact", seed), seed=seed, **changes)
     (root / "evidence.zip").write_bytes(pack_evidence(bundle))
     return root
 

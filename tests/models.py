@@ -32,8 +32,8 @@ class PlainCnn(nn.Module):
         return self.head(functional.relu(self.hidden(x)))
 
 
-class Block(nn.Module):
-    """A residual block; the shortcut is a 1x1 convolution where the shape changes."""
+class TwoConvolutions(nn.Module):
+    """What stands beside the shortcut of a residual block."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -41,13 +41,22 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
+
+    def convolved(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+
+
+class Block(TwoConvolutions):
+    """A residual block; the shortcut is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, stride)
         self.shortcut: nn.Module = nn.Identity()
         if inputs != outputs or stride != 1:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        return functional.relu(y + self.shortcut(x))
+        return functional.relu(self.convolved(x) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
@@ -67,19 +76,15 @@ class ResNet(nn.Module):
         return self.fc(torch.flatten(self.pool(x), 1))
 
 
-class PadBlock(nn.Module):
+class PadBlock(TwoConvolutions):
     """A residual block whose shortcut pads channels with zeros (option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        super().__init__(inputs, outputs, stride)
         self.pad = outputs // 4 if inputs != outputs else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+        y = self.convolved(x)
         if self.pad:
             x = functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
         return functional.relu(y + x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import pytest
@@ -136,6 +138,16 @@ def make_target(
     (made.folder / "target.toml").write_text(toml_text({**TARGET_KEYS, **(target or {})}))
     made.profile.write_text(toml_text({**PROFILE_KEYS, **(profile or {})}))
     return made
+
+
+def target_module(folder: Path) -> ModuleType:
+    """The `model.py` of a target, imported."""
+    spec = importlib.util.spec_from_file_location(f"{folder.name}_model", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def toml_text(values: Mapping[str, object]) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.errors import MeasurementError
+from edgeprune.files import write_atomically
 from edgeprune.graph.groups import Groups, find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms
@@ -43,7 +44,7 @@ from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import draw_norms_
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.store.artifacts import describe_files
-from edgeprune.store.run_folder import digest, write_atomically
+from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -32,6 +32,7 @@ import numpy as np
 
 from edgeprune.cli.render.plain import PlainReporter
 from edgeprune.deployment.inventory import load_device
+from edgeprune.files import write_atomically
 from edgeprune.planning.allocation import Allocation, allocate, cheapest
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.cost import CostModel
@@ -48,7 +49,7 @@ from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import RunFolder, write_atomically
+from edgeprune.store.run_folder import RunFolder
 
 _STEPS = 32
 _LOTS = 12

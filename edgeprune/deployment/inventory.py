@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from edgeprune.errors import InputError
+from edgeprune.files import write_atomically
 from edgeprune.registry import suggest
 from edgeprune.schema.base import load_toml, parse_toml
 from edgeprune.schema.device import DeviceSpec
@@ -67,16 +68,7 @@ def save_device(spec: DeviceSpec) -> Path:
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read; it appears by atomic rename."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, text.encode(), mode=0o600)
 
 
 def remove_device(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong over SSH, in words; which paramiko classes these are is known to `connections/ssh.py` alone."""
+"""What goes wrong over SSH, in words; which paramiko classes these are is known to `connections/ssh/` alone."""
 
 from __future__ import annotations
 

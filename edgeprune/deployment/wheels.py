@@ -8,7 +8,6 @@ device's, whatever `--platform` and `--python-version` say (https://github.com/p
 from __future__ import annotations
 
 import email.parser
-import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from edgeprune.deployment.pip_messages import no_wheel, pip_failed, unmatched
 from edgeprune.deployment.platform_tags import platform_tags
 from edgeprune.errors import BuildError, NotInstalledError
+from edgeprune.files import sha256_of
 from edgeprune.records.provisioning import Interpreter, Wheel
 
 _ROUNDS = 30
@@ -170,8 +170,6 @@ def read_wheel(path: Path) -> Fetched:
         requires = tuple(Requirement(text) for text in metadata.get_all("Requires-Dist", []))
     except (zipfile.BadZipFile, StopIteration, InvalidRequirement) as error:
         raise BuildError(f"{path.name}: not a wheel that can be read: {error}") from error
-    with path.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     size_bytes = path.stat().st_size
-    wheel = Wheel(name=name, version=str(version), file=path.name, sha256=sha256, size_bytes=size_bytes)
+    wheel = Wheel(name=name, version=str(version), file=path.name, sha256=sha256_of(path), size_bytes=size_bytes)
     return Fetched(path=path, wheel=wheel, unpacked_bytes=unpacked_bytes, requires=requires)

@@ -97,23 +97,17 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = ()) 
     return Groups(groups=tuple(found), refused=tuple(refused))
 
 
-def cut_group_(model: nn.Module, example: Tensor, group_name: str, removed: Sequence[int]) -> None:
-    """Take output channels of one group out of a model, in place.
+def cut_groups_(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> None:
+    """Take output channels of groups out of a model, in place, with one trace; the same as one after the other.
 
     Args:
         model: changed in place.
         example: one input, with its batch dimension.
-        group_name: the group's root layer.
-        removed: indices into the root layer's outputs as they are now.
+        removed: by group, which is its root layer: indices into that layer's outputs as they are now.
 
     Raises:
         BuildError: no such layer, an index out of range, or no channel would be left.
     """
-    cut_groups_(model, example, {group_name: removed})
-
-
-def cut_groups_(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> None:
-    """Cut several groups at once with one trace; the same as one after the other, and quicker."""
     graph = ChannelGraph(model, example)
     edits = [e for name, indices in removed.items() if len(indices) for e in graph.edits(name, indices)]
     remove_channels_(model, edits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.blocks import remove_blocks
+from edgeprune.files import appearing, write_atomically
 from edgeprune.graph.groups import ChannelGraph, cut_groups_
 from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
 from edgeprune.graph.weights import load_weights_
@@ -85,14 +85,10 @@ def save_pruned(model: nn.Module, recipe: PruningRecipe, folder: Path) -> None:
     """
     from safetensors.torch import save_model
 
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / f".{WEIGHTS_FILE}.{os.getpid()}"
-    save_model(copy.deepcopy(model), str(weights))
-    weights.replace(folder / WEIGHTS_FILE)
+    with appearing(folder / WEIGHTS_FILE) as weights:
+        save_model(copy.deepcopy(model), str(weights))
     # The recipe comes last: where it is, the weights are.
-    text = folder / f".{RECIPE_FILE}.{os.getpid()}"
-    text.write_bytes(to_json(recipe, indent=1))
-    text.replace(folder / RECIPE_FILE)
+    write_atomically(folder / RECIPE_FILE, to_json(recipe, indent=1))
 
 
 def load_pruned(model: nn.Module, example: Tensor, folder: Path) -> nn.Module:

@@ -8,6 +8,9 @@ from typing import Literal
 
 from edgeprune.records.rung import Precision
 
+# The facts that a fingerprint is made of, in its order.
+_DECISIVE = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "python", "runtimes")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
@@ -35,8 +38,11 @@ class DeviceFacts:
     @property
     def fingerprint(self) -> str:
         """Identity of what decides latency there: processor, kernel, cores, runtimes. Not disk space or uptime."""
-        parts = (self.machine, self.kernel, self.cpu_model, self.cpu_flags, self.cores, self.python, self.runtimes)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
+        return hashlib.sha256(repr(tuple(getattr(self, name) for name in _DECISIVE)).encode()).hexdigest()
+
+    def differing(self, other: DeviceFacts) -> tuple[str, ...]:
+        """The names of the facts by which two fingerprints differ; none where they are equal."""
+        return tuple(name for name in _DECISIVE if getattr(self, name) != getattr(other, name))
 
     def runtime_version(self, name: str) -> str | None:
         """The version of a runtime there, or None where it is missing."""

@@ -96,21 +96,6 @@ class OperatorUse:
     unsupported: str = ""
 
     @property
-    def in_group(self) -> str | None:
-        """The only group of its input channels; None where they are fixed or of several groups."""
-        return self.in_parts[0].group if len(self.in_parts) == 1 else None
-
-    @property
-    def out_group(self) -> str | None:
-        """The only group of its output channels; None where they are fixed or of several groups."""
-        return self.out_parts[0].group if len(self.out_parts) == 1 else None
-
-    @property
-    def in_expand(self) -> int:
-        """Input features for each channel of the in-group: 16 after the flatten of 4x4 pixels."""
-        return self.in_parts[0].per_channel if len(self.in_parts) == 1 else 1
-
-    @property
     def groups(self) -> tuple[str, ...]:
         """The groups that its shape depends on, each once."""
         return tuple(dict.fromkeys(p.group for p in (*self.in_parts, *self.out_parts)))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, InputError
+from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.comparison import Calibration
-from edgeprune.store.run_folder import write_atomically
 
 
 def save_calibration(calibration: Calibration) -> Path:

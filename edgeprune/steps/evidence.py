@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.errors import BuildError, InputError
+from edgeprune.files import write_atomically
 from edgeprune.gating.archive import read_bytes
 from edgeprune.gating.evidence import (
     SCHEMA,
@@ -28,7 +29,7 @@ from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
 from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.store.artifacts import MANIFEST, Manifest
-from edgeprune.store.run_folder import step_name, write_atomically
+from edgeprune.store.run_folder import step_name
 
 EVIDENCE = "evidence.zip"
 REPORT = "report.html"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import InputError
+from edgeprune.files import write_atomically
 from edgeprune.gating.judge import judge
 from edgeprune.gating.signing import SUFFIX, Signer, check_signature, sign
 from edgeprune.records.measurement import DeviceFacts, Measurement
@@ -14,7 +15,6 @@ from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.calibrations import smallest_resolvable
 from edgeprune.steps.evidence import StoredEvidence, differs_from_stored, read_evidence
 from edgeprune.steps.inputs import code_digest
-from edgeprune.store.run_folder import write_atomically
 
 _PERCENTS = (50.0, 99.0)
 """Those that are held against a release."""
@@ -186,15 +186,10 @@ def _profile_differences(ours: DeviceProfile, theirs: DeviceProfile) -> tuple[st
 
 
 def _device_differences(ours: DeviceFacts, theirs: DeviceFacts) -> tuple[str, ...]:
-    if ours.fingerprint == theirs.fingerprint:
-        return ()
-    names = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "python", "runtimes")
-    found = [
+    return tuple(
         f"device {name}: {_short(getattr(theirs, name))} in the release, {_short(getattr(ours, name))} here"
-        for name in names
-        if getattr(ours, name) != getattr(theirs, name)
-    ]
-    return tuple(found) or ("another device fingerprint",)
+        for name in ours.differing(theirs)
+    )
 
 
 def _dense_differences(

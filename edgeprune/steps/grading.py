@@ -51,10 +51,9 @@ def grade_hardware(
 def grade_change(before: DeviceFacts | None, now: DeviceFacts) -> Check:
     """Whether it is the device that it was at the check before."""
     found = f"{now.fingerprint[:16]} ({now.cpu_model or now.machine}, kernel {now.kernel})"
-    if before is None or before.fingerprint == now.fingerprint:
+    changed = now.differing(before) if before else ()
+    if not changed:
         return Check(name="fingerprint", grade=Grade.OK, found=found)
-    names = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "python", "runtimes")
-    changed = [n for n in names if getattr(before, n) != getattr(now, n)]
     return Check(
         name="fingerprint",
         grade=Grade.WARNING,

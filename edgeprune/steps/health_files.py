@@ -8,10 +8,10 @@ from pathlib import Path
 
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError
+from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.health import DeviceHealth
 from edgeprune.schema.device import DeviceSpec
-from edgeprune.store.run_folder import write_atomically
 
 _log = logging.getLogger(__name__)
 

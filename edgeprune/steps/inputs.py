@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeprune.errors import InputError
+from edgeprune.files import sha256_of
 from edgeprune.registry import suggest
-from edgeprune.schema.base import load_toml, parse_toml
+from edgeprune.schema.base import load_toml
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import TargetSpec
+from edgeprune.steps.target_code import last_line_in, load_module
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +59,7 @@ class Target:
         if missing:
             raise InputError(
                 f"{self.file}: {key}: {text!r} needs the environment variable {missing[0]}, which is not set"
-                f"{self._help()}",
+                f"{self.help_text()}",
                 variable=missing[0],
             )
         return (self.folder / Path(os.path.expandvars(text)).expanduser()).resolve()
@@ -72,7 +74,7 @@ class Target:
             return None
         path = self.path(self.spec.model.weights, key="model.weights")
         if not path.is_file():
-            raise InputError(f"{self.file}: model.weights: no such file: {path}{self._help()}")
+            raise InputError(f"{self.file}: model.weights: no such file: {path}{self.help_text()}")
         return path
 
     def build_model(self) -> nn.Module:
@@ -100,7 +102,7 @@ class Target:
 
         for text in self.spec.data.files:
             if not self.path(text, key="data.files").exists():
-                raise InputError(f"{self.file}: data.files: no such file: {self.path(text, key='')}{self._help()}")
+                raise InputError(f"{self.file}: data.files: no such file: {self.path(text, key='')}{self.help_text()}")
         data = self._call(self.spec.data.factory, "data.factory", seed=self.spec.seed)
         return check_splits(data, where=f"{self.file}: data.factory {self.spec.data.factory}")
 
@@ -120,7 +122,7 @@ class Target:
             key: where the reference stands in the target's file, for messages.
         """
         file_name, function_name = reference.rsplit(":", 1)
-        module = _load_module(self.folder / file_name, where=f"{self.file}: {key}")
+        module = load_module(self.folder / file_name, where=f"{self.file}: {key}")
         found = getattr(module, function_name, None)
         if not callable(found):
             functions = tuple(sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_")))
@@ -152,7 +154,7 @@ class Target:
 
     def help_text(self) -> str:
         """The target's own words on how to get its data, as a paragraph; empty when it has none."""
-        return self._help()
+        return f"\n{self.spec.data.help.strip()}" if self.spec.data.help else ""
 
     def _call(self, reference: str, key: str, **arguments: object) -> object:
         function = self.function(reference, key=key)
@@ -164,13 +166,10 @@ class Target:
         except InputError:
             raise
         except Exception as error:  # A user's code may raise anything; it becomes one clear message.
-            place = _last_line_in(error, self.folder)
+            place = last_line_in(error, self.folder)
             raise InputError(
                 f"{self.file}: {key}: {reference} raised {type(error).__name__}: {error}{place}"
             ) from error
-
-    def _help(self) -> str:
-        return f"\n{self.spec.data.help.strip()}" if self.spec.data.help else ""
 
 
 def load_target(path: str | Path) -> Target:
@@ -220,11 +219,6 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
     return profile
 
 
-def parse_profile(text: str, *, where: str) -> DeviceProfile:
-    """Read a profile from its text, such as the copy that a run folder keeps."""
-    return parse_toml(text, DeviceProfile, where=where)
-
-
 def profile_paths() -> dict[str, Path]:
     """The profiles that can be named: the shipped ones, and those of `./profiles`, which win."""
     folders = (shipped_folder("profiles"), Path("profiles"))
@@ -271,50 +265,12 @@ def _is_path(profile: str) -> bool:
     return profile.endswith(".toml") or os.sep in profile
 
 
-def _load_module(path: Path, *, where: str) -> object:
-    import importlib.util
-
-    if not path.is_file():
-        raise InputError(f"{where}: no such file: {path}")
-    # Path and content: a file that was edited is imported again, also by a long-lived Python process.
-    identity = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
-    name = f"edgeprune_target_{identity[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{where}: not a Python file: {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # A user's code may raise anything; it becomes one clear message.
-        del sys.modules[name]
-        raise InputError(
-            f"{where}: {path} cannot be imported: {type(error).__name__}: {error}{_last_line_in(error, path.parent)}"
-        ) from error
-    return module
-
-
-def _last_line_in(error: BaseException, folder: Path) -> str:
-    """` (model.py line 12)`: the deepest frame of the traceback that lies in the user's own folder."""
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        file = Path(trace.tb_frame.f_code.co_filename)
-        if file.is_relative_to(folder):
-            place = f" ({file.name} line {trace.tb_lineno})"
-        trace = trace.tb_next
-    return place
-
-
 def _shown(path: Path, folder: Path) -> str:
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
 
 
 def _sha256(path: Path, target: Target) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise InputError(f"{target.file}: cannot read {path}: {error.strerror}{target.help_text()}") from error

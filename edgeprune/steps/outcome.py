@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError
+from edgeprune.files import write_atomically
 from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
@@ -20,7 +21,7 @@ from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
 from edgeprune.steps.inputs import Target, tool_versions
 from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
-from edgeprune.store.run_folder import digest, step_name, write_atomically
+from edgeprune.store.run_folder import digest, step_name
 
 SUMMARY = "summary.json"
 PLAN = "plan.json"

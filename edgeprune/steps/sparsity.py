@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.files import write_atomically
 from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import (
     PATTERNS,
@@ -32,7 +33,7 @@ from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import digest, write_atomically
+from edgeprune.store.run_folder import digest
 from edgeprune.units import NS_PER_S, ms_from_ns
 
 if TYPE_CHECKING:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.files import sha256_of, write_atomically
 from edgeprune.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, Precision, Rung
-from edgeprune.store.run_folder import write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -91,9 +90,3 @@ def _check_name(name: str, where: Path) -> None:
     """A manifest may come from anywhere; it must not name files outside its folder."""
     if Path(name).name != name or name in {"", ".", ".."}:
         raise InputError(f"{where}: expected plain file names, got {name!r}")
-
-
-def sha256_of(path: Path) -> str:
-    """Hash of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

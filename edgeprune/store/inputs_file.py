@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgeprune.store.run_folder import write_atomically
+from edgeprune.files import write_atomically
 
 Inputs = tuple[tuple[str, str], ...]
 """(name, digest or version) of every input."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import InputError
-from edgeprune.store.run_folder import write_atomically
+from edgeprune.files import write_atomically
 
 CURRENT = "current"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

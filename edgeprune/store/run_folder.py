@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_json
 
 Record = TypeVar("Record")
@@ -31,21 +31,6 @@ def digest(*parts: object) -> str:
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +152,7 @@ class RunFolder:
 
 def step_name(stage: str, subject: str) -> str:
     """Where a step lies below the run folder: what belongs to one subject lies together."""
-    return f"{stage}" if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
+    return stage if not subject else f"{_ROOMS.get(stage, 'candidates')}/{subject}/{stage}"
 
 
 _ROOMS = {"shape": "shapes", "staircase": "shapes", "compress": "compressed"}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeprune.errors import BuildError
+from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.operators import TableEntry
-from edgeprune.store.run_folder import write_atomically
 
 MOST_ENTRIES = 20_000
 

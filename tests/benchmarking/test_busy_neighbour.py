@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from devices_for_tests import here_device
 
 from edgeprune.cli.render import results
 from edgeprune.events import NullReporter
@@ -25,7 +26,6 @@ from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BenchResult
 from edgeprune.records.rung import Limits
 from edgeprune.records.verdict import Evidence, Floors, Verdict
-from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import MeasurementPolicy
 from edgeprune.steps.benching import bench_artifact, bench_subject
 
@@ -89,9 +89,7 @@ def core_ticks() -> tuple[int, int]:
 
 
 def measured(model: Path, work: Path, limits: Limits, *, max_disturbed: int) -> BenchResult:
-    device = DeviceSpec(
-        schema=1, name="here", connection="local", profile="local", python=sys.executable, work_folder=str(work)
-    )
+    device = here_device(work.parent, work_folder=str(work))
     policy = MeasurementPolicy(processes=3, min_runs=900, looks=1, max_disturbed=max_disturbed, time_limit_s=60)
     return bench_artifact(bench_subject(model, None), device, policy, limits, NullReporter())
 

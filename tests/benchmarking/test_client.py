@@ -5,12 +5,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from devices_for_tests import Listening, here_device
 from sshd import SshServer
 
 from edgeprune.benchmarking.agent.device import bench
@@ -19,7 +20,7 @@ from edgeprune.benchmarking.client import AgentClient
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.transfer import install_agent
 from edgeprune.errors import DeployError, MeasurementError
-from edgeprune.protocols import CommandResult, Connection
+from edgeprune.protocols import Connection
 from edgeprune.records.measurement import BenchRequest
 from edgeprune.records.rung import Precision
 from edgeprune.schema.device import DeviceSpec
@@ -71,7 +72,7 @@ def server() -> Iterator[SshServer]:
 
 @pytest.fixture(params=["local", "ssh"])
 def setup(request: pytest.FixtureRequest, models: Path, server: SshServer, tmp_path: Path) -> Iterator[Setup]:
-    yield from _setup(server.device() if request.param == "ssh" else _here(tmp_path), models)
+    yield from _setup(server.device() if request.param == "ssh" else here_device(tmp_path), models)
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def over_ssh(models: Path, server: SshServer) -> Iterator[Setup]:
 
 @pytest.fixture
 def here(models: Path, tmp_path: Path) -> Iterator[Setup]:
-    yield from _setup(_here(tmp_path), models)
+    yield from _setup(here_device(tmp_path), models)
 
 
 def test_probe(setup: Setup) -> None:
@@ -228,33 +229,6 @@ def test_measurements_wait_for_each_other(here: Setup) -> None:
     assert time.monotonic() - start > 1.0
 
 
-class Listening:
-    """A real connection whose lines somebody else hears first."""
-
-    def __init__(self, connection: Connection, listener: Callable[[str], None]) -> None:
-        self._connection = connection
-        self._listener = listener
-
-    def run(
-        self, argv: Sequence[str], *, timeout_s: float, on_line: Callable[[str], None] | None = None
-    ) -> CommandResult:
-        def both(line: str) -> None:
-            self._listener(line)
-            if on_line is not None:
-                on_line(line)
-
-        return self._connection.run(argv, timeout_s=timeout_s, on_line=both)
-
-    def put(self, source: Path, destination: str, *, offset: int = 0) -> None:
-        self._connection.put(source, destination, offset=offset)
-
-    def get(self, source: str, destination: Path) -> None:
-        self._connection.get(source, destination)
-
-    def close(self) -> None:
-        self._connection.close()
-
-
 def _request(runs: int = 300, cpus: tuple[int, ...] = (), warmup_max_runs: int = 2000) -> BenchRequest:
     return BenchRequest(
         runtime="onnxruntime",
@@ -263,17 +237,6 @@ def _request(runs: int = 300, cpus: tuple[int, ...] = (), warmup_max_runs: int =
         runs=runs,
         warmup_max_runs=warmup_max_runs,
         cpus=cpus,
-    )
-
-
-def _here(tmp_path: Path) -> DeviceSpec:
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
     )
 
 

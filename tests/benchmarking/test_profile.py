@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from devices_for_tests import here_device
 
 from edgeprune.benchmarking.agent.device import profile
 from edgeprune.benchmarking.agent.device.reply import AgentError
@@ -61,14 +61,7 @@ def _described(folder: Path) -> Artifact:
 @pytest.fixture
 def device(tmp_path: Path) -> DeviceSpec:
     (tmp_path / "work").mkdir()
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
-    )
+    return here_device(tmp_path)
 
 
 @pytest.fixture

@@ -180,3 +180,19 @@ def test_local_device_is_checked_and_listed(capsys: pytest.CaptureFixture[str]) 
     out = capsys.readouterr().out
     assert "onnxruntime" in out
     assert "differs" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "5"], "--rounds needs --compare"),
+        (["--memory-of", "model"], "--memory-of needs --memory-mb"),
+        (["--compare", "b.onnx", "--rate", "5"], "exclude one another"),
+        (["--compare", "b.onnx", "--sustain", "6s"], "exclude one another"),
+    ],
+)
+def test_bench_refuses_an_option_that_would_do_nothing(
+    capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert run(["bench", "a.onnx", *options]) == 2
+    assert message in capsys.readouterr().err

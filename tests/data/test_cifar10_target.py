@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import lzma
 from pathlib import Path
 from types import ModuleType
@@ -8,6 +7,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from targets_for_tests import target_module
 
 from edgeprune.data.splits import check_splits
 from edgeprune.errors import InputError
@@ -21,12 +21,7 @@ FOLDER = Path(__file__).parents[2] / "targets" / "cifar10-resnet20"
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("cifar10_model", FOLDER / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return target_module(FOLDER)
 
 
 def _write_images(path: Path, images: np.ndarray) -> None:

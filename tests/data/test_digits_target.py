@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from targets_for_tests import target_module
 
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.splits import DataSplits, Split, check_splits
@@ -27,12 +27,7 @@ FOLDER = Path(__file__).parents[2] / "targets" / "digits"
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("digits_model", FOLDER / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    return target_module(FOLDER)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +119,7 @@ def test_three_quarters_of_the_channels_can_go(module: ModuleType, target: Targe
     fit_(
         dense, *train, _settings(module, target, target.training.epochs, target.training.learning_rate, None), **options
     )
-    assert accuracy_of(dense, *_tensors(data.test, target)) >= 0.97
+    assert accuracy_of(dense, *validation) >= 0.97
     widths = {g.name: g.width for g in find_groups(dense, example).groups}
     pruned = dense
     recovery = target.recovery

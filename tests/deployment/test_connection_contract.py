@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devices_for_tests import gone
 from sshd import SshServer
 
 from edgeprune.deployment.connections import CONNECTIONS, connect
@@ -101,7 +102,7 @@ def test_timeout_kills_the_command_and_its_children(connection: Connection) -> N
         connection.run(["sh", "-c", "sleep 60 & echo $!; echo $$; sleep 60"], timeout_s=1, on_line=pids.append)
     assert time.monotonic() - start < 4
     assert len(pids) == 2
-    assert _gone(pids)
+    assert gone(pids)
     assert connection.run(["echo", "still"], timeout_s=10).stdout == "still\n"
 
 
@@ -114,7 +115,7 @@ def test_an_error_in_on_line_kills_the_command(connection: Connection) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         connection.run(["sh", "-c", "echo $$; sleep 60"], timeout_s=10, on_line=interrupt)
-    assert _gone(pids)
+    assert gone(pids)
 
 
 def test_put_and_get_round_trip(connection: Connection, there: str, tmp_path: Path) -> None:
@@ -176,21 +177,3 @@ def test_close_twice(connection: Connection) -> None:
 def test_unknown_connection(server: SshServer) -> None:
     with pytest.raises(InputError, match="did you mean 'ssh'"):
         connect(server.device(connection="ssj"))
-
-
-def _gone(pids: list[str]) -> bool:
-    """Whether all are dead within two seconds; a zombie is dead."""
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        if not any(_runs(pid) for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _runs(pid: str) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from pathlib import Path
 
 import pytest
+from devices_for_tests import here_device
 
 from edgeprune.errors import MeasurementError
 from edgeprune.schema.device import DeviceSpec
@@ -16,16 +16,7 @@ from edgeprune.steps.session import DeviceSession, open_session
 
 @pytest.fixture
 def spec(tmp_path: Path) -> DeviceSpec:
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
-        lease_folder=str(tmp_path / "lease"),
-        cache_mb=0.25,
-    )
+    return here_device(tmp_path, lease_folder=str(tmp_path / "lease"), cache_mb=0.25)
 
 
 def test_a_campaign_is_one_lease(spec: DeviceSpec) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from clients import Client
+from devices_for_tests import here_device
 from sshd import SshServer
 
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
@@ -38,15 +38,7 @@ def folder() -> Iterator[str]:
 
 @pytest.fixture
 def here(tmp_path: Path, folder: str) -> DeviceSpec:
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
-        lease_folder=folder,
-    )
+    return here_device(tmp_path, lease_folder=folder)
 
 
 @pytest.fixture

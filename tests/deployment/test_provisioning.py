@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from devices_for_tests import here_device
 from sshd import SshServer
 from wheels_for_tests import HERE, make_wheel, only_index
 
@@ -157,15 +158,7 @@ def _device(spec: DeviceSpec, tmp_path: Path) -> Iterator[Device]:
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     """This host; whatever a test does to it, its environment is the same afterwards."""
     folder = tmp_path_factory.mktemp("local")
-    spec = DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=os.path.realpath(sys.executable),
-        work_folder=str(folder / "work"),
-        lease_folder=str(folder / "lease"),
-    )
+    spec = here_device(folder, python=os.path.realpath(sys.executable), lease_folder=str(folder / "lease"))
     with _device(spec, folder) as found:
         yield found
 

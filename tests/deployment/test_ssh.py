@@ -21,7 +21,8 @@ from sshd import SshServer
 
 import edgeprune
 from edgeprune.deployment.connections import connect
-from edgeprune.deployment.connections.ssh import _translated, scan_host_key
+from edgeprune.deployment.connections.ssh import scan_host_key
+from edgeprune.deployment.connections.ssh.translation import translated
 from edgeprune.deployment.ssh_errors import Place
 from edgeprune.errors import DeployError, DeviceTimeoutError, EdgepruneError, HostKeyError, InputError
 from edgeprune.protocols import Connection
@@ -58,7 +59,7 @@ def test_every_paramiko_exception_becomes_ours(kind: type[Exception]) -> None:
     error = kind(*ARGUMENTS.get(kind, ("it said no",)))
     with (
         pytest.raises(EdgepruneError, match=r"device edge \(pi@10\.0\.0\.9:22\)") as caught,
-        _translated(PLACE, "work"),
+        translated(PLACE, "work"),
     ):
         raise error
     assert caught.value.__cause__ is error
@@ -73,7 +74,7 @@ def test_the_walk_finds_the_odd_ones() -> None:
     "error", [EOFError(), OSError("Failure"), ConnectionResetError(104, "reset"), ValueError("bad")]
 )
 def test_other_exceptions_become_ours(error: Exception) -> None:
-    with pytest.raises(DeployError, match="cannot work"), _translated(PLACE, "work"):
+    with pytest.raises(DeployError, match="cannot work"), translated(PLACE, "work"):
         raise error
 
 
@@ -290,10 +291,12 @@ def _new_key(path: Path, *, kind: str = "ed25519", passphrase: str = "") -> str:
     return path.with_suffix(".pub").read_text()
 
 
-def test_paramiko_is_imported_in_one_file() -> None:
+def test_paramiko_is_imported_in_one_package() -> None:
     sources = Path(edgeprune.__file__).parent.rglob("*.py")
     importing = [s for s in sources if re.search(r"^\s*(import|from) paramiko", s.read_text(), re.MULTILINE)]
-    assert [s.name for s in importing] == ["ssh.py"]
+    assert {s.parent.relative_to(Path(edgeprune.__file__).parent).as_posix() for s in importing} == {
+        "deployment/connections/ssh"
+    }
 
 
 def test_a_local_device_loads_no_paramiko() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from clients import Client
+from devices_for_tests import gone, here_device
 from sshd import SshServer
 
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
@@ -48,17 +49,17 @@ def test_a_lost_connection_ends_the_command_there(server: SshServer) -> None:
     with pytest.raises(DeployError, match="connection lost"):
         connection.run(LONG, timeout_s=20, on_line=drop)
     assert len(pids) == 2
-    assert _gone(pids)
+    assert gone(pids)
 
 
 @pytest.mark.parametrize("kind", ["local", "ssh"])
-def test_a_killed_client_leaves_nothing_running(kind: str, server: SshServer) -> None:
-    here = DeviceSpec(schema=1, name="here", connection="local", profile="local")
+def test_a_killed_client_leaves_nothing_running(kind: str, server: SshServer, tmp_path: Path) -> None:
+    here = here_device(tmp_path)
     with Client(server.device() if kind == "ssh" else here, "run", *LONG) as client:
         pids = client.said("line")[1].split()
-        assert not _gone(pids, within_s=0.2)
+        assert not gone(pids, within_s=0.2)
         client.kill()
-        assert _gone(pids)
+        assert gone(pids)
 
 
 def test_a_command_ends_by_the_devices_own_clock_when_the_link_goes_silent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_a_timeout_kills_where_no_second_session_can_be_had(narrow: SshServer) -
     pids: list[str] = []
     with pytest.raises(DeviceTimeoutError):
         connection.run(LONG, timeout_s=1, on_line=lambda line: pids.extend(line.split()))
-    assert _gone(pids)
+    assert gone(pids)
     assert connection.run(["echo", "still"], timeout_s=10).stdout == "still\n"
     connection.close()
 
@@ -115,9 +116,7 @@ def test_a_session_that_is_taken_is_said(narrow: SshServer) -> None:
 
 
 def test_an_upload_that_was_cut_goes_on_where_it_stopped(server: SshServer, work: str, tmp_path: Path) -> None:
-    source = tmp_path / "model.bin"
-    source.write_bytes(os.urandom(60_000_000))
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    source, sha256 = _model(tmp_path, 60_000_000)
     device = server.device(work_folder=work)
     connection = connect(device)
     agent = _agent(connection, device)
@@ -137,9 +136,7 @@ def test_an_upload_that_was_cut_goes_on_where_it_stopped(server: SshServer, work
 
 
 def test_a_part_of_something_else_is_written_anew(server: SshServer, work: str, tmp_path: Path) -> None:
-    source = tmp_path / "model.bin"
-    source.write_bytes(os.urandom(400_000))
-    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    source, sha256 = _model(tmp_path, 400_000)
     device = server.device(work_folder=work)
     connection = connect(device)
     agent = _agent(connection, device)
@@ -172,12 +169,10 @@ def test_a_full_disk_in_mid_artifact(server: SshServer, tmp_path: Path) -> None:
     if os.getuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount a small file system")
     try:
-        source = tmp_path / "model.bin"
-        source.write_bytes(os.urandom(3_000_000))
+        source, sha256 = _model(tmp_path, 3_000_000)
         device = server.device(work_folder=str(folder))
         connection = connect(device)
         agent = _agent(connection, device)
-        sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
         with pytest.raises(DeployError, match=r"disk full on edge: needs 3\.00 MB"):
             ensure_files(connection, device.python, agent, str(folder), [(source, sha256)])
         assert not list(folder.rglob("*.part"))
@@ -227,19 +222,8 @@ def _agent(connection: Connection, device: DeviceSpec) -> str:
     return install_agent(connection, device.python, device.work_folder, agent_bytes(), agent_digest())
 
 
-def _gone(pids: list[str], within_s: float = 3.0) -> bool:
-    """Whether all are dead in time; a zombie is dead."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if not any(_runs(pid) for pid in pids):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-def _runs(pid: str) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+def _model(folder: Path, size_bytes: int) -> tuple[Path, str]:
+    """A file that no device has yet, and its sha256."""
+    source = folder / "model.bin"
+    source.write_bytes(os.urandom(size_bytes))
+    return source, hashlib.sha256(source.read_bytes()).hexdigest()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from devices_for_tests import here_device
 from sshd import SshServer
 
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
@@ -50,13 +51,13 @@ class Counting:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Connection:
-    return connect(_spec(tmp_path))
+    return connect(here_device(tmp_path))
 
 
 @pytest.fixture(params=["local", "ssh"])
 def device(request: pytest.FixtureRequest, server: SshServer, tmp_path: Path) -> DeviceSpec:
     if request.param == "local":
-        return _spec(tmp_path)
+        return here_device(tmp_path)
     # A name with a space and a quote: nothing may be pasted into a shell unquoted.
     return server.device(work_folder=str(server.home / f"work '{tmp_path.name}"))
 
@@ -171,14 +172,3 @@ def test_no_python_on_the_device(device: DeviceSpec, connection: Connection) -> 
 
 def _agent(connection: Connection, tmp_path: Path) -> str:
     return install_agent(connection, sys.executable, str(tmp_path / "work"), agent_bytes(), agent_digest())
-
-
-def _spec(tmp_path: Path) -> DeviceSpec:
-    return DeviceSpec(
-        schema=1,
-        name="here",
-        connection="local",
-        profile="local",
-        python=sys.executable,
-        work_folder=str(tmp_path / "work"),
-    )

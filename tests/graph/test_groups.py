@@ -8,7 +8,7 @@ from models import EXAMPLES, example_of, seeded
 from torch import nn
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.groups import cut_group_, cut_groups_, find_groups
+from edgeprune.graph.groups import cut_groups_, find_groups
 
 
 def _names(model_name: str) -> set[str]:
@@ -144,7 +144,7 @@ def test_cutting_at_once_equals_one_after_the_other(name: str) -> None:
     together, single = copy.deepcopy(model), copy.deepcopy(model)
     cut_groups_(together, example, removed)
     for group, indices in removed.items():
-        cut_group_(single, example, group, indices)
+        cut_groups_(single, example, {group: indices})
     expected = together.state_dict()
     assert all(torch.equal(v, expected[k]) for k, v in single.state_dict().items())
 
@@ -152,7 +152,7 @@ def test_cutting_at_once_equals_one_after_the_other(name: str) -> None:
 def test_cut_takes_the_right_rows_and_columns() -> None:
     model, example = example_of("plain")
     before = copy.deepcopy(model.state_dict())
-    cut_group_(model, example, "conv2", [0, 7])
+    cut_groups_(model, example, {"conv2": [0, 7]})
     rows = [1, 2, 3, 4, 5, 6, 8, 9]
     columns = [16 * channel + pixel for channel in rows for pixel in range(16)]
     after = model.state_dict()
@@ -165,7 +165,7 @@ def test_cut_takes_the_right_rows_and_columns() -> None:
 def test_nested_concat_takes_the_right_columns() -> None:
     model, example = example_of("densenet")
     before = copy.deepcopy(model.state_dict())
-    cut_group_(model, example, "grow1.2", [1])
+    cut_groups_(model, example, {"grow1.2": [1]})
     after = model.state_dict()
     # Seen by grow3 the order is [stem 6, grow1 4, grow2 4]; by the transition [grow3 4, stem 6, grow1 4, grow2 4].
     grow3 = [i for i in range(14) if i != 6 + 1]
@@ -180,7 +180,7 @@ def test_nested_concat_takes_the_right_columns() -> None:
 def test_frozen_parameters_stay_frozen() -> None:
     model, example = example_of("plain")
     model.conv1.requires_grad_(requires_grad=False)
-    cut_group_(model, example, "conv1", [0])
+    cut_groups_(model, example, {"conv1": [0]})
     assert not model.conv1.weight.requires_grad
     assert model.conv2.weight.requires_grad
 
@@ -220,7 +220,7 @@ def test_model_that_does_not_run_is_an_input_error() -> None:
 )
 def test_impossible_cut_is_told(group: str, removed: list[int], message: str) -> None:
     with pytest.raises(BuildError, match=message):
-        cut_group_(*example_of("plain"), group, list(removed))
+        cut_groups_(*example_of("plain"), {group: list(removed)})
 
 
 def test_layers_of_torch_with_attention_inside_are_survived() -> None:

@@ -12,7 +12,7 @@ from edgeprune.graph.cost import count_macs
 from edgeprune.graph.groups import cut_groups_, find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.operators import OperatorShape, OperatorUse
+from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 
 
 def _operators(model_name: str) -> dict[str, OperatorUse]:
@@ -29,10 +29,12 @@ def test_convolutions_with_their_activation_and_a_flatten() -> None:
         "hidden": "linear-160x14-r1-relu",
         "head": "linear-14x5-r1",
     }
-    assert (found["hidden"].in_group, found["hidden"].out_group, found["hidden"].in_expand) == ("conv2", "hidden", 16)
+    # 16 inputs a channel after the flatten of 4x4 pixels.
+    assert found["hidden"].in_parts == (ChannelPart(group="conv2", width=10, per_channel=16),)
+    assert found["hidden"].out_parts == (ChannelPart(group="hidden", width=14),)
     assert found["hidden"].at({"conv2": 7, "hidden": 3}).name == "linear-112x3-r1-relu"
     assert found["head"].at({"hidden": 3, "conv2": 1}).name == "linear-3x5-r1"
-    assert found["conv1"].in_group is None
+    assert found["conv1"].in_parts == ()
 
 
 def test_norms_are_folded_and_additions_stand_alone() -> None:
@@ -41,15 +43,15 @@ def test_norms_are_folded_and_additions_stand_alone() -> None:
     assert found["layer1.0.conv2"].shape.name == "conv3x3s1-8x8-e16"
     addition = found["layer1.0.conv2+"]
     assert addition.shape.name == "add-8x8-e16-relu"
-    assert addition.out_group == found["layer1.0.conv2"].out_group == found["stem"].out_group
+    assert addition.out_parts == found["layer1.0.conv2"].out_parts == found["stem"].out_parts
     assert addition.at({"stem": 5}).name == "add-5x5-e16-relu"
 
 
 def test_depthwise_channels_follow_the_layer_before() -> None:
     found = _operators("separable")
     depthwise = found["depthwise2"]
-    assert depthwise.shape.name == "depthwise3x3s2-16x16-e16-relu" or depthwise.shape.extent == (8, 8)
-    assert depthwise.in_group == depthwise.out_group == "pointwise1"
+    assert depthwise.shape.name == "depthwise3x3s2-16x16-e8-relu"
+    assert depthwise.in_parts == depthwise.out_parts == (ChannelPart(group="pointwise1", width=16),)
     assert depthwise.at({"pointwise1": 5}).groups == 5
     assert found["pointwise2"].shape.activation == "hardswish"
 
@@ -58,14 +60,13 @@ def test_concatenated_groups_are_parts() -> None:
     grow3 = _operators("densenet")["grow3.2"]
     assert grow3.shape.activation == ""
     assert {(p.group, p.per_channel) for p in grow3.in_parts} == {("stem", 1), ("grow1.2", 1), ("grow2.2", 1)}
-    assert grow3.in_group is None
     assert grow3.at({"stem": 1, "grow1.2": 2}).in_channels == 14 - 5 - 2
 
 
 def test_linears_over_rows() -> None:
     found = _operators("transformer")
     assert found["up"].shape.name == "linear-16x40-r6-gelu"
-    assert found["down"].in_group == "up"
+    assert found["down"].in_parts == (ChannelPart(group="up", width=40),)
     assert found["down+"].shape.name == "add-16x16-r6"
 
 

@@ -5,10 +5,11 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators_for_tests import conv_use
 
 from edgeprune.errors import InputError
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms, operator_kind
-from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.records.operators import OperatorShape, OperatorUse
 
 latencies = st.floats(0.01, 100.0)
 observations = st.lists(
@@ -23,23 +24,8 @@ observations = st.lists(
 )
 
 
-def _conv(name: str, in_group: str | None, out_group: str | None, width: int = 16) -> OperatorUse:
-    shape = OperatorShape(
-        kind="conv",
-        in_channels=width,
-        out_channels=width,
-        kernel=(3, 3),
-        stride=(1, 1),
-        padding=(1, 1),
-        dilation=(1, 1),
-        extent=(8, 8),
-    )
-    parts = [(ChannelPart(group=g, width=width),) if g else () for g in (in_group, out_group)]
-    return OperatorUse(layer=name, shape=shape, in_parts=parts[0], out_parts=parts[1])
-
-
 def test_terms_by_hand() -> None:
-    uses = [_conv("first", None, "g"), _conv("second", "g", None)]
+    uses = [conv_use("first", None, "g"), conv_use("second", "g", None)]
     odd = OperatorUse(layer="odd", shape=uses[0].shape, unsupported="a transposed convolution")
     terms = cost_terms([*uses, odd], {"g": 4}, lambda s: s.in_channels + s.out_channels / 100)
     assert terms == Terms((("conv3x3", 16.04 + 4.16),))

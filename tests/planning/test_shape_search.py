@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators_for_tests import conv_use
 
 from edgeprune.graph.names import block_of
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
@@ -20,18 +21,7 @@ FULL = 32
 
 
 def _conv(layer: str, into: str | None, out: str | None) -> OperatorUse:
-    shape = OperatorShape(
-        kind="conv",
-        in_channels=FULL,
-        out_channels=FULL,
-        kernel=(3, 3),
-        stride=(1, 1),
-        padding=(1, 1),
-        dilation=(1, 1),
-        extent=(16, 16),
-    )
-    parts = [(ChannelPart(group=g, width=FULL),) if g else () for g in (into, out)]
-    return OperatorUse(layer=layer, shape=shape, in_parts=parts[0], out_parts=parts[1])
+    return conv_use(layer, into, out, width=FULL, pixels=16)
 
 
 def _entry_ms(shape: OperatorShape) -> float:

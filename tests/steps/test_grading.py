@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -124,3 +124,11 @@ def test_another_kernel_is_told_and_less_disk_is_not() -> None:
     changed = grade_change(replace(now, kernel="6.0.0", runtimes=()), now)
     assert changed.grade is Grade.WARNING
     assert "changed in: kernel, runtimes" in changed.found
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(DeviceFacts)])
+def test_fingerprints_differ_by_what_is_named(field: str) -> None:
+    before = make_facts()
+    after = replace(before, **{field: None})
+    assert (before.fingerprint != after.fingerprint) == (after.differing(before) == (field,))
+    assert before.differing(before) == ()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from devices_for_tests import here_device
 
 from edgeprune import api
 from edgeprune.deployment.inventory import config_folder, save_device
@@ -25,15 +26,7 @@ class Box:
     def __init__(self, folder: Path) -> None:
         self.script = folder / "python"
         self.mend()
-        self.spec = DeviceSpec(
-            schema=1,
-            name="box",
-            connection="local",
-            profile="local",
-            python=str(self.script),
-            work_folder=str(folder / "work"),
-            lease_folder=str(folder / "lease"),
-        )
+        self.spec = here_device(folder, name="box", python=str(self.script), lease_folder=str(folder / "lease"))
 
     def mend(self) -> None:
         self._write("")

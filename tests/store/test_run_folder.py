@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.store.run_folder import RunFolder, digest, write_atomically
+from edgeprune.store.run_folder import RunFolder, digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +108,3 @@ def test_a_damaged_step_is_made_again(tmp_path: Path, damaged: str, content: str
 def test_digest_is_of_content_not_of_order_in_dicts() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest("ab", "c") != digest("a", "bc")
-
-
-def test_write_atomically_replaces_whole_files(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file.json"
-    write_atomically(path, b"one")
-    write_atomically(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [p.name for p in path.parent.iterdir()] == ["file.json"]

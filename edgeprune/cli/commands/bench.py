@@ -53,9 +53,7 @@ from edgeprune.cli import options
 @click.option(
     "--memory-of",
     type=click.Choice(["process", "model"]),
-    default="process",
-    show_default=True,
-    help="Whose memory: `model` leaves out what the runtime takes without one.",
+    help="Whose memory: `model` leaves out what the runtime takes without one. [default: process]",
 )
 @click.option(
     "--compare",
@@ -64,7 +62,7 @@ from edgeprune.cli import options
     type=click.Path(path_type=Path),
     help="Measure this one in turn with it; shows the ratios ARTIFACT / this one.",
 )
-@click.option("--rounds", type=click.IntRange(5, 200), default=10, show_default=True, help="Of --compare.")
+@click.option("--rounds", type=click.IntRange(5, 200), help="Of --compare. [default: 10]")
 @click.option(
     "--rate", type=click.FloatRange(0, min_open=True), help="Frames a second; latency counts from each one's arrival."
 )
@@ -85,9 +83,9 @@ def command(
     confidence: float,
     percentiles: tuple[float, ...],
     memory_mb: float | None,
-    memory_of: Literal["process", "model"],
+    memory_of: Literal["process", "model"] | None,
     other: Path | None,
-    rounds: int,
+    rounds: int | None,
     rate: float | None,
     sustain: float | None,
     output_format: str,
@@ -109,6 +107,10 @@ def command(
 
     if other is not None and (rate is not None or sustain is not None):
         raise click.UsageError("--compare and --rate or --sustain exclude one another")
+    if other is None and rounds is not None:
+        raise click.UsageError("--rounds needs --compare; --runs says how often one artifact is run")
+    if memory_mb is None and memory_of is not None:
+        raise click.UsageError("--memory-of needs --memory-mb")
 
     policy = api.BenchPolicy(
         threads=threads,
@@ -117,13 +119,15 @@ def command(
         p50_ms=p50_ms,
         p99_ms=p99_ms,
         memory_mb=memory_mb,
-        memory_of=memory_of,
+        memory_of=memory_of or "process",
         confidence=confidence,
         percentiles=percentiles or (50.0, 90.0, 99.0, 99.9),
     )
     with options.reporting(silent=quiet) as reporter:
         if other is not None:
-            compared = api.compare(artifact, other, device=device, rounds=rounds, policy=policy, reporter=reporter)
+            compared = api.compare(
+                artifact, other, device=device, rounds=rounds or 10, policy=policy, reporter=reporter
+            )
             click.echo(series.comparison(compared, output_format))
             return 0
         if rate is not None or sustain is not None:

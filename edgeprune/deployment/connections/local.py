@@ -17,6 +17,7 @@ from typing import Final
 from edgeprune.deployment import remote_shell
 from edgeprune.deployment.streams import Stream
 from edgeprune.errors import DeployError, DeviceTimeoutError
+from edgeprune.files import appearing
 from edgeprune.protocols import CommandResult, Connection, Connector
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.units import format_mb, format_seconds
@@ -147,13 +148,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _copy(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.part")
-    try:
+    with appearing(destination) as partial:
         shutil.copyfile(source, partial)
-        partial.replace(destination)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _append(source: Path, destination: Path, offset: int) -> None:
