@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.blocks import remove_blocks
 from edgeprune.files import appearing, write_atomically
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import ChannelGraph, cut_groups_
 from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
 from edgeprune.graph.weights import load_weights_
