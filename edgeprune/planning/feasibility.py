@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Rung, RungStatus
 from edgeprune.units import format_mb, format_ms
 
@@ -19,6 +20,8 @@ class ShapeFigures:
         p50_ms, p99_ms: nearest rank over the samples of a short measurement.
         peak_bytes: peak resident memory of the agent's process.
         base_bytes: the part of it that the runtime has without a model.
+        load_bytes, run_bytes: the peaks of the process while loading and from then on; 0 where they were not told.
+        schedule: of the compiled file; None where it was not read.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
         not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
             for files without zeros.
@@ -33,6 +36,9 @@ class ShapeFigures:
     widths: tuple[GroupWidth, ...] = ()
     disturbed: str = ""
     not_sparse: str = ""
+    load_bytes: int = 0
+    run_bytes: int = 0
+    schedule: Schedule | None = None
 
     def memory_bytes(self, of: str) -> int:
         """Of the whole process, or of the model alone."""
@@ -76,6 +82,7 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
         p99_ms=shape.p99_ms,
         artifact_bytes=shape.artifact_bytes,
         peak_bytes=shape.peak_bytes,
+        base_bytes=shape.base_bytes,
         widths=shape.widths,
     )
 

@@ -8,6 +8,7 @@ from math import prod
 
 from edgeprune.planning.allocation_problem import AllocationProblem, Choice, Group, Term, tabulate
 from edgeprune.planning.cost import CostModel, Terms, operator_kind
+from edgeprune.planning.memory import MemoryBook
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 LATENCY = "latency_ms"
@@ -27,12 +28,14 @@ class ShapeProblem:
         choices: by group, the widths that are worth choosing, with what each loses.
         entry_ms: the table entry of an operator. It is asked only for operators where one group has one of its
             choices and every other group its full width: a trip measures so many, not the product of all.
+        memory: what was measured at the place so far, where memory is to be a resource too.
     """
 
     uses: tuple[OperatorUse, ...]
     full: Mapping[str, int]
     choices: Mapping[str, tuple[Choice, ...]]
     entry_ms: Callable[[OperatorShape], float]
+    memory: MemoryBook | None = None
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
         """The problem at the prices of a cost model."""
@@ -41,7 +44,8 @@ class ShapeProblem:
         for number, use in enumerate(self.uses):
             if not use.unsupported:
                 terms += self._terms(f"{number} {use.layer}", use, groups, cost)
-        return AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms))
+        problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms))
+        return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
     def terms(self, widths: Mapping[str, int]) -> Terms:
         """What the cost model is fitted to: the sum of the table entries at these widths, by kind of operator."""

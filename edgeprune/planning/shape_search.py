@@ -14,6 +14,7 @@ from edgeprune.planning.allocation import Allocation, allocate, cheapest, next_b
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
+from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import Trip
 
 MOST_TRIPS = 5
@@ -33,6 +34,7 @@ class Measured:
 
     latency_ms: float
     fits: bool
+    memory: MemoryForecast | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class ShapeSearch:
 
     Args:
         problem: the model with its open widths.
-        limits: `latency_ms`, and `weights` where the number of weights is limited too.
+        limits: `latency_ms`, and `weights` and `memory_bytes` where those are limited too.
         measure: of the whole model at widths, on the device.
         cost: fitted to what was measured before.
         most_trips: whole models to measure.
@@ -132,6 +134,7 @@ class ShapeSearch:
                 predicted_ms=proposal.used[LATENCY],
                 measured_ms=measured.latency_ms,
                 fits=measured.fits,
+                memory=measured.memory,
             )
         )
         if measured.fits and (self._best is None or proposal.loss < self._best.loss):

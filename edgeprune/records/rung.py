@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from edgeprune.records.memory import MemoryForecast
 from edgeprune.units import format_ms
 
 _SHORT_REASON = 160
@@ -81,6 +82,7 @@ class Trip:
         predicted_ms: p50, before it was measured.
         measured_ms: p50 on the device.
         fits: within all limits that were searched by.
+        memory: predicted and measured.
     """
 
     widths: tuple[tuple[str, int], ...]
@@ -88,12 +90,14 @@ class Trip:
     predicted_ms: float
     measured_ms: float
     fits: bool
+    memory: MemoryForecast | None = None
 
     @property
     def summary(self) -> str:
-        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits."""
+        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits; with the memory where that is known."""
         figures = f"predicted {format_ms(self.predicted_ms)}, measured {format_ms(self.measured_ms)}"
-        return f"{figures}, {'fits' if self.fits else 'over'}"
+        memory = f", {self.memory.summary}" if self.memory else ""
+        return f"{figures}{memory}, {'fits' if self.fits else 'over'}"
 
 
 class RungStatus(StrEnum):
@@ -112,10 +116,12 @@ class PlannedRung:
         p99_ms: nearest rank on the same samples; a hint only, from too few samples to certify.
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
+        base_bytes: the part of it that the runtime has without a model.
         accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
         widths: of the groups, in the model's order; empty when no channel is cut.
         trips: the search for these widths, in order; empty where they were not searched for.
         ended: why the search ended.
+        memory: of the chosen widths: predicted before they were compiled, and measured.
     """
 
     rung: Rung
@@ -129,6 +135,8 @@ class PlannedRung:
     widths: tuple[GroupWidth, ...] = ()
     trips: tuple[Trip, ...] = ()
     ended: str = ""
+    base_bytes: int | None = None
+    memory: MemoryForecast | None = None
 
     @property
     def short_reason(self) -> str:

@@ -9,17 +9,21 @@ from itertools import chain
 from math import ceil
 
 from edgeprune.errors import BuildError
+from edgeprune.graph.activations import model_activations
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import Choice
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
+from edgeprune.planning.memory import MEMORY
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
+from edgeprune.records.memory import MemoryForecast, OpenSchedule
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus
+from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.units import format_ms
@@ -81,11 +85,12 @@ class Narrower:
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
-            problem = self.problem(place, narrow)
+            memory = shape_memory(self._calls, self._weights, limits, dense, narrow)
+            problem = replace(self.problem(place, narrow), memory=memory.book)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(place, narrow.widths), error.message)]
         search_limits = self._search_limits(limits, dense, narrow)
-        found = self._search(place, problem, limits, search_limits, (dense, narrow))
+        found = self._search(place, problem, limits, search_limits, (dense, narrow), memory)
         if found.best is None:
             cost = self._cost(place, narrow.widths)
             # Within the budget, but by less than the headroom: worth a try where nothing else is.
@@ -94,7 +99,7 @@ class Narrower:
                 rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
             return [replace(rung, trips=found.trips, ended=found.ended)]
         chosen = decide(self._measure(place, found.best), limits, self._cost(place, self._widths(found.best)))
-        head = replace(chosen, trips=found.trips, ended=found.ended)
+        head = replace(chosen, trips=found.trips, ended=found.ended, memory=_forecast(found))
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
@@ -140,11 +145,12 @@ class Narrower:
         limits: Limits,
         search_limits: Mapping[str, float],
         known: tuple[ShapeFigures, ShapeFigures],
+        memory: ShapeMemory,
     ) -> Found:
         def measure(widths: Mapping[str, int]) -> Measured:
             figures = self._measure(place, widths)
             fits = figures.p50_ms <= search_limits[LATENCY] and over_budget(figures, limits) is None
-            return Measured(latency_ms=figures.p50_ms, fits=fits)
+            return Measured(latency_ms=figures.p50_ms, fits=fits, memory=memory.take(figures))
 
         observed = [Observation(problem.terms({w.group: w.after for w in f.widths}), f.p50_ms) for f in known]
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
@@ -153,20 +159,16 @@ class Narrower:
         return found
 
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:
-        """Latency with headroom; and weights where size or memory is limited, by a line through two measured shapes."""
+        """Latency with headroom; memory; and weights where the size is limited, by a line through two shapes."""
         latencies = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
         # Without any limit the search is for size or memory alone, and the full widths are fast enough.
         found = {LATENCY: HEADROOM * min(latencies) if latencies else 2.0 * max(dense.p50_ms, narrow.p50_ms)}
         ends = [self._weights({w.group: w.after for w in figures.widths}) for figures in (narrow, dense)]
-        byte_limits = (
-            (limits.artifact_bytes, (narrow.artifact_bytes, dense.artifact_bytes)),
-            (limits.memory_bytes, tuple(f.memory_bytes(limits.memory_of) for f in (narrow, dense))),
-        )
-        for limit, (least, most) in byte_limits:
-            if limit is not None and least < most and limit < most:
-                share = (limit - least) / (most - least)
-                weights = ends[0] + share * (ends[1] - ends[0])
-                found[WEIGHTS] = min(found.get(WEIGHTS, weights), weights)
+        limit, least, most = limits.artifact_bytes, narrow.artifact_bytes, dense.artifact_bytes
+        if limit is not None and least < most and limit < most:
+            found[WEIGHTS] = ends[0] + (limit - least) / (most - least) * (ends[1] - ends[0])
+        if limits.memory_bytes is not None:
+            found[MEMORY] = limits.memory_bytes
         return found
 
     def _fallbacks(
@@ -232,8 +234,19 @@ class Narrower:
         return model_operators(bench.fresh_model(), bench.example, bench.groups.groups)
 
     @cached_property
+    def _calls(self) -> OpenSchedule:
+        bench = self.shapes.bench
+        return model_activations(bench.fresh_model(), bench.example, bench.groups.groups)
+
+    @cached_property
     def _tables(self) -> OperatorTables:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
+
+
+def _forecast(found: Found) -> MemoryForecast | None:
+    """Of the widths that were chosen, when they were tried."""
+    chosen = tuple(sorted((found.best or {}).items()))
+    return next((trip.memory for trip in found.trips if trip.widths == chosen), None)
 
 
 def structured_rung(place: Rung, widths: tuple[GroupWidth, ...]) -> Rung:

@@ -16,6 +16,7 @@ from edgeprune.records.measurement import Block
 from edgeprune.records.rung import GroupWidth, PruningKind, Rung
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
@@ -86,6 +87,9 @@ class ShapeBench:
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
             base_bytes=block.base_bytes,
+            load_bytes=block.peak_load_bytes,
+            run_bytes=block.peak_run_bytes,
+            schedule=compiled_schedule(folder / artifact.files[0].name, rung, self.bench.note),
             widths=widths,
             disturbed=look.disturbed,
             not_sparse="; ".join(path.reasons) if path else "",
