@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from edgeprune.records.memory import Schedule
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Rung, RungStatus
+from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Rung, RungStatus
 from edgeprune.units import format_mb, format_ms
 
 SLACK = 1.03
@@ -64,6 +64,37 @@ def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
             f"over the budget of {format_mb(limits.memory_bytes)}"
         )
     return None
+
+
+def no_room(shape: ShapeFigures, limits: Limits) -> str | None:
+    """Why no widths at all can meet the memory limit at this shape's place; None where they may."""
+    limit = limits.memory_bytes
+    if limit is None or limits.memory_of == "model" or shape.base_bytes <= limit:
+        return None
+    return (
+        f"the runtime alone takes {format_mb(shape.base_bytes)} before it loads a model, "
+        f"over the memory budget of {format_mb(limit)}"
+    )
+
+
+def least_memory(plan: Plan) -> PlannedRung | None:
+    """The rung that takes the least memory of those that only memory refuses; None where that is not what is missing.
+
+    Its measured peak is the least memory limit that a plan could be made for, all else equal.
+    """
+    limits = plan.limits
+    if limits.memory_bytes is None:
+        return None
+    peaks = {rung: peak for rung in plan.rungs if (peak := rung.memory_bytes(limits.memory_of)) is not None}
+    others = [rung for rung in peaks if _within_others(rung, limits)]
+    least = min(others, key=peaks.__getitem__, default=None)
+    return least if least is not None and peaks[least] > limits.memory_bytes else None
+
+
+def _within_others(rung: PlannedRung, limits: Limits) -> bool:
+    latencies = [limit for limit in (limits.p50_ms, limits.p99_ms) if limit is not None]
+    fast = rung.p50_ms is not None and all(rung.p50_ms <= SLACK * limit for limit in latencies)
+    return fast and (limits.artifact_bytes is None or (rung.artifact_bytes or 0) <= limits.artifact_bytes)
 
 
 def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:

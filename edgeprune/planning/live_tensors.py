@@ -3,7 +3,7 @@
 A compiled graph does not say which group a tensor's channels belong to; the model's own calls do (`graph.activations`).
 Both make the same tensors in the same order, but for what the runtime adds (paddings, copies, quantized twins) or fuses
 away. So the compiled tensors, with their sizes at full and at the narrowest widths, are laid beside those of the model:
-where the sizes agree, in order, they are the same; what is left over follows the nearest tensor that shrinks by the same
+where the sizes agree, in order, they are the same; what is left over follows the nearest one that shrinks by the same
 share. The lifetimes and the element types are those of the compiled graph.
 """
 

@@ -138,6 +138,12 @@ class PlannedRung:
     base_bytes: int | None = None
     memory: MemoryForecast | None = None
 
+    def memory_bytes(self, of: Literal["process", "model"]) -> int | None:
+        """Measured peak of the process, or of the model beyond the runtime's own; None where it was not measured."""
+        if self.peak_bytes is None or of == "process":
+            return self.peak_bytes
+        return max(0, self.peak_bytes - (self.base_bytes or 0))
+
     @property
     def short_reason(self) -> str:
         """The first line of the reason, cut to 160 characters: a compiler's message may have hundreds of lines."""

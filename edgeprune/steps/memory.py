@@ -34,9 +34,12 @@ class ShapeMemory:
 
     Args:
         book: of the place.
+        followed: the share of the compiled tensors' bytes that the model's calls explain; see `planning.live_tensors`.
+            0 where the compiled schedules were not read, or differ; the calls stand for them then.
     """
 
     book: MemoryBook
+    followed: float
 
     def take(self, figures: ShapeFigures) -> MemoryForecast:
         """What was predicted for a shape that is measured now; the next predictions know it."""
@@ -65,14 +68,14 @@ def shape_memory(
     """
     full = {w.group: w.before for w in narrow.widths}
     ends = {w.group: w.after for w in narrow.widths}
-    schedule = calls
+    schedule, share = calls, 0.0
     if dense.schedule is not None and narrow.schedule is not None:
         followed = follow_groups(dense.schedule, narrow.schedule, calls, full, ends)
-        schedule = followed.schedule if followed else calls
+        schedule, share = (followed.schedule, followed.share) if followed else (calls, 0.0)
     book = MemoryBook(schedule=schedule, count=count, of=limits.memory_of)
     for widths, figures in ((full, dense), (ends, narrow)):
         book.observe(widths, _needs(book, widths, figures))
-    return ShapeMemory(book)
+    return ShapeMemory(book, share)
 
 
 def _needs(book: MemoryBook, widths: Mapping[str, int], figures: ShapeFigures) -> MemoryNeeds:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
+from edgeprune.planning.feasibility import ShapeFigures, decide, least_memory, no_room, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
@@ -139,7 +139,11 @@ class _Planner:
 
     def _structured(self, limits: Limits) -> None:
         """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
-        places = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        known = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        places = [figures for figures in known if not no_room(figures, limits)]
+        for figures in known:
+            if reason := no_room(figures, limits):
+                self._refuse_narrower(figures.rung, reason)
         for dense in places:
             factor = dense.p50_ms / places[0].p50_ms
             if factor > NEARLY_AS_FAST:
@@ -223,6 +227,11 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
     could = ""
     if feasible_ms is not None and plan.dense.p50_ms is not None:
         could = f"; a p50 of {format_ms(feasible_ms)} ({plan.dense.p50_ms / feasible_ms:.2f}x dense) could be met"
+    roomiest = least_memory(plan)
+    feasible_bytes = roomiest.memory_bytes(limits.memory_of) if roomiest else None
+    if roomiest is not None and feasible_bytes is not None:
+        peak = f"a peak memory of the {limits.memory_of} of {format_mb(feasible_bytes)}"
+        could += f"; {peak} could be met, by {roomiest.rung.name}"
     return PlanError(
         f"no plan fits the budget ({', '.join(wanted)}); the best possible is p50 {format_ms(best.p50_ms or 0.0)} "
         f"by {best.rung.name}: {best.short_reason}{could}{where}",
@@ -230,6 +239,7 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
         best_p99_ms=best.p99_ms,
         best_rung=best.rung.name,
         least_feasible_p50_ms=feasible_ms,
+        least_feasible_memory_bytes=feasible_bytes,
     )
 
 

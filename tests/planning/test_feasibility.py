@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget
-from edgeprune.records.rung import Limits, Precision, Rung, RungStatus
+from edgeprune.planning.feasibility import ShapeFigures, decide, least_memory, no_room, over_budget
+from edgeprune.records.rung import Limits, Plan, Precision, Rung, RungStatus
 
 SHAPE = ShapeFigures(
     rung=Rung(runtime="tflite", precision=Precision.INT8), p50_ms=2.0, p99_ms=3.0, artifact_bytes=10, peak_bytes=100
@@ -33,3 +33,34 @@ def test_a_quick_look_over_by_less_than_its_noise_is_still_tried() -> None:
 
 def test_a_wild_p99_of_a_short_look_refuses_nothing() -> None:
     assert over_budget(replace(SHAPE, p99_ms=50.0), Limits(p99_ms=2.5)) is None
+
+
+def test_a_runtime_that_takes_more_than_the_limit_by_itself_has_no_room_for_any_widths() -> None:
+    shape = replace(SHAPE, base_bytes=60_000_000, peak_bytes=70_000_000)
+    assert no_room(shape, Limits(memory_bytes=50_000_000)) == (
+        "the runtime alone takes 60.0 MB before it loads a model, over the memory budget of 50.0 MB"
+    )
+    assert no_room(shape, Limits(memory_bytes=65_000_000)) is None
+    assert no_room(shape, Limits(memory_bytes=5_000_000, memory_of="model")) is None
+    assert no_room(shape, Limits()) is None
+
+
+def test_the_least_feasible_memory_is_that_of_the_smallest_shape_that_meets_the_rest() -> None:
+    limits = Limits(p50_ms=2.0, memory_bytes=50, artifact_bytes=10)
+    shapes = (
+        replace(SHAPE, peak_bytes=80),
+        replace(SHAPE, peak_bytes=70, base_bytes=40),
+        replace(SHAPE, peak_bytes=60, p50_ms=3.0),
+        replace(SHAPE, peak_bytes=60, artifact_bytes=11),
+    )
+    decided = tuple(decide(shape, limits, 1.0) for shape in shapes)
+    plan = Plan(rungs=decided, limits=limits, dense=decided[0])
+    least = least_memory(plan)
+    assert least is not None
+    assert least.peak_bytes == 70
+    assert least.memory_bytes("process") == 70
+    assert least.memory_bytes("model") == 30
+    # By the model's own share it fits, so memory is not what stands in the way.
+    assert least_memory(replace(plan, limits=replace(limits, memory_of="model"))) is None
+    assert least_memory(replace(plan, limits=Limits(p50_ms=2.0))) is None
+    assert least_memory(replace(plan, limits=replace(limits, p50_ms=1.0))) is None
