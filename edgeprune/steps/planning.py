@@ -144,15 +144,26 @@ class _Planner:
         for figures in known:
             if reason := no_room(figures, limits):
                 self._refuse_narrower(figures.rung, reason)
+        fastest: ShapeFigures | None = None
         for dense in places:
-            factor = dense.p50_ms / places[0].p50_ms
+            fastest = fastest or dense
+            factor = dense.p50_ms / fastest.p50_ms
             if factor > NEARLY_AS_FAST:
-                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {places[0].rung.name} at full widths")
+                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {fastest.rung.name} at full widths")
             elif over_budget(dense, limits) is not None:
                 self._narrow(dense, limits)
             elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
                 # It fits by so little that its gates may reject it.
                 self._narrow(dense, scaled(limits, TIGHTER[0]))
+            if self._takes_too_much(dense.rung, limits):
+                # A fast runtime that needs too much memory stands in nobody's way.
+                fastest = None
+
+    def _takes_too_much(self, place: Rung, limits: Limits) -> bool:
+        """Whether even the narrowest widths that were measured at a place are over the memory limit."""
+        narrowed = [r for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED and _unpruned(r.rung) == place]
+        peaks = [peak for r in narrowed if (peak := r.memory_bytes(limits.memory_of)) is not None]
+        return limits.memory_bytes is not None and bool(peaks) and min(peaks) > limits.memory_bytes
 
     def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
         place = dense.rung

@@ -1,0 +1,98 @@
+"""Which places are searched under a memory limit, with figures of runtimes that are given and not measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from edgeprune.planning.feasibility import ShapeFigures, decide
+from edgeprune.planning.ladder import Ladder
+from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.schema.profile import Budget
+from edgeprune.steps.narrowing import structured_rung
+from edgeprune.steps.planning import _Planner, no_plan_error
+
+MB = 1_000_000
+WIDTHS = (GroupWidth(group="a", before=16, after=8),)
+
+
+def figures(runtime: str, p50_ms: float, base_mb: int, peak_mb: int) -> ShapeFigures:
+    return ShapeFigures(
+        rung=Rung(runtime=runtime, precision=Precision.FLOAT32),
+        p50_ms=p50_ms,
+        p99_ms=p50_ms,
+        artifact_bytes=MB,
+        peak_bytes=peak_mb * MB,
+        base_bytes=base_mb * MB,
+    )
+
+
+@dataclass
+class Shapes:
+    """Answers with what it was given."""
+
+    dense: dict[str, ShapeFigures]
+
+    def measure(self, rung: Rung) -> ShapeFigures:
+        return self.dense[rung.runtime]
+
+
+@dataclass
+class Narrowest:
+    """A search that ends with the narrowest widths: half as slow, and so much smaller."""
+
+    dense: dict[str, ShapeFigures]
+    less_mb: int
+    asked: list[str] = field(default_factory=list)
+
+    def fastest_admissible(self, place: Rung) -> ShapeFigures:
+        self.asked.append(place.runtime)
+        found = self.dense[place.runtime]
+        rung = structured_rung(place, WIDTHS)
+        peak_bytes = found.peak_bytes - self.less_mb * MB
+        return replace(found, rung=rung, widths=WIDTHS, p50_ms=found.p50_ms / 2, peak_bytes=peak_bytes)
+
+    def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
+        return [decide(narrow, limits, 1.0)]
+
+
+def planned(less_mb: int, memory_mb: float, *shapes: ShapeFigures) -> tuple[_Planner, Narrowest]:
+    dense = {shape.rung.runtime: shape for shape in shapes}
+    places = tuple(shape.rung for shape in shapes)
+    narrower = Narrowest(dense, less_mb)
+    budget = Budget(p50_ms=10.0, memory_mb=memory_mb)
+    planner = _Planner(Shapes(dense), narrower, Ladder(rungs=places, places=places, refused=()), budget, [])
+    return planner, narrower
+
+
+FAST, SLOW = figures("openvino", 1.0, 45, 100), figures("tflite", 2.0, 30, 60)
+
+
+def test_a_slower_runtime_is_searched_where_the_faster_takes_too_much_memory() -> None:
+    planner, narrower = planned(20, 50.0, FAST, SLOW)
+    plan = planner.plan()
+    assert narrower.asked == ["openvino", "tflite"]
+    (chosen,) = plan.planned
+    assert (chosen.rung.runtime, chosen.rung.pruning) == ("tflite", PruningKind.STRUCTURED)
+    # With room for both, the slower one is not worth it.
+    planner, narrower = planned(20, 90.0, FAST, SLOW)
+    planner.plan()
+    assert narrower.asked == ["openvino"]
+
+
+def test_a_runtime_that_is_too_large_by_itself_is_not_asked_for_widths() -> None:
+    planner, narrower = planned(20, 42.0, FAST, SLOW)
+    plan = planner.plan()
+    assert narrower.asked == ["tflite"]
+    refused = next(r for r in plan.rungs if r.rung == replace(FAST.rung, pruning=PruningKind.STRUCTURED))
+    assert refused.status is RungStatus.REFUSED
+    assert refused.reason.startswith("the runtime alone takes 45.0 MB before it loads a model")
+
+
+def test_the_no_tells_the_least_memory_that_could_be_met_and_by_what() -> None:
+    planner, _ = planned(5, 50.0, FAST, SLOW)
+    plan = planner.plan()
+    assert plan.planned == ()
+    error = no_plan_error(plan)
+    assert "memory 50.0 MB" in error.message
+    assert "a peak memory of the process of 55.0 MB could be met, by tflite-float32-t1-structured50" in error.message
+    assert error.facts["least_feasible_memory_bytes"] == 55 * MB
