@@ -93,7 +93,7 @@ def _twins(compiled: Sequence[_Sizes], known: Sequence[_Sizes]) -> list[int | No
     for number, (dense, narrow) in enumerate(compiled):
         near = same.get(number, near)
         shrinks = dense != narrow
-        alike = [i for i, (a, b) in enumerate(known) if shrinks and a * narrow == b * dense]
+        alike = [i for i, (a, b) in enumerate(known) if shrinks and a and a * narrow == b * dense]
         twins.append(min(alike, key=lambda i: abs(i - near), default=None))
     return twins
 

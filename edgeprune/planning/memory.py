@@ -18,9 +18,10 @@ from typing import Literal
 
 import numpy as np
 
+from edgeprune.planning.allocation import Infeasible
 from edgeprune.planning.allocation_problem import AllocationProblem, Group, Step, Term
 from edgeprune.records.memory import MemoryForecast, MemoryNeeds, OpenSchedule
-from edgeprune.units import BYTES_PER_MB
+from edgeprune.units import BYTES_PER_MB, format_mb
 
 MEMORY = "memory_bytes"
 ACTIVATIONS = "activation_bytes"
@@ -197,6 +198,14 @@ class MemoryBook:
             terms=(*terms, _constant("memory of every model", {MEMORY: always})),
             steps=(*problem.steps, loading, *running),
         )
+
+
+def least_beyond(found: Infeasible, limits: Mapping[str, float]) -> str:
+    """The least memory that any widths are predicted to take, where that is over the limit; else empty."""
+    least = found.least.get(MEMORY)
+    if least is None or least.used[MEMORY] <= limits[MEMORY]:
+        return ""
+    return f"a peak memory of at least {format_mb(least.used[MEMORY])}, over {format_mb(limits[MEMORY])}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from edgeprune.planning.allocation import Allocation, allocate, cheapest, next_better
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
 from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.memory import least_beyond
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
 from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import Trip
@@ -102,7 +103,8 @@ class ShapeSearch:
             return "no other widths are predicted to fit"
         least = cheapest(problem, LATENCY, {}, excluding=self._over)
         if least is None or self._trips:
-            return "no widths are predicted to fit" + (f": at least {least.used[LATENCY]:.4g} ms" if least else "")
+            beyond = least_beyond(found, self.limits) or (f"at least {least.used[LATENCY]:.4g} ms" if least else "")
+            return "no widths are predicted to fit" + (f": {beyond}" if beyond else "")
         # A prediction alone says no to nobody: the fastest widths are measured.
         return least
 

@@ -85,7 +85,7 @@ class Narrower:
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
-            memory = shape_memory(self._calls, self._weights, limits, dense, narrow)
+            memory = self._memory(limits, dense, narrow)
             problem = replace(self.problem(place, narrow), memory=memory.book)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(place, narrow.widths), error.message)]
@@ -157,6 +157,13 @@ class Narrower:
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
         return found
+
+    def _memory(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> ShapeMemory:
+        memory = shape_memory(self._calls, self._weights, limits, dense, narrow)
+        if limits.memory_bytes is not None and memory.followed < 1:
+            what = f"{1 - memory.followed:.0%} of the compiled tensors' bytes follow no tensor of the model"
+            self.shapes.bench.note(f"{dense.rung.name}: {what}, and count at full widths", "warning")
+        return memory
 
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:
         """Latency with headroom; memory; and weights where the size is limited, by a line through two shapes."""
@@ -236,7 +243,11 @@ class Narrower:
     @cached_property
     def _calls(self) -> OpenSchedule:
         bench = self.shapes.bench
-        return model_activations(bench.fresh_model(), bench.example, bench.groups.groups)
+        try:
+            return model_activations(bench.fresh_model(), bench.example, bench.groups.groups)
+        except BuildError as error:
+            bench.note(f"activations count at full widths, whatever is cut: {error.message}", "warning")
+            return OpenSchedule(steps=(), tensors=())
 
     @cached_property
     def _tables(self) -> OperatorTables:

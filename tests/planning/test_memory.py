@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from edgeprune.planning.allocation import Allocation, Infeasible, allocate
 from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration, Group, tabulate
-from edgeprune.planning.memory import ACTIVATIONS, MEMORY, MemoryBook, MemoryModel, Observed, moments
+from edgeprune.planning.memory import ACTIVATIONS, MEMORY, MemoryBook, MemoryModel, Observed, least_beyond, moments
 from edgeprune.records.memory import MemoryNeeds, OpenSchedule, OpenTensor
+from edgeprune.units import format_mb
 
 MB = 1_000_000
 FULL = {"a": 32, "b": 64}
@@ -167,4 +168,7 @@ def test_a_limit_that_nothing_is_within_is_told_with_the_least() -> None:
     least = found.least[MEMORY]
     assert least is not None
     assert least.widths == ENDS
+    told = least_beyond(found, {MEMORY: 45.0 * MB})
+    assert told == f"a peak memory of at least {format_mb(least.used[MEMORY])}, over 45.0 MB"
+    assert not least_beyond(found, {MEMORY: 100.0 * MB})
     assert least.used[MEMORY] == pytest.approx(needs(ENDS).base_bytes + needs(ENDS).model_bytes, rel=0.01)
