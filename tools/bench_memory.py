@@ -4,9 +4,10 @@
 
 For each net of `bench_cost_model.py`, runtime and precision: the model is compiled and measured at its full and at its
 narrowest widths, then at random ones, whose peak was predicted before. `found` is the share of the compiled tensors'
-bytes that the model's own calls explain; `activations` the error of the predicted peak of the activations against the
-schedule of the compiled file; `memory` that of the model's resident memory (beyond the runtime's own) against what the
-agent measured: with the two ends only, and with the shapes before it as well, as the search for widths has them.
+bytes that the model's own calls explain (`calls` where the graphs of the two ends differ in more than sizes);
+`activ.` the worst error of the predicted peak of the activations against the schedule of the compiled file; `memory` the
+median and worst error of the model's resident memory (beyond the runtime's own) against what the agent measured: with
+the two ends only, and with the shapes before it as well, as the search for widths has them; then the fitted factors.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def run_cell(session: DeviceSession, cell: Cell, calls: OpenSchedule, *, verbose
     model = growing.book.model
     sizes = [mb_from_bytes(f.measured_bytes) for f in by_ends]
     activations = [f.activation_bytes / max(f.measured_activation_bytes, 1) - 1 for f in by_ends]
+    found = "calls" if growing.followed is None else f"{growing.followed:.1%}"
     print(
-        f"{cell.name:10} {cell.place.runtime:12} {cell.place.precision.value:8} {growing.followed:6.1%} "
+        f"{cell.name:10} {cell.place.runtime:12} {cell.place.precision.value:8} {found:>6} "
         f"{min(sizes):6.1f}-{max(sizes):<6.1f} {_worst(activations):>8} {_errors(by_ends):>24} {_errors(in_turn):>24} "
         f"{model.weight_factor:7.2f} {model.activation_factor:6.2f}",
         flush=True,

@@ -35,11 +35,20 @@ class ShapeMemory:
     Args:
         book: of the place.
         followed: the share of the compiled tensors' bytes that the model's calls explain; see `planning.live_tensors`.
-            0 where the compiled schedules were not read, or differ; the calls stand for them then.
+            None where the compiled schedules were not read, or differ; the calls stand for them then.
     """
 
     book: MemoryBook
-    followed: float
+    followed: float | None
+
+    @property
+    def doubt(self) -> str:
+        """What may make the predicted activations wrong; empty for nothing."""
+        if self.followed is None:
+            return "the compiled graphs of wide and narrow models differ: activations are those of the model's calls"
+        missing = 1 - self.followed
+        what = f"{missing:.0%} of the compiled tensors' bytes follow no tensor of the model, and count at full widths"
+        return what if missing else ""
 
     def take(self, figures: ShapeFigures) -> MemoryForecast:
         """What was predicted for a shape that is measured now; the next predictions know it."""
@@ -68,10 +77,10 @@ def shape_memory(
     """
     full = {w.group: w.before for w in narrow.widths}
     ends = {w.group: w.after for w in narrow.widths}
-    schedule, share = calls, 0.0
+    schedule, share = calls, None
     if dense.schedule is not None and narrow.schedule is not None:
         followed = follow_groups(dense.schedule, narrow.schedule, calls, full, ends)
-        schedule, share = (followed.schedule, followed.share) if followed else (calls, 0.0)
+        schedule, share = (followed.schedule, followed.share) if followed else (calls, None)
     book = MemoryBook(schedule=schedule, count=count, of=limits.memory_of)
     for widths, figures in ((full, dense), (ends, narrow)):
         book.observe(widths, _needs(book, widths, figures))

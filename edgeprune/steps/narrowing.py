@@ -160,9 +160,8 @@ class Narrower:
 
     def _memory(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> ShapeMemory:
         memory = shape_memory(self._calls, self._weights, limits, dense, narrow)
-        if limits.memory_bytes is not None and memory.followed < 1:
-            what = f"{1 - memory.followed:.0%} of the compiled tensors' bytes follow no tensor of the model"
-            self.shapes.bench.note(f"{dense.rung.name}: {what}, and count at full widths", "warning")
+        if limits.memory_bytes is not None and memory.doubt:
+            self.shapes.bench.note(f"{dense.rung.name}: {memory.doubt}", "warning")
         return memory
 
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import Ladder
+from edgeprune.records.memory import LiveTensor, OpenSchedule, OpenTensor, Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.profile import Budget
+from edgeprune.steps.memory import shape_memory
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.planning import _Planner, no_plan_error
 
@@ -96,3 +98,31 @@ def test_the_no_tells_the_least_memory_that_could_be_met_and_by_what() -> None:
     assert "memory 50.0 MB" in error.message
     assert "a peak memory of the process of 55.0 MB could be met, by tflite-float32-t1-structured50" in error.message
     assert error.facts["least_feasible_memory_bytes"] == 55 * MB
+
+
+def test_where_the_compiled_graphs_differ_the_models_calls_stand_for_them_and_that_is_told() -> None:
+    calls = OpenSchedule(
+        steps=("conv",),
+        tensors=(OpenTensor(name="", fixed=0, by_group=(("a", 1e6),), element_bytes=4, first=0, last=0),),
+    )
+    narrow = replace(SLOW, widths=WIDTHS, peak_bytes=45 * MB)
+    limits = Limits(memory_bytes=50 * MB)
+    memory = shape_memory(calls, lambda widths: 1000 * widths["a"], limits, SLOW, narrow)
+    assert "differ" in memory.doubt
+    forecast = memory.take(replace(narrow, widths=(GroupWidth(group="a", before=16, after=12),), peak_bytes=53 * MB))
+    assert 45 * MB < forecast.predicted_bytes < 60 * MB
+    assert forecast.activation_bytes == 48 * MB
+
+
+def test_what_is_not_found_in_the_model_is_told() -> None:
+    def compiled(*sizes: int) -> Schedule:
+        tensors = tuple(LiveTensor(name="", elements=n, element_bytes=1, first=0, last=0) for n in sizes)
+        return Schedule(steps=("conv",), tensors=tensors, weight_bytes=10)
+
+    calls = OpenSchedule(steps=(), tensors=())
+    dense = replace(SLOW, schedule=compiled(300, 100))
+    narrow = replace(SLOW, widths=WIDTHS, schedule=compiled(300, 50))
+    memory = shape_memory(calls, lambda widths: widths["a"], Limits(), dense, narrow)
+    assert memory.doubt.startswith("25% of the compiled tensors' bytes follow no tensor of the model")
+    all_found = shape_memory(calls, lambda widths: widths["a"], Limits(), dense, replace(dense, widths=WIDTHS))
+    assert all_found.doubt == ""
