@@ -5,8 +5,8 @@
 For each net of `bench_cost_model.py`, runtime and precision: the model is compiled and measured at its full and at its
 narrowest widths, then at random ones, whose peak was predicted before. `found` is the share of the compiled tensors'
 bytes that the model's own calls explain (`calls` where the graphs of the two ends differ in more than sizes);
-`activ.` the worst error of the predicted peak of the activations against the schedule of the compiled file; `memory` the
-median and worst error of the model's resident memory (beyond the runtime's own) against what the agent measured: with
+`activ.` the worst error of the predicted peak of the activations against the schedule of the compiled file; `memory`
+the median and worst error of the model's resident memory (beyond the runtime's own) against what the agent measured: with
 the two ends only, and with the shapes before it as well, as the search for widths has them; then the fitted factors.
 """
 

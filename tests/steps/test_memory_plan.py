@@ -69,6 +69,7 @@ def peak_mb(rung: PlannedRung) -> float:
     return mb_from_bytes(peak)
 
 
+@pytest.mark.slow
 def test_widths_are_chosen_to_fit_a_memory_limit_before_anything_is_trained(tmp_path: Path) -> None:
     # First a limit that nothing meets: it is told what could be met.
     none = planned(tmp_path, 0.5)
