@@ -3,11 +3,14 @@
     python tools/bench_memory.py --nets resnet20 --scale 8 --configurations 4
 
 For each net of `bench_cost_model.py`, runtime and precision: the model is compiled and measured at its full and at its
-narrowest widths, then at random ones, whose peak was predicted before. `found` is the share of the compiled tensors'
-bytes that the model's own calls explain (`calls` where the graphs of the two ends differ in more than sizes);
-`activ.` the worst error of the predicted peak of the activations against the schedule of the compiled file; `memory`
-the median and worst error of the model's resident memory (beyond the runtime's own) against what the agent measured: with
-the two ends only, and with the shapes before it as well, as the search for widths has them; then the fitted factors.
+narrowest widths, then at random ones, whose peak was predicted before.
+
+found: share of the compiled tensors' bytes that the model's own calls explain; `calls` where the compiled graphs of the
+    two ends differ in more than sizes.
+activ.: worst error of the predicted peak of the activations, against the schedule of the compiled file.
+memory: median and worst error of the model's resident memory (beyond the runtime's own), against what the agent
+    measured: by the two ends only; and by the shapes before it as well, as the search for widths has them.
+weights, activ.: the fitted factors.
 """
 
 from __future__ import annotations
