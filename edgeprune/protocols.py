@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from edgeprune.records.artifact import TensorSpec
     from edgeprune.records.measurement import DeviceFacts
+    from edgeprune.records.memory import Schedule
     from edgeprune.records.rung import Precision
     from edgeprune.records.sparsity import SparsePath
     from edgeprune.records.verdict import Evidence, GateResult
@@ -205,6 +206,23 @@ class Slicer(Protocol):
 
         Raises:
             BuildError: the model has no concatenation, or cannot be read.
+        """
+        ...
+
+
+class ScheduleReader(Protocol):
+    """One file of `profiling/schedules/`, ending with `SCHEDULE: Final[ScheduleReader] = ...`; named as the runtime."""
+
+    def read(self, source: Path, precision: Precision) -> Schedule:
+        """The order in which the runtime runs the operators of a compiled file, and the tensors that live meanwhile.
+
+        Args:
+            source: the file to open.
+            precision: that it is run in.
+
+        Raises:
+            NotInstalledError: the runtime is not installed on this host.
+            BuildError: it does not run the file.
         """
         ...
 

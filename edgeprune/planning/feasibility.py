@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Rung, RungStatus
 from edgeprune.units import format_mb, format_ms
 
@@ -20,6 +21,8 @@ class ShapeFigures:
         peak_bytes: peak resident memory of the agent's process.
         base_bytes: the part of it that the runtime has without a model.
         widths, removed_blocks: what was cut, where it is structured.
+        load_bytes, run_bytes: the peaks of the process while loading and from then on; 0 where they were not told.
+        schedule: of the compiled file; None where it was not read.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
         not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
             for files without zeros.
@@ -35,6 +38,9 @@ class ShapeFigures:
     removed_blocks: tuple[str, ...] = ()
     disturbed: str = ""
     not_sparse: str = ""
+    load_bytes: int = 0
+    run_bytes: int = 0
+    schedule: Schedule | None = None
 
     def memory_bytes(self, of: str) -> int:
         """Of the whole process, or of the model alone."""
@@ -62,6 +68,17 @@ def over_budget(shape: ShapeFigures, limits: Limits) -> str | None:
     return None
 
 
+def no_room(shape: ShapeFigures, limits: Limits) -> str | None:
+    """Why no widths at all can meet the memory limit at this shape's place; None where they may."""
+    limit = limits.memory_bytes
+    if limit is None or limits.memory_of == "model" or shape.base_bytes <= limit:
+        return None
+    return (
+        f"the runtime alone takes {format_mb(shape.base_bytes)} before it loads a model, "
+        f"over the memory budget of {format_mb(limit)}"
+    )
+
+
 def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
     """Turn a measured shape into a planned or refused rung, with the reason."""
     refusal = over_budget(shape, limits)
@@ -78,6 +95,7 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
         p99_ms=shape.p99_ms,
         artifact_bytes=shape.artifact_bytes,
         peak_bytes=shape.peak_bytes,
+        base_bytes=shape.base_bytes,
         widths=shape.widths,
         removed_blocks=shape.removed_blocks,
     )

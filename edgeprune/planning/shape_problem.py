@@ -20,6 +20,7 @@ from edgeprune.planning.allocation_problem import (
     tabulate,
 )
 from edgeprune.planning.cost import CostModel, Terms, operator_kind
+from edgeprune.planning.memory import MemoryBook
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 LATENCY = "latency_ms"
@@ -40,6 +41,7 @@ class ShapeProblem:
         entry_ms: the table entry of an operator. It is asked only for operators where one group has one of its
             choices and every other group its full width: a trip measures so many, not the product of all.
         blocks: modules that can be removed whole, with what that loses. What lies in a block goes with it.
+        memory: what was measured at the place so far, where memory is to be a resource too.
     """
 
     uses: tuple[OperatorUse, ...]
@@ -47,6 +49,7 @@ class ShapeProblem:
     choices: Mapping[str, tuple[Choice, ...]]
     entry_ms: Callable[[OperatorShape], float]
     blocks: tuple[Block, ...] = ()
+    memory: MemoryBook | None = None
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
         """The problem at the prices of a cost model."""
@@ -58,7 +61,8 @@ class ShapeProblem:
         for number, use in enumerate(self.uses):
             if not use.unsupported:
                 terms += self._terms(f"{number} {use.layer}", use, groups, cost)
-        return AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
+        problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
+        return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
     def terms(self, shape: Configuration) -> Terms:
         """What the cost model is fitted to: the sum of the table entries of a shape, by kind of operator."""

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from edgeprune.planning.allocation import Allocation, allocate, cheapest, next_better
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
 from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.memory import least_beyond
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
+from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import Trip
 
 MOST_TRIPS = 5
@@ -33,6 +35,7 @@ class Measured:
 
     latency_ms: float
     fits: bool
+    memory: MemoryForecast | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class ShapeSearch:
 
     Args:
         problem: the model with its open widths and blocks.
-        limits: `latency_ms`, and `weights` where the number of weights is limited too.
+        limits: `latency_ms`, and `weights` and `memory_bytes` where those are limited too.
         measure: of the whole model in a shape, on the device.
         cost: fitted to what was measured before.
         most_trips: whole models to measure.
@@ -100,7 +103,8 @@ class ShapeSearch:
             return "no other widths are predicted to fit"
         least = cheapest(problem, LATENCY, {}, excluding=self._over)
         if least is None or self._trips:
-            return "no widths are predicted to fit" + (f": at least {least.used[LATENCY]:.4g} ms" if least else "")
+            beyond = least_beyond(found, self.limits) or (f"at least {least.used[LATENCY]:.4g} ms" if least else "")
+            return "no widths are predicted to fit" + (f": {beyond}" if beyond else "")
         # A prediction alone says no to nobody: the fastest widths are measured.
         return least
 
@@ -133,6 +137,7 @@ class ShapeSearch:
                 predicted_ms=proposal.used[LATENCY],
                 measured_ms=measured.latency_ms,
                 fits=measured.fits,
+                memory=measured.memory,
             )
         )
         if measured.fits and (self._best is None or proposal.loss < self._best.loss):

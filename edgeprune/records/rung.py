@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from edgeprune.records.breakdown import Breakdown, PlaceSurvey
+from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.sensitivity import Sensitivity
 from edgeprune.units import format_ms
 
@@ -98,6 +99,7 @@ class Trip:
         predicted_ms: p50, before it was measured.
         measured_ms: p50 on the device.
         fits: within all limits that were searched by.
+        memory: predicted and measured.
     """
 
     widths: tuple[tuple[str, int], ...]
@@ -106,12 +108,14 @@ class Trip:
     measured_ms: float
     fits: bool
     removed_blocks: tuple[str, ...] = ()
+    memory: MemoryForecast | None = None
 
     @property
     def summary(self) -> str:
-        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits."""
+        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits; with the memory where that is known."""
         figures = f"predicted {format_ms(self.predicted_ms)}, measured {format_ms(self.measured_ms)}"
-        return f"{figures}, {'fits' if self.fits else 'over'}"
+        memory = f", {self.memory.summary}" if self.memory else ""
+        return f"{figures}{memory}, {'fits' if self.fits else 'over'}"
 
 
 class RungStatus(StrEnum):
@@ -130,12 +134,14 @@ class PlannedRung:
         p99_ms: nearest rank on the same samples; a hint only, from too few samples to certify.
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
+        base_bytes: the part of it that the runtime has without a model.
         accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
         widths: of the groups, in the model's order; empty when nothing is cut.
         removed_blocks: residual blocks that are removed whole, in the model's order.
         trips: the search for these widths, in order; empty where they were not searched for.
         ended: why the search ended.
         breakdown: where the milliseconds of this shape go; None where its operators were not priced.
+        memory: of the chosen widths: predicted before they were compiled, and measured.
     """
 
     rung: Rung
@@ -151,6 +157,14 @@ class PlannedRung:
     trips: tuple[Trip, ...] = ()
     ended: str = ""
     breakdown: Breakdown | None = None
+    base_bytes: int | None = None
+    memory: MemoryForecast | None = None
+
+    def memory_bytes(self, of: Literal["process", "model"]) -> int | None:
+        """Measured peak of the process, or of the model beyond the runtime's own; None where it was not measured."""
+        if self.peak_bytes is None or of == "process":
+            return self.peak_bytes
+        return max(0, self.peak_bytes - (self.base_bytes or 0))
 
     @property
     def short_reason(self) -> str:

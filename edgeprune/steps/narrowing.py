@@ -9,6 +9,7 @@ from itertools import chain
 from math import ceil
 
 from edgeprune.errors import BuildError
+from edgeprune.graph.activations import model_activations
 from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
@@ -17,12 +18,15 @@ from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
+from edgeprune.planning.memory import MEMORY
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
+from edgeprune.records.memory import MemoryForecast, OpenSchedule
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
+from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.tables import OperatorTables
@@ -94,11 +98,12 @@ class Narrower:
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
-            problem = self.problem(place, narrow)
+            memory = self._memory(limits, dense)
+            problem = replace(self.problem(place, narrow), memory=memory.book if memory else None)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(narrow), error.message)]
         search_limits = self._search_limits(limits, dense, narrow)
-        found = self._search(place, problem, limits, search_limits, (dense, narrow))
+        found = self._search(place, problem, limits, search_limits, (dense, narrow), memory)
         self.surveys.append(self._survey(problem, found.cost, dense))
         if found.best is None:
             cost = self._cost(narrow)
@@ -111,7 +116,7 @@ class Narrower:
         measured = self._measure(place, found.best)
         chosen = decide(measured, limits, self._cost(measured))
         where = self._breakdown(place, problem, found.cost, found.best, chosen.p50_ms)
-        head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where)
+        head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found))
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
@@ -162,11 +167,12 @@ class Narrower:
         limits: Limits,
         search_limits: Mapping[str, float],
         known: tuple[ShapeFigures, ShapeFigures],
+        memory: ShapeMemory | None,
     ) -> Found:
         def measure(shape: Configuration) -> Measured:
             figures = self._measure(place, shape)
             fits = figures.p50_ms <= search_limits[LATENCY] and over_budget(figures, limits) is None
-            return Measured(latency_ms=figures.p50_ms, fits=fits)
+            return Measured(latency_ms=figures.p50_ms, fits=fits, memory=memory.take(figures) if memory else None)
 
         observed = [Observation(problem.terms(self._shape(f)), f.p50_ms) for f in known]
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
@@ -174,21 +180,28 @@ class Narrower:
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
         return found
 
+    def _memory(self, limits: Limits, dense: ShapeFigures) -> ShapeMemory | None:
+        """What is known of memory before the search; None where it is not limited."""
+        if limits.memory_bytes is None:
+            return None
+        # With all blocks: tensors are followed from one compiled graph to another of the same form.
+        narrow = self._measure(dense.rung, Configuration(widths={g: self._minimum(g) for g in self._full}))
+        memory = shape_memory(self._calls, lambda f: self._weights(self._shape(f)), limits, dense, narrow)
+        if memory.doubt:
+            self.shapes.bench.note(f"{dense.rung.name}: {memory.doubt}", "warning")
+        return memory
+
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:
-        """Latency with headroom; and weights where size or memory is limited, by a line through two measured shapes."""
+        """Latency with headroom; memory; and weights where the size is limited, by a line through two shapes."""
         latencies = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
         # Without any limit the search is for size or memory alone, and the full widths are fast enough.
         found = {LATENCY: HEADROOM * min(latencies) if latencies else 2.0 * max(dense.p50_ms, narrow.p50_ms)}
         ends = [self._weights(self._shape(figures)) for figures in (narrow, dense)]
-        byte_limits = (
-            (limits.artifact_bytes, (narrow.artifact_bytes, dense.artifact_bytes)),
-            (limits.memory_bytes, tuple(f.memory_bytes(limits.memory_of) for f in (narrow, dense))),
-        )
-        for limit, (least, most) in byte_limits:
-            if limit is not None and least < most and limit < most:
-                share = (limit - least) / (most - least)
-                weights = ends[0] + share * (ends[1] - ends[0])
-                found[WEIGHTS] = min(found.get(WEIGHTS, weights), weights)
+        limit, least, most = limits.artifact_bytes, narrow.artifact_bytes, dense.artifact_bytes
+        if limit is not None and least < most and limit < most:
+            found[WEIGHTS] = ends[0] + (limit - least) / (most - least) * (ends[1] - ends[0])
+        if limits.memory_bytes is not None:
+            found[MEMORY] = limits.memory_bytes
         return found
 
     def _fallbacks(
@@ -289,8 +302,25 @@ class Narrower:
         return model_operators(bench.fresh_model(), bench.example, bench.groups.groups)
 
     @cached_property
+    def _calls(self) -> OpenSchedule:
+        bench = self.shapes.bench
+        try:
+            return model_activations(bench.fresh_model(), bench.example, bench.groups.groups)
+        except BuildError as error:
+            bench.note(f"activations count at full widths, whatever is cut: {error.message}", "warning")
+            return OpenSchedule(steps=(), tensors=())
+
+    @cached_property
     def _tables(self) -> OperatorTables:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
+
+
+def _forecast(found: Found) -> MemoryForecast | None:
+    """Of the shape that was chosen, when it was tried."""
+    if found.best is None:
+        return None
+    widths, blocks = tuple(sorted(found.best.widths.items())), tuple(sorted(found.best.removed_blocks))
+    return next((t.memory for t in found.trips if (t.widths, t.removed_blocks) == (widths, blocks)), None)
 
 
 def structured_rung(place: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...] = ()) -> Rung:

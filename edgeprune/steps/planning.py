@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
+from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
@@ -147,16 +147,31 @@ class _Planner:
 
     def _structured(self, limits: Limits) -> None:
         """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
-        places = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        known = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        places = [figures for figures in known if not no_room(figures, limits)]
+        for figures in known:
+            if reason := no_room(figures, limits):
+                self._refuse_narrower(figures.rung, reason)
+        fastest: ShapeFigures | None = None
         for dense in places:
-            factor = dense.p50_ms / places[0].p50_ms
+            fastest = fastest or dense
+            factor = dense.p50_ms / fastest.p50_ms
             if factor > NEARLY_AS_FAST:
-                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {places[0].rung.name} at full widths")
+                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {fastest.rung.name} at full widths")
             elif over_budget(dense, limits) is not None:
                 self._narrow(dense, limits)
             elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
                 # It fits by so little that its gates may reject it.
                 self._narrow(dense, scaled(limits, TIGHTER[0]))
+            if self._takes_too_much(dense.rung, limits):
+                # A fast runtime that needs too much memory stands in nobody's way.
+                fastest = None
+
+    def _takes_too_much(self, place: Rung, limits: Limits) -> bool:
+        """Whether even the narrowest widths that were measured at a place are over the memory limit."""
+        narrowed = [r for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED and _unpruned(r.rung) == place]
+        peaks = [peak for r in narrowed if (peak := r.memory_bytes(limits.memory_of)) is not None]
+        return limits.memory_bytes is not None and bool(peaks) and min(peaks) > limits.memory_bytes
 
     def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
         place = dense.rung

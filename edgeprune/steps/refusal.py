@@ -83,9 +83,8 @@ def _least_feasible(plan: Plan) -> Limits:
     p50_ms = _Quantity(limit=limits.p50_ms, least=plan.best.p50_ms).missed
     p99_ms = _Quantity(limit=limits.p99_ms, least=plan.best.p50_ms).missed
     sizes = [r.artifact_bytes for r in rungs if r.artifact_bytes]
-    # Of the model alone nothing is kept here.
-    peaks = [r.peak_bytes for r in rungs if r.peak_bytes] if limits.memory_of == "process" else []
     artifact_bytes = _Quantity(limit=limits.artifact_bytes, least=min(sizes, default=None)).missed
+    peaks = [peak for r in rungs if (peak := r.memory_bytes(limits.memory_of))]
     memory_bytes = _Quantity(limit=limits.memory_bytes, least=min(peaks, default=None)).missed
     return Limits(
         p50_ms=None if p50_ms is None else p50_ms / HEADROOM,
@@ -104,8 +103,8 @@ def _feasible_text(plan: Plan, least: Limits) -> str:
     if least.p99_ms is not None:
         parts.append(f"a p99 of about {format_ms(least.p99_ms)}")
     if least.memory_bytes is not None:
-        by = next(r for r in rungs if r.peak_bytes == least.memory_bytes).rung.name
-        parts.append(f"a memory of {format_mb(least.memory_bytes)} (by {by})")
+        by = next(r for r in rungs if r.memory_bytes(least.memory_of) == least.memory_bytes).rung.name
+        parts.append(f"a peak memory of the {least.memory_of} of {format_mb(least.memory_bytes)} (by {by})")
     if least.artifact_bytes is not None:
         by = next(r for r in rungs if r.artifact_bytes == least.artifact_bytes).rung.name
         parts.append(f"a size of {format_mb(least.artifact_bytes)} (by {by})")

@@ -14,9 +14,11 @@ from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.measurement import Block
+from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, PruningKind, Rung, kept_widths
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
@@ -62,6 +64,7 @@ class ShapeBench:
             after,
             self.bench.input_shape,
             self.bench.target.spec.pruning.ignored,
+            self._limits_memory,
         )
 
         def make(folder: Path) -> ShapeFigures:
@@ -91,9 +94,20 @@ class ShapeBench:
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
             base_bytes=block.base_bytes,
+            load_bytes=block.peak_load_bytes,
+            run_bytes=block.peak_run_bytes,
+            schedule=self._schedule(folder / artifact.files[0].name, rung),
             disturbed=look.disturbed,
             not_sparse="; ".join(path.reasons) if path else "",
         )
+
+    @property
+    def _limits_memory(self) -> bool:
+        return self.bench.profile.budget.memory_mb is not None
+
+    def _schedule(self, path: Path, rung: Rung) -> Schedule | None:
+        """Of a compiled file, where memory is limited: it takes up to half a second."""
+        return compiled_schedule(path, rung, self.bench.note) if self._limits_memory else None
 
     def _shape(self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> nn.Module:
         """The model in a rung's shape. Which channels go does not matter here, how many does."""

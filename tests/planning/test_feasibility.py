@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget
+from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget
 from edgeprune.records.rung import Limits, Precision, Rung, RungStatus
 
 SHAPE = ShapeFigures(
@@ -33,3 +33,13 @@ def test_a_quick_look_over_by_less_than_its_noise_is_still_tried() -> None:
 
 def test_a_wild_p99_of_a_short_look_refuses_nothing() -> None:
     assert over_budget(replace(SHAPE, p99_ms=50.0), Limits(p99_ms=2.5)) is None
+
+
+def test_a_runtime_that_takes_more_than_the_limit_by_itself_has_no_room_for_any_widths() -> None:
+    shape = replace(SHAPE, base_bytes=60_000_000, peak_bytes=70_000_000)
+    assert no_room(shape, Limits(memory_bytes=50_000_000)) == (
+        "the runtime alone takes 60.0 MB before it loads a model, over the memory budget of 50.0 MB"
+    )
+    assert no_room(shape, Limits(memory_bytes=65_000_000)) is None
+    assert no_room(shape, Limits(memory_bytes=5_000_000, memory_of="model")) is None
+    assert no_room(shape, Limits()) is None

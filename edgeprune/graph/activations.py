@@ -1,0 +1,166 @@
+"""The tensors that a model makes when it runs, and how their sizes follow the widths of its groups.
+
+Found by running it: once as it is, and once for each group with half of the group's channels out. What a tensor shrinks
+by is what those channels had in it, through whatever it went: concatenations, paddings, flattens, pooling.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.groups import ChannelGraph, ChannelGroup
+from edgeprune.graph.lifetimes import Operation, lifetimes
+from edgeprune.graph.slicing import remove_channels_
+from edgeprune.graph.trial import run
+from edgeprune.records.memory import OpenSchedule, OpenTensor
+
+_FUSED = ("relu", "hardtanh", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "batch_norm")
+"""What runtimes compute in the operator before, where nobody else reads that; norms are folded into its weights."""
+
+_FLOAT_BYTES = 4
+
+
+def model_activations(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) -> OpenSchedule:
+    """Every tensor that the model makes out of its input, in the order of its calls, as float32.
+
+    Args:
+        model: left alone.
+        example: one input, with its batch dimension.
+        groups: those that can be cut; see `graph.groups.find_groups`. A tensor with the channels of two groups as two
+            of its dimensions (a Gram matrix) counts as if they were added.
+
+    Raises:
+        InputError: the model does not run on the example.
+        BuildError: the model cannot be traced, or makes other calls after a cut.
+    """
+    graph = ChannelGraph(model, example) if groups else None
+    try:
+        # Tensors without contents have sizes all the same, and cost no time.
+        return _open_schedule(copy.deepcopy(model).eval().to("meta"), example.to("meta"), groups, graph)
+    except (InputError, NotImplementedError):
+        # The model makes tensors on the processor, or looks at values.
+        return _open_schedule(copy.deepcopy(model).eval(), example, groups, graph)
+
+
+def _open_schedule(
+    whole: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], graph: ChannelGraph | None
+) -> OpenSchedule:
+    full = _recorded(whole, example)
+    shares: dict[int, list[tuple[str, float]]] = {}
+    for group in groups:
+        if graph is None or group.width == 1:
+            continue
+        removed = group.width // 2
+        # The tensors are shared: a cut replaces tensors and never writes into them.
+        cut = copy.deepcopy(whole, {id(t): t for t in (*whole.parameters(), *whole.buffers())})
+        remove_channels_(cut, graph.edits(group.name, range(removed)))
+        found = _recorded(cut, example)
+        if found.operations != full.operations:
+            raise BuildError(f"the model makes other calls when group {group.name!r} is cut", group=group.name)
+        for key, size in enumerate(full.sizes):
+            if size != found.sizes[key]:
+                shares.setdefault(key, []).append((group.name, (size - found.sizes[key]) / removed))
+    return _schedule(full, shares, {group.name: group.width for group in groups})
+
+
+@dataclass(slots=True)
+class _Record:
+    """Operations over tensors that are numbered as they came; the input is 0."""
+
+    operations: list[Operation[int]] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    outputs: tuple[int, ...] = ()
+
+
+def _schedule(record: _Record, shares: dict[int, list[tuple[str, float]]], full: dict[str, int]) -> OpenSchedule:
+    found = lifetimes(record.operations, (0,), record.outputs)
+    read = {0, *record.outputs, *(key for operation in record.operations for key in operation.reads)}
+    tensors = []
+    for key, (first, last) in found.spans.items():
+        if key not in read:
+            # Such as the statistics that a norm returns for training.
+            continue
+        by_group = tuple(shares.get(key, ()))
+        fixed = record.sizes[key] - sum(each * full[group] for group, each in by_group)
+        tensors.append(
+            OpenTensor(
+                name=str(key), fixed=fixed, by_group=by_group, element_bytes=_FLOAT_BYTES, first=first, last=last
+            )
+        )
+    return OpenSchedule(steps=found.steps, tensors=tuple(tensors))
+
+
+def _recorded(model: nn.Module, example: Tensor) -> _Record:
+    # A clone, so that a model that returns its input, or a part of it, is told apart from the next run.
+    given = example.clone()
+    recorder = _Recorder(given)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    # An encoder layer's fast path runs none of its layers.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with recorder:
+            outputs = run(model, given)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    recorder.record.outputs = tuple(recorder.number(o) for o in outputs if recorder.number(o) >= 0)
+    return recorder.record
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Numbers the tensors that come of the input, by the memory that they lie in."""
+
+    def __init__(self, example: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.record = _Record(sizes=[example.numel()])
+        self._numbers = {_memory(example): 0}
+        # Memory is given away again as soon as its tensor is gone.
+        self._kept = [example]
+
+    def number(self, tensor: Tensor) -> int:
+        """Of the tensor whose memory it lies in; -1 for a weight or a constant."""
+        return self._numbers.get(_memory(tensor), -1)
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        output = function(*args, **(kwargs or {}))
+        reads = tuple(n for n in (self.number(t) for t in _tensors(args)) if n >= 0)
+        if reads:
+            made = [t for t in _tensors((output,)) if t.numel() and self.number(t) not in reads]
+            self._note(getattr(function, "__name__", "").split(".")[0], reads, made)
+        return output
+
+    def _note(self, name: str, reads: tuple[int, ...], made: list[Tensor]) -> None:
+        makes = []
+        for tensor in made:
+            self._kept.append(tensor)
+            self._numbers[_memory(tensor)] = len(self.record.sizes)
+            makes.append(len(self.record.sizes))
+            self.record.sizes.append(tensor.numel())
+        plain = name.removesuffix("_")
+        in_place = any(fused in plain for fused in _FUSED)
+        # What makes nothing reads its input all the same: it is a view or writes in place.
+        self.record.operations.append(Operation(name, reads, tuple(makes), in_place=in_place, view=not makes))
+
+
+def _memory(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)  # noqa: SLF001 - of a storage, the only name that it has
+
+
+def _tensors(values: object) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, tuple | list):
+        return [tensor for value in values for tensor in _tensors(value)]
+    return []
