@@ -214,12 +214,12 @@ class _Build:
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
     """A rung that takes less from the same model, and failed for accuracy: taking more cannot help."""
-    costs = {r.rung: r.accuracy_cost for r in plan.rungs}
+    costs = {r.rung: r.accuracy_cost or 0.0 for r in plan.rungs}
 
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pruning) == (theirs.runtime, theirs.precision, theirs.pruning)
-        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= planned.accuracy_cost
+        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & {"accuracy", "worst_class"}), None)
 

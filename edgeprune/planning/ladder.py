@@ -1,8 +1,7 @@
-"""The rungs that a profile allows, in order of what they are expected to cost in accuracy.
+"""The rungs that a profile allows, by kind: float32, then bf16 and fp16, then INT8, then what is pruned.
 
-The order is by kind: float32, then bf16 and fp16, then INT8, then what is pruned: masks by their share of zeros,
-structured rungs by what validation data say that their widths lose. Rungs of equal cost are ordered later, by what the
-device was measured to do.
+That order is habit. It stands where nothing was measured, and between rungs whose measured costs differ by noise; the
+costs that a build goes by are losses on validation data (`steps/costs.py`), its order is `planning/rung_order.py`'s.
 """
 
 from __future__ import annotations

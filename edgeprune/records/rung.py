@@ -112,7 +112,9 @@ class PlannedRung:
         p99_ms: nearest rank on the same samples; a hint only, from too few samples to certify.
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
-        accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
+        accuracy_cost: predicted increase of the mean validation loss, before recovery: `steps/costs.py`. Where the plan
+            says that costs are not measured, a rank. None for a refused rung whose cost nobody asked for.
+        cost_error: its standard error over the examples; 0 for a rank.
         widths: of the groups, in the model's order; empty when no channel is cut.
         trips: the search for these widths, in order; empty where they were not searched for.
         ended: why the search ended.
@@ -121,7 +123,8 @@ class PlannedRung:
     rung: Rung
     status: RungStatus
     reason: str
-    accuracy_cost: float
+    accuracy_cost: float | None
+    cost_error: float = 0.0
     p50_ms: float | None = None
     p99_ms: float | None = None
     artifact_bytes: int | None = None
@@ -165,6 +168,8 @@ class Plan:
     dense: PlannedRung
     """The fastest dense float32 rung: relative budgets refer to it."""
     notes: tuple[str, ...] = ()
+    costs_measured: bool = False
+    """Whether accuracy costs are losses that were measured; else they are ranks, and only their order counts."""
 
     @property
     def planned(self) -> tuple[PlannedRung, ...]:

@@ -9,12 +9,14 @@ from pathlib import Path
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, PlanError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
+from edgeprune.planning.rung_order import drop_dominated, ordered
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
+from edgeprune.steps.costs import NOT_MEASURED, AccuracyCosts
 from edgeprune.steps.narrowing import HEADROOM, TIGHTER, Narrower
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
@@ -56,7 +58,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     shapes = ShapeBench(bench)
-    return _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
+    return _Planner(shapes, Narrower(shapes, loss), AccuracyCosts(loss), ladder, bench.profile.budget, notes).plan()
 
 
 def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:
@@ -91,6 +93,7 @@ class _Planner:
 
     shapes: ShapeBench
     narrower: Narrower
+    costs: AccuracyCosts
     ladder: Ladder
     budget: Budget
     notes: list[str]
@@ -112,9 +115,33 @@ class _Planner:
         self._structured(limits)
         self._masked(limits)
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
-        order = sorted(self.decided, key=lambda r: (r.status is RungStatus.REFUSED, r.accuracy_cost, r.p50_ms or 0.0))
+        measured = self._price()
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
-        return Plan(rungs=tuple(order), limits=limits, dense=best_dense, notes=tuple(self.notes))
+        return Plan(
+            rungs=tuple(ordered(drop_dominated(ordered(self.decided, limits), limits), limits)),
+            limits=limits,
+            dense=best_dense,
+            notes=tuple(self.notes),
+            costs_measured=measured,
+        )
+
+    def _price(self) -> bool:
+        """Put measured losses in the place of ranks, where something fits and there is a model to measure with."""
+        if not any(r.status is RungStatus.PLANNED for r in self.decided):
+            # Nothing is to be ordered, and the quick no must be quick: measuring may take a training first.
+            return False
+        if not self.costs.measurable:
+            self.notes.append(NOT_MEASURED)
+            self.shapes.bench.note(NOT_MEASURED)
+            return False
+        self.decided = [self._priced(r) for r in self.decided]
+        return True
+
+    def _priced(self, rung: PlannedRung) -> PlannedRung:
+        try:
+            return self.costs.priced(rung)
+        except BuildError as error:
+            return replace(refuse(rung.rung, None, error.message), p50_ms=rung.p50_ms, p99_ms=rung.p99_ms)
 
     def _measure_all(self, rungs: Iterable[Rung]) -> list[ShapeFigures]:
         found = (self._measure(rung) for rung in rungs)

@@ -7,6 +7,8 @@ that a killed build goes on with the next.
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -16,10 +18,12 @@ import numpy as np
 
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
-from edgeprune.records.sensitivity import CurvePoint, GroupCurve, Sensitivity
+from edgeprune.records.rung import Rung
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve, LossIncrease, Sensitivity
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.sparsity import make_masks
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ _REESTIMATION_EXAMPLES = 512
 class _Score:
     loss: float
     accuracy: float
+    singles: np.ndarray
+    """[examples]: the loss of each by itself."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,48 @@ class SensitivityBench:
         dense = self.compressor.dense_module
         model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
         reestimate_(model, torch.from_numpy(self._norm_inputs))
-        score = self._score(model)
-        return CurvePoint(width=width, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+        found = self.increase(torch_outputs(model, self._inputs))
+        return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
-    def _score(self, model: nn.Module) -> _Score:
+    @property
+    def inputs(self) -> np.ndarray:
+        """[examples, ...]: the drawn part of the validation split, as the model takes it."""
+        return self._inputs
+
+    def masked_increase(self, rung: Rung) -> LossIncrease:
+        """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
         import torch
 
-        outputs = torch_outputs(model, self._inputs)
-        loss = self.compressor.loss(torch.from_numpy(outputs), torch.from_numpy(self._labels))
-        return _Score(loss=float(loss), accuracy=float((outputs.argmax(axis=1) == self._labels).mean()))
+        spec = self.compressor.bench.target.spec
+        model = copy.deepcopy(self.compressor.dense_module)
+        make_masks(model, rung, rung.pruning_ratio, spec.pruning.ignored).make_permanent()
+        reestimate_(model, torch.from_numpy(self._norm_inputs))
+        return self.increase(torch_outputs(model, self._inputs))
+
+    def increase(self, outputs: np.ndarray) -> LossIncrease:
+        """What other outputs on the same examples lose against the dense model's.
+
+        Args:
+            outputs: [examples, classes], float32, of `inputs`.
+        """
+        found, dense = self._scored(outputs), self._dense
+        differences = found.singles - dense.singles
+        error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+        return LossIncrease(loss=found.loss - dense.loss, error=error, accuracy=found.accuracy)
+
+    def _score(self, model: nn.Module) -> _Score:
+        return self._scored(torch_outputs(model, self._inputs))
+
+    def _scored(self, outputs: np.ndarray) -> _Score:
+        import torch
+
+        found, labels = torch.from_numpy(outputs), torch.from_numpy(self._labels)
+        singles = [float(self.compressor.loss(found[i : i + 1], labels[i : i + 1])) for i in range(len(labels))]
+        return _Score(
+            loss=float(self.compressor.loss(found, labels)),
+            accuracy=float((outputs.argmax(axis=1) == self._labels).mean()),
+            singles=np.asarray(singles),
+        )
 
     @cached_property
     def _dense(self) -> _Score:
@@ -125,7 +164,7 @@ class GroupLosses:
     """
 
     def __init__(self, compressor: Compressor, *, may_train: bool) -> None:
-        self._compressor = compressor
+        self.compressor = compressor
         self._may_train = may_train
 
     def __call__(self, group: str, width: int) -> float:
@@ -134,19 +173,28 @@ class GroupLosses:
             return self.sensitivity.curve(group).loss_at(width)
         return (1.0 - width / self._full[group]) ** 2
 
+    def error(self, group: str, width: int) -> float:
+        """Standard error of that increase over the examples; 0 where nothing is measured."""
+        return 0.0 if self.sensitivity is None else self.sensitivity.curve(group).error_at(width)
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the dense model is there, or may be trained now."""
+        return self._may_train or self.compressor.has_dense
+
     @cached_property
     def sensitivity(self) -> Sensitivity | None:
         """The curves; None where the dense model is not trained yet and may not be."""
-        if self._may_train or self._compressor.has_dense:
-            return SensitivityBench(self._compressor).measure()
-        self._compressor.bench.note(
+        if self.measurable:
+            return SensitivityBench(self.compressor).measure()
+        self.compressor.bench.note(
             "the dense model is not trained yet: the plan takes all groups for equally sensitive; a build measures it"
         )
         return None
 
     @cached_property
     def _full(self) -> dict[str, int]:
-        return {g.name: g.width for g in self._compressor.bench.groups.groups}
+        return {g.name: g.width for g in self.compressor.bench.groups.groups}
 
 
 def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
