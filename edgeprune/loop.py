@@ -21,10 +21,13 @@ from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Ru
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_model_takes
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
+from edgeprune.steps.late_fallback import LateFallback, planned_of
 from edgeprune.steps.measuring import measured_in_turn
+from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
 from edgeprune.steps.planning import make_plan, no_plan_error
 from edgeprune.steps.sensitivity import GroupLosses
@@ -54,7 +57,7 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         if kept_aside is not None:
             bench.note(f"what the last build here ended with is kept in {kept_aside}")
         build = _Build(bench)
-        plan = make_plan(bench, GroupLosses(build.maker.compressor, may_train=True))
+        plan = make_plan(bench, build.losses)
         if not plan.planned:
             raise no_plan_error(plan, write_refused_plan(inputs, plan))
         result, evidence = build.run(plan)
@@ -104,8 +107,9 @@ def _check_device(inputs: BuildInputs, device: DeviceSession, reporter: Reporter
 
 @dataclass(slots=True)
 class _Climbed:
-    """What was tried, in order, and which planned rungs were not, with the reason."""
+    """What was tried, in order, and which planned rungs were not, with the reason. The plan may have grown."""
 
+    plan: Plan
     attempts: list[Attempt] = field(default_factory=list)
     skipped: list[PlannedRung] = field(default_factory=list)
 
@@ -116,6 +120,7 @@ class _Build:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.maker = CandidateMaker(bench, Compressor(bench))
+        self.losses = GroupLosses(self.maker.compressor, may_train=True)
         self.started_s = time.monotonic()
 
     def run(self, plan: Plan) -> tuple[BuildResult, Evidence | None]:
@@ -139,7 +144,7 @@ class _Build:
             dense=dense,
             chosen=chosen,
             candidates=(*beside, *tried),
-            plan=_with_outcome(plan, climbed.skipped, evidence),
+            plan=_with_outcome(climbed.plan, climbed.skipped, evidence),
             folder=str(self.bench.run.root.resolve()),
             seconds=time.monotonic() - self.started_s,
             timeline=tuple(TimelineEntry(step=o.name, seconds=o.seconds) for o in self.bench.run.outcomes),
@@ -149,11 +154,21 @@ class _Build:
         return result, evidence
 
     def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
-        """Try the planned rungs in order; the first that passes ends it, and so does a disturbed device."""
-        climbed = _Climbed()
+        """Try the planned rungs in order; where none passes, what is searched for only then."""
+        climbed = _Climbed(plan)
         dense_p50_ms = dense.percentile_ms(50.0) or plan.dense.p50_ms or 1.0
-        for planned in plan.planned:
-            reason = self._why_skipped(planned, plan, climbed)
+        if not self._ended_by(plan.planned, climbed, compiled, dense_p50_ms):
+            late = LateFallback(Narrower(ShapeBench(self.bench), self.losses), AccuracyCosts(self.losses))
+            climbed.plan = late.extended(plan, [a.candidate for a in climbed.attempts])
+            self._ended_by(planned_of(plan, climbed.plan), climbed, compiled, dense_p50_ms)
+        return climbed
+
+    def _ended_by(
+        self, rungs: tuple[PlannedRung, ...], climbed: _Climbed, compiled: Compiled, dense_p50_ms: float
+    ) -> bool:
+        """Whether one of the rungs ended the climb: the first that passes does, and so does a disturbed device."""
+        for planned in rungs:
+            reason = self._why_skipped(planned, climbed)
             if reason is not None:
                 self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
                 climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
@@ -167,11 +182,12 @@ class _Build:
                 # What disturbed this one would disturb the next, and hours of training would end in the same word.
                 self.bench.note("no other rung is tried: stop what runs on the device and build again", "warning")
             if passed or attempt.verdict is Verdict.INVALID:
-                break
-        return climbed
+                return True
+        return False
 
-    def _why_skipped(self, planned: PlannedRung, plan: Plan, climbed: _Climbed) -> str | None:
+    def _why_skipped(self, planned: PlannedRung, climbed: _Climbed) -> str | None:
         """Why a planned rung need not be trained, now that others were tried; None when it must be."""
+        plan = climbed.plan
         weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts], plan)
         if weaker is not None:
             return f"{weaker.rung.name} takes out less and lost too much accuracy already"
