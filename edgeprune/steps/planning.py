@@ -17,6 +17,7 @@ from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.costs import NOT_MEASURED, AccuracyCosts
+from edgeprune.steps.finer_places import NOT_LOOKED_AT, FinerPlaces, refused_place
 from edgeprune.steps.narrowing import HEADROOM, TIGHTER, Narrower
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
@@ -54,6 +55,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     ladder = Ladder(
         rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
         places=tuple(p for p in ladder.places if p.threads <= cores),
+        finer_places=tuple(p for p in ladder.finer_places if p.threads <= cores),
         refused=(*ladder.refused, *too_wide),
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
@@ -116,6 +118,7 @@ class _Planner:
         self._masked(limits)
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
         measured = self._price()
+        self._finer(limits, measured=measured)
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
         return Plan(
             rungs=tuple(ordered(drop_dominated(ordered(self.decided, limits), limits), limits)),
@@ -125,9 +128,42 @@ class _Planner:
             costs_measured=measured,
         )
 
+    def _finer(self, limits: Limits, *, measured: bool) -> None:
+        """Widths at finer precisions than INT8, the fastest place of each first, where the full ones do not fit."""
+        finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places()
+        fastest = {f.rung.precision: f for f in reversed(dense)}
+        cut = {_unpruned(r.rung) for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
+        for place in (f for f in dense if f.rung not in cut and over_budget(f, limits) is not None):
+            first, planned = fastest[place.rung.precision], self._planned
+            if place.p50_ms > NEARLY_AS_FAST * first.p50_ms:
+                reason = f"{place.p50_ms / first.p50_ms:.2f}x slower than {first.rung.name} at full widths"
+                self.decided.append(refused_place(place.rung, reason))
+            elif not (measured and planned):
+                self.decided.append(refused_place(place.rung, NOT_LOOKED_AT))
+            else:
+                self._finer_at(finer, place, planned, limits)
+
+    def _finer_places(self) -> list[ShapeFigures]:
+        found = (self.figures[p] for p in self.ladder.finer_places if p in self.figures)
+        return sorted(found, key=lambda f: f.p50_ms)
+
+    @property
+    def _planned(self) -> list[PlannedRung]:
+        return [r for r in self.decided if r.status is RungStatus.PLANNED]
+
+    def _finer_at(self, finer: FinerPlaces, dense: ShapeFigures, planned: list[PlannedRung], limits: Limits) -> None:
+        try:
+            found = finer.plan(dense, planned, limits)
+        except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
+            found = [refused_place(dense.rung, error.message)]
+        self.decided += found
+        self.notes += [_told(r) for r in found if r.trips]
+
     def _price(self) -> bool:
         """Put measured losses in the place of ranks, where something fits and there is a model to measure with."""
-        if not any(r.status is RungStatus.PLANNED for r in self.decided):
+        if not self._planned:
             # Nothing is to be ordered, and the quick no must be quick: measuring may take a training first.
             return False
         if not self.costs.measurable:
@@ -176,6 +212,11 @@ class _Planner:
             elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
                 # It fits by so little that its gates may reject it.
                 self._narrow(dense, scaled(limits, TIGHTER[0]))
+        if not self._planned:
+            # Where INT8 is the slower one, float widths may fit that INT8 ones do not.
+            faster = [f for f in self._finer_places() if not places or f.p50_ms < places[0].p50_ms]
+            for dense in (f for f in faster if over_budget(f, limits) is not None):
+                self._narrow(dense, limits)
 
     def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
         place = dense.rung
