@@ -30,6 +30,7 @@ from edgeprune.steps.measuring import measured_in_turn
 from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_refused_plan
 from edgeprune.steps.planning import make_plan, no_plan_error
+from edgeprune.steps.racing import Race
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.shapes import ShapeBench
@@ -125,6 +126,7 @@ class _Build:
 
     def run(self, plan: Plan) -> tuple[BuildResult, Evidence | None]:
         compiled, dense = self.maker.dense(plan.dense)
+        plan = Race(AccuracyCosts(self.losses)).decided(plan)
         climbed = self._climb(plan, compiled, dense)
         deciding = _deciding(climbed.attempts)
         chosen = deciding.candidate if deciding and deciding.candidate.status is CandidateStatus.CHOSEN else None
