@@ -10,6 +10,7 @@ from edgeprune.errors import BuildError, MeasurementError, NotInstalledError, Pl
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
 from edgeprune.planning.rung_order import drop_dominated, ordered
+from edgeprune.planning.threads import choose_threads
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
 from edgeprune.runtimes import RUNTIMES
@@ -130,7 +131,7 @@ class _Planner:
 
     def _finer(self, limits: Limits, *, measured: bool) -> None:
         """Widths at finer precisions than INT8, the fastest place of each first, where the full ones do not fit."""
-        finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places()
+        finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places(limits)
         fastest = {f.rung.precision: f for f in reversed(dense)}
         cut = {_unpruned(r.rung) for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
         for place in (f for f in dense if f.rung not in cut and over_budget(f, limits) is not None):
@@ -143,9 +144,9 @@ class _Planner:
             else:
                 self._finer_at(finer, place, planned, limits)
 
-    def _finer_places(self) -> list[ShapeFigures]:
-        found = (self.figures[p] for p in self.ladder.finer_places if p in self.figures)
-        return sorted(found, key=lambda f: f.p50_ms)
+    def _finer_places(self, limits: Limits) -> list[ShapeFigures]:
+        measured = [self.figures[p] for p in self.ladder.finer_places if p in self.figures]
+        return sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
 
     @property
     def _planned(self) -> list[PlannedRung]:
@@ -202,7 +203,8 @@ class _Planner:
 
     def _structured(self, limits: Limits) -> None:
         """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
-        places = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        measured = [self.figures[p] for p in self.ladder.places if p in self.figures]
+        places = sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
         for dense in places:
             factor = dense.p50_ms / places[0].p50_ms
             if factor > NEARLY_AS_FAST:
@@ -214,9 +216,18 @@ class _Planner:
                 self._narrow(dense, scaled(limits, TIGHTER[0]))
         if not self._planned:
             # Where INT8 is the slower one, float widths may fit that INT8 ones do not.
-            faster = [f for f in self._finer_places() if not places or f.p50_ms < places[0].p50_ms]
+            faster = [f for f in self._finer_places(limits) if not places or f.p50_ms < places[0].p50_ms]
             for dense in (f for f in faster if over_budget(f, limits) is not None):
                 self._narrow(dense, limits)
+
+    def _best_threads(self, places: list[ShapeFigures], limits: Limits) -> list[ShapeFigures]:
+        """One thread count a runtime and precision, by the budget's own percentile; widths are searched for there."""
+        choice = choose_threads(places, limits)
+        cut = {_unpruned(r.rung) for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
+        for place, reason in choice.left_out:
+            if place not in cut and over_budget(self.figures[place], limits) is not None:
+                self._refuse_narrower(place, reason)
+        return list(choice.kept)
 
     def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
         place = dense.rung

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from edgeprune.errors import BuildError
-from edgeprune.planning.rung_order import noise, tightness
+from edgeprune.planning.rung_order import noise
 from edgeprune.records.rung import Plan, PlannedRung, PruningKind
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.compressing import Compressor
@@ -102,7 +102,7 @@ class Race:
 def entrants_of(plan: Plan) -> list[PlannedRung]:
     """The head of the ladder and the pruned rungs whose cost is within the noise of its cost, in order.
 
-    One of each place, because the others there are its fallbacks, and one of each torch model: the tightest in latency.
+    One of each place, because the others there are its fallbacks, and one of each torch model: the faster.
     Empty where there is no head that needs training, or costs are ranks.
     """
     head = next(iter(plan.planned), None)
@@ -118,7 +118,7 @@ def entrants_of(plan: Plan) -> list[PlannedRung]:
     for rung in by_place.values():
         model = _model_of(rung)
         other = by_model.get(model, rung)
-        by_model[model] = min(other, rung, key=lambda r: tightness(r, plan.limits))
+        by_model[model] = min(other, rung, key=lambda r: r.p50_ms or math.inf)
     return list(by_model.values())
 
 
