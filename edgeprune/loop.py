@@ -19,6 +19,7 @@ from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
+from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
@@ -58,10 +59,11 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         if kept_aside is not None:
             bench.note(f"what the last build here ended with is kept in {kept_aside}")
         build = _Build(bench)
-        plan = make_plan(bench, build.losses)
+        plan = build.plan()
         if not plan.planned:
             raise no_plan_error(plan, write_refused_plan(inputs, plan))
         result, evidence = build.run(plan)
+        bench.note(time_line(result))
         write_outcome(inputs, result, evidence)
         write_inputs(bench.run.root, identity)
     return result
@@ -123,6 +125,19 @@ class _Build:
         self.maker = CandidateMaker(bench, Compressor(bench))
         self.losses = GroupLosses(self.maker.compressor, may_train=True)
         self.started_s = time.monotonic()
+        self.planning_s = 0.0
+
+    def plan(self) -> Plan:
+        """The plan; what of its time is no step of its own is kept: pricing operators and searching."""
+        plan = make_plan(self.bench, self.losses)
+        steps_s = sum(o.seconds for o in self.bench.run.outcomes if not o.cached)
+        self.planning_s = max(0.0, time.monotonic() - self.started_s - steps_s)
+        return plan
+
+    def _timeline(self) -> tuple[TimelineEntry, ...]:
+        outcomes = self.bench.run.outcomes
+        steps = [TimelineEntry(step=o.name, seconds=o.seconds, cached=o.cached) for o in outcomes]
+        return (TimelineEntry(step="plan", seconds=self.planning_s), *steps)
 
     def run(self, plan: Plan) -> tuple[BuildResult, Evidence | None]:
         compiled, dense = self.maker.dense(plan.dense)
@@ -149,7 +164,7 @@ class _Build:
             plan=_with_outcome(climbed.plan, climbed.skipped, evidence),
             folder=str(self.bench.run.root.resolve()),
             seconds=time.monotonic() - self.started_s,
-            timeline=tuple(TimelineEntry(step=o.name, seconds=o.seconds) for o in self.bench.run.outcomes),
+            timeline=self._timeline(),
             seed=self.bench.target.spec.seed,
             versions=tool_versions(),
         )
