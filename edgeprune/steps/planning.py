@@ -215,9 +215,15 @@ class _Planner:
                 # It fits by so little that its gates may reject it.
                 self._narrow(dense, scaled(limits, TIGHTER[0]))
         if not self._planned:
-            # Where INT8 is the slower one, float widths may fit that INT8 ones do not.
-            faster = [f for f in self._finer_places(limits) if not places or f.p50_ms < places[0].p50_ms]
-            for dense in (f for f in faster if over_budget(f, limits) is not None):
+            self._finer_as_a_last_resort(limits, places)
+
+    def _finer_as_a_last_resort(self, limits: Limits, places: list[ShapeFigures]) -> None:
+        """Where INT8 is the slower one, float widths may fit that INT8 ones do not."""
+        for dense in (f for f in self._finer_places(limits) if over_budget(f, limits) is not None):
+            if places and places[0].p50_ms <= dense.p50_ms:
+                reason = f"{places[0].rung.name} is as fast at full widths, and no widths fit there"
+                self._refuse_narrower(dense.rung, reason)
+            else:
                 self._narrow(dense, limits)
 
     def _best_threads(self, places: list[ShapeFigures], limits: Limits) -> list[ShapeFigures]:

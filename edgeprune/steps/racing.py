@@ -106,7 +106,7 @@ def entrants_of(plan: Plan) -> list[PlannedRung]:
     Empty where there is no head that needs training, or costs are ranks.
     """
     head = next(iter(plan.planned), None)
-    if head is None or not plan.costs_measured or head.rung.pruning is PruningKind.NONE:
+    if head is None or not plan.costs_measured or head.p50_ms is None or head.rung.pruning is PruningKind.NONE:
         return []
     by_place: dict[object, PlannedRung] = {}
     for rung in plan.planned:

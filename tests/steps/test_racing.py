@@ -46,10 +46,21 @@ def plan(*rungs: PlannedRung, measured: bool = True) -> Plan:
         (plan(ONE, replace(OTHER, accuracy_cost=0.25)), [ONE]),
         (plan(ONE, FULL), [ONE]),
         (plan(ONE, replace(OTHER, p50_ms=None)), [ONE]),
+        (plan(replace(ONE, p50_ms=None), OTHER), []),
         (plan(ONE, cut("tflite", 4, 32)), [ONE]),
         (plan(), []),
     ],
-    ids=["noise", "no training", "ranks", "far apart", "unpruned beside", "unmeasured", "its own fallback", "nothing"],
+    ids=[
+        "noise",
+        "no training",
+        "ranks",
+        "far apart",
+        "unpruned beside",
+        "unmeasured",
+        "unmeasured head",
+        "its own fallback",
+        "nothing",
+    ],
 )
 def test_only_what_can_pay_is_raced(found: Plan, who: list[PlannedRung]) -> None:
     assert entrants_of(found) == who
