@@ -80,7 +80,7 @@ def _failed_by_latency(plan: Plan, tried: Sequence[Candidate]) -> tuple[PlannedR
 
 
 def _place(rung: Rung) -> Rung:
-    return replace(rung, pruning=PruningKind.NONE, pruning_ratio=0.0, n_m=None)
+    return Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)
 
 
 def planned_of(before: Plan, after: Plan) -> tuple[PlannedRung, ...]:
