@@ -56,12 +56,8 @@ class FinerPlaces:
 
     @staticmethod
     def _is_enough(best: PlannedRung, bare: PlannedRung) -> bool:
-        """Whether a planned rung costs no more than the place's precision alone, before anything is cut there.
-
-        One that needs no training is enough within the noise: recovery would cost hours and win nothing to be seen.
-        """
-        allowed = noise(best, bare) if best.rung.pruning is PruningKind.NONE else 0.0
-        return (best.accuracy_cost or 0.0) <= (bare.accuracy_cost or 0.0) + allowed
+        """Whether a planned rung costs no more, within the noise, than the place's precision before anything is cut."""
+        return (best.accuracy_cost or 0.0) <= (bare.accuracy_cost or 0.0) + noise(best, bare)
 
 
 def refused_place(place: Rung, reason: str) -> PlannedRung:

@@ -87,10 +87,12 @@ def test_where_int8_breaks_the_model_float_widths_are_searched_for() -> None:
     assert (found.rung, found.status, found.accuracy_cost) == (CUT, RungStatus.PLANNED, 0.2)
 
 
-def test_a_pruned_rung_is_enough_only_where_it_costs_nothing() -> None:
-    cut = planned(replace(INT8, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5), 0.15, 9.0)
+def test_a_pruned_rung_is_enough_where_nothing_can_be_seen_to_cost_less() -> None:
+    cut = planned(replace(INT8, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5), 0.15, 0.2)
     narrower = _Narrower(least=0.1)
-    assert decided(narrower, cut).status is RungStatus.PLANNED
+    assert decided(narrower, cut).status is RungStatus.REFUSED
+    assert narrower.asked == []
+    assert decided(narrower, replace(cut, cost_error=0.1)).status is RungStatus.PLANNED
 
 
 def test_the_least_loss_by_the_tables_is_none_at_full_widths_and_more_for_tighter_limits(tmp_path: Path) -> None:
