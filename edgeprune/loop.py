@@ -19,14 +19,19 @@ from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
+from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_model_takes
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
+from edgeprune.steps.late_fallback import LateFallback, planned_of
 from edgeprune.steps.measuring import measured_in_turn
+from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_plan, write_refused_plan
 from edgeprune.steps.planning import make_plan
+from edgeprune.steps.racing import Race
 from edgeprune.steps.refusal import no_plan_error
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import DeviceSession, open_host_session
@@ -57,10 +62,11 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         if kept_aside is not None:
             bench.note(f"what the last build here ended with is kept in {kept_aside}")
         build = _Build(bench)
-        plan = make_plan(bench, GroupLosses(build.maker.compressor, may_train=True))
+        plan = build.plan()
         if not plan.planned:
             raise no_plan_error(plan, write_refused_plan(inputs, plan))
         result, evidence = build.run(plan)
+        bench.note(time_line(result))
         write_outcome(inputs, result, evidence)
         write_inputs(bench.run.root, identity)
     return result
@@ -107,8 +113,9 @@ def _check_device(inputs: BuildInputs, device: DeviceSession, reporter: Reporter
 
 @dataclass(slots=True)
 class _Climbed:
-    """What was tried, in order, and which planned rungs were not, with the reason."""
+    """What was tried, in order, and which planned rungs were not, with the reason. The plan may have grown."""
 
+    plan: Plan
     attempts: list[Attempt] = field(default_factory=list)
     skipped: list[PlannedRung] = field(default_factory=list)
 
@@ -119,10 +126,28 @@ class _Build:
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
         self.maker = CandidateMaker(bench, Compressor(bench))
+        self.losses = GroupLosses(self.maker.compressor, may_train=True)
         self.started_s = time.monotonic()
+        self.planning_s = 0.0
+
+    def plan(self) -> Plan:
+        """The plan; what of its time is no step of its own is kept: pricing operators and searching."""
+        plan = make_plan(self.bench, self.losses)
+        steps_s = sum(o.seconds for o in self.bench.run.outcomes if not o.cached)
+        self.planning_s = max(0.0, time.monotonic() - self.started_s - steps_s)
+        return plan
+
+    def _timeline(self) -> tuple[TimelineEntry, ...]:
+        entries = [TimelineEntry(step="plan", seconds=self.planning_s)]
+        for outcome in self.bench.run.outcomes:
+            # A step that is asked for again took no time, whoever made it first.
+            if not (outcome.cached and any(e.step == outcome.name for e in entries)):
+                entries.append(TimelineEntry(step=outcome.name, seconds=outcome.seconds, cached=outcome.cached))
+        return tuple(entries)
 
     def run(self, plan: Plan) -> tuple[BuildResult, Evidence | None]:
         compiled, dense = self.maker.dense(plan.dense)
+        plan = Race(AccuracyCosts(self.losses)).decided(plan)
         climbed = self._climb(plan, compiled, dense)
         deciding = _deciding(climbed.attempts)
         chosen = deciding.candidate if deciding and deciding.candidate.status is CandidateStatus.CHOSEN else None
@@ -142,21 +167,31 @@ class _Build:
             dense=dense,
             chosen=chosen,
             candidates=(*beside, *tried),
-            plan=_with_outcome(plan, climbed.skipped, evidence),
+            plan=_with_outcome(climbed.plan, climbed.skipped, evidence),
             folder=str(self.bench.run.root.resolve()),
             seconds=time.monotonic() - self.started_s,
-            timeline=tuple(TimelineEntry(step=o.name, seconds=o.seconds) for o in self.bench.run.outcomes),
+            timeline=self._timeline(),
             seed=self.bench.target.spec.seed,
             versions=tool_versions(),
         )
         return result, evidence
 
     def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
-        """Try the planned rungs in order; the first that passes ends it, and so does a disturbed device."""
-        climbed = _Climbed()
+        """Try the planned rungs in order; where none passes, what is searched for only then."""
+        climbed = _Climbed(plan)
         dense_p50_ms = dense.percentile_ms(50.0) or plan.dense.p50_ms or 1.0
-        for planned in plan.planned:
-            reason = self._why_skipped(planned, plan, climbed)
+        if not self._ended_by(plan.planned, climbed, compiled, dense_p50_ms):
+            late = LateFallback(Narrower(ShapeBench(self.bench), self.losses), AccuracyCosts(self.losses))
+            climbed.plan = late.extended(plan, [a.candidate for a in climbed.attempts])
+            self._ended_by(planned_of(plan, climbed.plan), climbed, compiled, dense_p50_ms)
+        return climbed
+
+    def _ended_by(
+        self, rungs: tuple[PlannedRung, ...], climbed: _Climbed, compiled: Compiled, dense_p50_ms: float
+    ) -> bool:
+        """Whether one of the rungs ended the climb: the first that passes does, and so does a disturbed device."""
+        for planned in rungs:
+            reason = self._why_skipped(planned, climbed)
             if reason is not None:
                 self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
                 climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
@@ -170,11 +205,12 @@ class _Build:
                 # What disturbed this one would disturb the next, and hours of training would end in the same word.
                 self.bench.note("no other rung is tried: stop what runs on the device and build again", "warning")
             if passed or attempt.verdict is Verdict.INVALID:
-                break
-        return climbed
+                return True
+        return False
 
-    def _why_skipped(self, planned: PlannedRung, plan: Plan, climbed: _Climbed) -> str | None:
+    def _why_skipped(self, planned: PlannedRung, climbed: _Climbed) -> str | None:
         """Why a planned rung need not be trained, now that others were tried; None when it must be."""
+        plan = climbed.plan
         weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts], plan)
         if weaker is not None:
             return f"{weaker.rung.name} takes out less and lost too much accuracy already"
@@ -218,12 +254,12 @@ class _Build:
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
     """A rung that takes less from the same model, and failed for accuracy: taking more cannot help."""
-    costs = {r.rung: r.accuracy_cost for r in plan.rungs}
+    costs = {r.rung: r.accuracy_cost or 0.0 for r in plan.rungs}
 
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pruning) == (theirs.runtime, theirs.precision, theirs.pruning)
-        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= planned.accuracy_cost
+        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & {"accuracy", "worst_class"}), None)
 

@@ -101,7 +101,7 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
     )
 
 
-def refuse(rung: Rung, cost: float, reason: str) -> PlannedRung:
+def refuse(rung: Rung, cost: float | None, reason: str) -> PlannedRung:
     """A rung that was not measured, with the reason."""
     return PlannedRung(rung=rung, status=RungStatus.REFUSED, reason=reason, accuracy_cost=cost)
 

@@ -1,8 +1,7 @@
-"""The rungs that a profile allows, in order of what they are expected to cost in accuracy.
+"""The rungs that a profile allows, by kind: float32, then bf16 and fp16, then INT8, then what is pruned.
 
-The order is by kind: float32, then bf16 and fp16, then INT8, then what is pruned: masks by their share of zeros,
-structured rungs by what validation data say that their widths lose. Rungs of equal cost are ordered later, by what the
-device was measured to do.
+That order is habit. It stands where nothing was measured, and between rungs whose measured costs differ by noise; the
+costs that a build goes by are losses on validation data (`steps/costs.py`), its order is `planning/rung_order.py`'s.
 """
 
 from __future__ import annotations
@@ -42,13 +41,15 @@ class Ladder:
 
     Attributes:
         rungs: those whose shape is known, by ascending accuracy cost.
-        places: runtime, precision and threads where widths are to be searched for.
+        places: runtime, precision and threads where widths are to be searched for, at the runtime's fastest precision.
+        finer_places: the same at its other precisions, for where cutting costs less than INT8.
         refused: rungs that are ruled out.
     """
 
     rungs: tuple[Rung, ...]
     places: tuple[Rung, ...]
     refused: tuple[RefusedRung, ...]
+    finer_places: tuple[Rung, ...] = ()
 
 
 def accuracy_cost(rung: Rung) -> float:
@@ -83,6 +84,7 @@ def make_ladder(
     """
     rungs: list[Rung] = []
     places: list[Rung] = []
+    finer: list[Rung] = []
     refused: list[RefusedRung] = []
     for runtime, available in precisions.items():
         support = profile.runtimes[runtime]
@@ -96,11 +98,18 @@ def make_ladder(
         fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
         if can_cut:
             places += [Rung(runtime=runtime, precision=fastest, threads=t) for t in profile.threads]
+            others = [p for p in usable if p is not fastest]
+            finer += [Rung(runtime=runtime, precision=p, threads=t) for p in others for t in profile.threads]
         for choice in (m for m in masks if m.runtime == runtime):
             kept, out = _mask_rungs(choice, profile, pruning)
             rungs += kept
             refused += out
-    return Ladder(rungs=tuple(sorted(rungs, key=accuracy_cost)), places=tuple(places), refused=tuple(refused))
+    return Ladder(
+        rungs=tuple(sorted(rungs, key=accuracy_cost)),
+        places=tuple(places),
+        refused=tuple(refused),
+        finer_places=tuple(finer),
+    )
 
 
 def _mask_rungs(choice: MaskChoice, profile: DeviceProfile, pruning: Pruning) -> tuple[list[Rung], list[RefusedRung]]:

@@ -83,10 +83,11 @@ class BenchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """How long one step took, for the report."""
+    """How long one step took, for the report; `cached` where an earlier build took it."""
 
     step: str
     seconds: float
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,11 @@ class Rung:
         return self.pruning in {PruningKind.UNSTRUCTURED, PruningKind.N_M}
 
     @property
+    def unpruned(self) -> Rung:
+        """At the same runtime, precision and threads, whole."""
+        return Rung(runtime=self.runtime, precision=self.precision, threads=self.threads)
+
+    @property
     def place(self) -> str:
         """Runtime, precision and threads: what the price of an operator belongs to."""
         return f"{self.runtime}-{self.precision}-t{self.threads}"
@@ -135,7 +140,9 @@ class PlannedRung:
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
         base_bytes: the part of it that the runtime has without a model.
-        accuracy_cost: rank on the ladder; a rung with a lower one is tried earlier.
+        accuracy_cost: predicted increase of the mean validation loss, before recovery: `steps/costs.py`. Where the plan
+            says that costs are not measured, a rank. None for a refused rung whose cost nobody asked for.
+        cost_error: its standard error over the examples; 0 for a rank.
         widths: of the groups, in the model's order; empty when nothing is cut.
         removed_blocks: residual blocks that are removed whole, in the model's order.
         trips: the search for these widths, in order; empty where they were not searched for.
@@ -147,7 +154,8 @@ class PlannedRung:
     rung: Rung
     status: RungStatus
     reason: str
-    accuracy_cost: float
+    accuracy_cost: float | None
+    cost_error: float = 0.0
     p50_ms: float | None = None
     p99_ms: float | None = None
     artifact_bytes: int | None = None
@@ -205,6 +213,8 @@ class Plan:
     """Of the places where widths were searched for: the staircases, and where the milliseconds go at full widths."""
     sensitivity: Sensitivity | None = None
     """What each group loses, where widths were chosen by it; None before anything was trained."""
+    costs_measured: bool = False
+    """Whether accuracy costs are losses that were measured; else they are ranks, and only their order counts."""
 
     @property
     def planned(self) -> tuple[PlannedRung, ...]:

@@ -17,6 +17,7 @@ from edgeprune.reporting.summary import (
 )
 from edgeprune.reporting.svg import Drawing
 from edgeprune.reporting.tables import RungRow, comparison, rungs
+from edgeprune.reporting.timeline import time_shares
 from edgeprune.units import format_mb, format_seconds, mb_from_bytes
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def render_html(result: BuildResult) -> str:
         evidence=_evidence_rows(result.dense, subject),
         disturbed=_disturbed(result.dense, subject),
         facts=_facts(result),
+        times=_times(result),
         timeline=_timeline(result),
         duration=format_seconds(result.seconds),
     )
@@ -201,6 +203,18 @@ def _facts(result: BuildResult) -> list[tuple[str, str]]:
     found.append(("build host", ", ".join(f"{name} {version}" for name, version in result.versions)))
     found.append(("run folder", result.folder))
     return found
+
+
+def _times(result: BuildResult) -> list[tuple[str, str, str, str, float]]:
+    """(kind of work, duration, share in words, of earlier builds, share in percent) of this build."""
+    return [
+        (s.kind, format_seconds(s.seconds), f"{s.share:.0%}", _kept(s.kept_seconds), 100.0 * s.share)
+        for s in time_shares(result)
+    ]
+
+
+def _kept(seconds: float) -> str:
+    return f"and {format_seconds(seconds)} before" if seconds else ""
 
 
 def _timeline(result: BuildResult) -> list[tuple[str, str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeprune.records.rung import Limits, Plan, PlannedRung
 from edgeprune.reporting.html import template
 from edgeprune.reporting.plan_drawings import plan_drawings, rung_to_draw
-from edgeprune.reporting.plan_rows import COST_MEANING, plan_rows
+from edgeprune.reporting.plan_rows import cost_meaning, plan_rows
 from edgeprune.reporting.quantities import NONE
 from edgeprune.units import format_mb, format_ms
 
@@ -24,7 +24,7 @@ def render_plan_html(plan: Plan, target: str, profile: str, device: str) -> str:
         best=plan.best,
         budget=_budget(plan.limits, plan.best),
         rungs=plan_rows(plan),
-        cost_meaning=COST_MEANING,
+        cost_meaning=cost_meaning(plan),
         drawn=drawn,
         drawings=plan_drawings(plan, drawn),
         notes=plan.notes,

@@ -8,10 +8,12 @@ from edgeprune.records.rung import Plan, PlannedRung, RungStatus
 from edgeprune.reporting.quantities import NONE
 from edgeprune.units import format_mb, format_ms
 
-COST_MEANING = (
-    "accuracy cost orders the rungs, the least first: what validation data say that a rung loses, where that was "
-    "measured, after its kind; it is no number of points"
-)
+
+def cost_meaning(plan: Plan) -> str:
+    """What the accuracy costs of a plan are, in a sentence."""
+    if plan.costs_measured:
+        return "accuracy cost is the increase of the mean validation loss before any recovery; the least is tried first"
+    return "accuracy cost is a rank, the least is tried first: no model is trained yet to measure losses with"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,4 +71,7 @@ def _p50(planned: PlannedRung) -> str:
 
 
 def _cost(planned: PlannedRung) -> str:
-    return f"{planned.accuracy_cost:.3f}"
+    if planned.accuracy_cost is None:
+        return NONE
+    error = f"±{planned.cost_error:.3f}" if planned.cost_error else ""
+    return f"{planned.accuracy_cost:.3f}{error}"

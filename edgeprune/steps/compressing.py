@@ -20,6 +20,7 @@ from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import Loss, resolve_loss
+from edgeprune.schema.target import Recovery
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
@@ -58,9 +59,19 @@ class TorchModel:
 
 @dataclass(frozen=True)
 class Compressor:
-    """Makes the dense model once, and each pruned one once, however many runtimes share it."""
+    """Makes the dense model once, and each pruned one once, however many runtimes share it.
+
+    Attributes:
+        short_recovery: takes the place of the target's, for a race; models that are made by it are kept apart.
+    """
 
     bench: Workbench
+    short_recovery: Recovery | None = None
+
+    @property
+    def recovery(self) -> Recovery:
+        """How accuracy is won back after a cut."""
+        return self.short_recovery or self.bench.target.spec.recovery
 
     @property
     def has_dense(self) -> bool:
@@ -117,7 +128,7 @@ class Compressor:
             rung.runtime if rung.masked else "",
             [(w.group, w.after) for w in planned.widths],
             planned.removed_blocks,
-            [part.model_dump(mode="json") for part in (spec.pruning, spec.recovery, spec.training)],
+            [part.model_dump(mode="json") for part in (spec.pruning, self.recovery, spec.training)],
         )
         subject = f"{_pruning_name(rung)}-{key[:8]}"
 
@@ -146,13 +157,13 @@ class Compressor:
         spec = self.bench.target.spec
         criterion = CRITERIA.get(spec.pruning.criterion)
         model, cuts, epochs = remove_blocks(self.dense_module, planned.removed_blocks), list[Cut](), list[EpochResult]()
-        for number, share in enumerate(SCHEDULES[spec.recovery.schedule](1.0, spec.recovery.rounds)):
+        for number, share in enumerate(SCHEDULES[self.recovery.schedule](1.0, self.recovery.rounds)):
             widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths if w.after}
             model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
             cuts += cut
             self.settle_(model)
             settings = self._recovery_settings(number)
-            epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {spec.recovery.rounds}")
+            epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {self.recovery.rounds}")
         recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
         return self._save(model, folder, subject, key, recipe=recipe, widths=planned.widths, epochs=epochs)
 
@@ -162,12 +173,12 @@ class Compressor:
         model = self.bench.target.build_model()
         load_weights_(model, self._folder(self.dense) / "model.safetensors")
         epochs: list[EpochResult] = []
-        sparsities = SCHEDULES[spec.recovery.schedule](rung.pruning_ratio, spec.recovery.rounds)
+        sparsities = SCHEDULES[self.recovery.schedule](rung.pruning_ratio, self.recovery.rounds)
         for number, sparsity in enumerate(sparsities):
             masks = make_masks(model, rung, sparsity, spec.pruning.ignored)
             masks.apply_()
             settings = self._recovery_settings(number)
-            title = f"{subject} round {number + 1} of {spec.recovery.rounds}"
+            title = f"{subject} round {number + 1} of {self.recovery.rounds}"
             epochs += self._fit(model, settings, "recover", title, after_step=masks.apply_)
         sparsity = masks.sparsity
         masks.make_permanent()
@@ -217,7 +228,7 @@ class Compressor:
 
     def _recovery_settings(self, round_number: int) -> FitSettings:
         """A fresh optimizer at a tenth of the learning rate; the last round has the epochs that do not divide."""
-        recovery = self.bench.target.spec.recovery
+        recovery = self.recovery
         each, rest = divmod(recovery.epochs, recovery.rounds)
         epochs = each + (rest if round_number == recovery.rounds - 1 else 0)
         rate = recovery.learning_rate or LEARNING_RATE_SHARE * self.bench.target.spec.training.learning_rate

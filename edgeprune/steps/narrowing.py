@@ -119,6 +119,18 @@ class Narrower:
         head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found))
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
 
+    def least_loss(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> float | None:
+        """What the widths that lose least within the limits lose, by the tables alone and with room for their error.
+
+        Arguments and errors are those of `plan` and `problem`; None where no widths are predicted to fit.
+        """
+        problem = self.problem(dense.rung, narrow)
+        known = [Observation(problem.terms(self._shape(f)), f.p50_ms) for f in (dense, narrow)]
+        # Memory would take a trip to know of; the search itself keeps to it.
+        search_limits = self._search_limits(replace(scaled(limits, _HOPELESS), memory_bytes=None), dense, narrow)
+        found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
+        return found.loss if isinstance(found, Allocation) else None
+
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
         """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
 

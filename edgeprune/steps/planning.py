@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, replace
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
+from edgeprune.planning.rung_order import drop_dominated, ordered
+from edgeprune.planning.threads import choose_threads
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.compiling import compiler_versions
+from edgeprune.steps.costs import NOT_MEASURED, AccuracyCosts
+from edgeprune.steps.finer_places import NOT_LOOKED_AT, FinerPlaces, refused_place
 from edgeprune.steps.narrowing import TIGHTER, Narrower
 from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
@@ -52,12 +56,13 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     ladder = Ladder(
         rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
         places=tuple(p for p in ladder.places if p.threads <= cores),
+        finer_places=tuple(p for p in ladder.finer_places if p.threads <= cores),
         refused=(*ladder.refused, *too_wide),
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     notes += [f"{b.name} stays: {b.reason}" for b in bench.blocks.refused]
     shapes = ShapeBench(bench)
-    plan = _Planner(shapes, Narrower(shapes, loss), ladder, bench.profile.budget, notes).plan()
+    plan = _Planner(shapes, Narrower(shapes, loss), AccuracyCosts(loss), ladder, bench.profile.budget, notes).plan()
     return with_what_limits(bench, replace(plan, sensitivity=loss.taken))
 
 
@@ -93,6 +98,7 @@ class _Planner:
 
     shapes: ShapeBench
     narrower: Narrower
+    costs: AccuracyCosts
     ladder: Ladder
     budget: Budget
     notes: list[str]
@@ -114,15 +120,68 @@ class _Planner:
         self._structured(limits)
         self._masked(limits)
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
-        order = sorted(self.decided, key=lambda r: (r.status is RungStatus.REFUSED, r.accuracy_cost, r.p50_ms or 0.0))
+        measured = self._price()
+        self._finer(limits, measured=measured)
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
         return Plan(
-            rungs=tuple(order),
+            rungs=tuple(ordered(drop_dominated(ordered(self.decided, limits), limits), limits)),
             limits=limits,
             dense=best_dense,
             notes=tuple(self.notes),
+            costs_measured=measured,
             surveys=tuple(self.narrower.surveys),
         )
+
+    def _finer(self, limits: Limits, *, measured: bool) -> None:
+        """Widths at finer precisions than INT8, the fastest place of each first, where the full ones do not fit."""
+        finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places(limits)
+        fastest = {f.rung.precision: f for f in reversed(dense)}
+        cut = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
+        for place in (f for f in dense if f.rung not in cut and over_budget(f, limits) is not None):
+            first, planned = fastest[place.rung.precision], self._planned
+            if place.p50_ms > NEARLY_AS_FAST * first.p50_ms:
+                reason = f"{place.p50_ms / first.p50_ms:.2f}x slower than {first.rung.name} at full widths"
+                self.decided.append(refused_place(place.rung, reason))
+            elif not (measured and planned):
+                self.decided.append(refused_place(place.rung, NOT_LOOKED_AT))
+            else:
+                self._finer_at(finer, place, planned, limits)
+
+    def _finer_places(self, limits: Limits) -> list[ShapeFigures]:
+        measured = [self.figures[p] for p in self.ladder.finer_places if p in self.figures]
+        return sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
+
+    @property
+    def _planned(self) -> list[PlannedRung]:
+        return [r for r in self.decided if r.status is RungStatus.PLANNED]
+
+    def _finer_at(self, finer: FinerPlaces, dense: ShapeFigures, planned: list[PlannedRung], limits: Limits) -> None:
+        try:
+            found = finer.plan(dense, planned, limits)
+        except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
+            found = [refused_place(dense.rung, error.message)]
+        self.decided += found
+        self.notes += [_told(r) for r in found if r.trips]
+
+    def _price(self) -> bool:
+        """Put measured losses in the place of ranks, where something fits and there is a model to measure with."""
+        if not self._planned:
+            # Nothing is to be ordered, and the quick no must be quick: measuring may take a training first.
+            return False
+        if not self.costs.measurable:
+            self.notes.append(NOT_MEASURED)
+            self.shapes.bench.note(NOT_MEASURED)
+            return False
+        self.decided = [self._priced(r) for r in self.decided]
+        return True
+
+    def _priced(self, rung: PlannedRung) -> PlannedRung:
+        try:
+            return self.costs.priced(rung)
+        except BuildError as error:
+            return replace(refuse(rung.rung, None, error.message), p50_ms=rung.p50_ms, p99_ms=rung.p99_ms)
 
     def _measure_all(self, rungs: Iterable[Rung]) -> list[ShapeFigures]:
         found = (self._measure(rung) for rung in rungs)
@@ -147,7 +206,8 @@ class _Planner:
 
     def _structured(self, limits: Limits) -> None:
         """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
-        known = sorted((self.figures[p] for p in self.ladder.places if p in self.figures), key=lambda f: f.p50_ms)
+        measured = [self.figures[p] for p in self.ladder.places if p in self.figures]
+        known = sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
         places = [figures for figures in known if not no_room(figures, limits)]
         for figures in known:
             if reason := no_room(figures, limits):
@@ -166,10 +226,30 @@ class _Planner:
             if self._takes_too_much(dense.rung, limits):
                 # A fast runtime that needs too much memory stands in nobody's way.
                 fastest = None
+        if not self._planned:
+            self._finer_as_a_last_resort(limits, places)
+
+    def _finer_as_a_last_resort(self, limits: Limits, places: list[ShapeFigures]) -> None:
+        """Where INT8 is the slower one, float widths may fit that INT8 ones do not."""
+        for dense in (f for f in self._finer_places(limits) if over_budget(f, limits) is not None):
+            if places and places[0].p50_ms <= dense.p50_ms:
+                reason = f"{places[0].rung.name} is as fast at full widths, and no widths fit there"
+                self._refuse_narrower(dense.rung, reason)
+            else:
+                self._narrow(dense, limits)
+
+    def _best_threads(self, places: list[ShapeFigures], limits: Limits) -> list[ShapeFigures]:
+        """One thread count a runtime and precision, by the budget's own percentile; widths are searched for there."""
+        choice = choose_threads(places, limits)
+        cut = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
+        for place, reason in choice.left_out:
+            if place not in cut and over_budget(self.figures[place], limits) is not None:
+                self._refuse_narrower(place, reason)
+        return list(choice.kept)
 
     def _takes_too_much(self, place: Rung, limits: Limits) -> bool:
         """Whether even the narrowest widths that were measured at a place are over the memory limit."""
-        narrowed = [r for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED and _unpruned(r.rung) == place]
+        narrowed = [r for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED and r.rung.unpruned == place]
         peaks = [peak for r in narrowed if (peak := r.memory_bytes(limits.memory_of)) is not None]
         return limits.memory_bytes is not None and bool(peaks) and min(peaks) > limits.memory_bytes
 
@@ -206,7 +286,7 @@ class _Planner:
             if not rung.masked:
                 continue
             figures = self._measure(rung)
-            dense = self.figures.get(_unpruned(rung))
+            dense = self.figures.get(rung.unpruned)
             if figures is None or dense is None:
                 continue
             gain = dense.p50_ms / figures.p50_ms
@@ -229,7 +309,3 @@ def _told(planned: PlannedRung) -> str:
     cut += [f"{w.group} {w.before} to {w.after}" for w in planned.widths if 0 < w.after < w.before]
     widths = f"; {', '.join(cut)}" if cut and planned.status is RungStatus.PLANNED else ""
     return f"{planned.rung.name}: whole shapes on the device: {trips}; it ended as {planned.ended}{widths}"
-
-
-def _unpruned(rung: Rung) -> Rung:
-    return Rung(runtime=rung.runtime, precision=rung.precision, threads=rung.threads)

@@ -8,6 +8,7 @@ is a step of its own, so that a killed build goes on with the next.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -19,9 +20,11 @@ from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.names import block_of
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
-from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, Sensitivity
+from edgeprune.records.rung import Rung
+from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, LossIncrease, Sensitivity
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.sparsity import make_masks
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ _EXAMPLES = 1024
 class _Score:
     loss: float
     accuracy: float
+    singles: np.ndarray
+    """[examples]: the loss of each by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +80,73 @@ class SensitivityBench:
         criterion = CRITERIA.get(spec.pruning.criterion)
         dense = self.compressor.dense_module
         model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
-        score = self._settled(model)
-        return CurvePoint(width=width, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+        found = self._settled_increase(model)
+        return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
     def _block(self, block: str) -> BlockPoint:
         bench = self.compressor.bench
         key = digest(self.compressor.dense.key, bench.data_key, block, bench.target.spec.seed)
 
         def make(_folder: object) -> BlockPoint:
-            score = self._settled(remove_blocks(self.compressor.dense_module, [block]))
-            return BlockPoint(block=block, loss_increase=score.loss - self._dense.loss, accuracy=score.accuracy)
+            found = self._settled_increase(remove_blocks(self.compressor.dense_module, [block]))
+            return BlockPoint(block=block, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
         return bench.step("sensitivity", block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
 
-    def _settled(self, model: nn.Module) -> _Score:
-        """Batch norms as they are after the cut; the model's own are changed."""
-        self.compressor.settle_(model)
-        return self._score(model)
+    @property
+    def inputs(self) -> np.ndarray:
+        """[examples, ...]: the drawn part of the validation split, as the model takes it."""
+        return self._inputs
 
-    def _score(self, model: nn.Module) -> _Score:
+    def masked_increase(self, rung: Rung) -> LossIncrease:
+        """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
+        spec = self.compressor.bench.target.spec
+        model = copy.deepcopy(self.compressor.dense_module)
+        make_masks(model, rung, rung.pruning_ratio, spec.pruning.ignored).make_permanent()
+        return self._settled_increase(model)
+
+    def increase(self, outputs: np.ndarray) -> LossIncrease:
+        """What other outputs on the same examples lose against the dense model's.
+
+        Args:
+            outputs: [examples, classes], float32, of `inputs`.
+        """
+        return self._increase(self._scored(outputs), self._dense)
+
+    def _settled_increase(self, model: nn.Module) -> LossIncrease:
+        """Of a model that was cut, its norms re-estimated in place.
+
+        Beside the dense model with its own re-estimated too: what that alone changes is no loss of a cut.
+        """
+        return self._increase(self._settled(model), self._settled_dense)
+
+    @staticmethod
+    def _increase(found: _Score, dense: _Score) -> LossIncrease:
+        differences = found.singles - dense.singles
+        error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+        return LossIncrease(loss=found.loss - dense.loss, error=error, accuracy=found.accuracy)
+
+    def _settled(self, model: nn.Module) -> _Score:
+        self.compressor.settle_(model)
+        return self._scored(torch_outputs(model, self._inputs))
+
+    def _scored(self, outputs: np.ndarray) -> _Score:
         import torch
 
-        outputs = torch_outputs(model, self._inputs)
-        loss = self.compressor.loss(torch.from_numpy(outputs), torch.from_numpy(self._labels))
-        return _Score(loss=float(loss), accuracy=float((outputs.argmax(axis=1) == self._labels).mean()))
+        found, labels = torch.from_numpy(outputs), torch.from_numpy(self._labels)
+        singles = [float(self.compressor.loss(found[i : i + 1], labels[i : i + 1])) for i in range(len(labels))]
+        return _Score(
+            loss=float(self.compressor.loss(found, labels)),
+            accuracy=float((outputs.argmax(axis=1) == self._labels).mean()),
+            singles=np.asarray(singles),
+        )
 
     @cached_property
     def _dense(self) -> _Score:
-        """With its norms re-estimated as well: what that alone changes is no loss of a cut."""
+        return self._scored(torch_outputs(self.compressor.dense_module, self._inputs))
+
+    @cached_property
+    def _settled_dense(self) -> _Score:
         return self._settled(copy.deepcopy(self.compressor.dense_module))
 
     @cached_property
@@ -134,7 +178,7 @@ class GroupLosses:
     """
 
     def __init__(self, compressor: Compressor, *, may_train: bool) -> None:
-        self._compressor = compressor
+        self.compressor = compressor
         self._may_train = may_train
 
     def __call__(self, group: str, width: int) -> float:
@@ -150,12 +194,25 @@ class GroupLosses:
         # As if all its groups were cut to nothing.
         return float(max(1, sum(1 for group in self._full if block_of(group, [name]))))
 
+    def error(self, group: str, width: int) -> float:
+        """Standard error of that increase over the examples; 0 where nothing is measured."""
+        return 0.0 if self.sensitivity is None else self.sensitivity.curve(group).error_at(width)
+
+    def block_error(self, name: str) -> float:
+        """Standard error of what removing a block loses; 0 where nothing is measured."""
+        return 0.0 if self.sensitivity is None else self.sensitivity.block_point(name).error
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the dense model is there, or may be trained now."""
+        return self._may_train or self.compressor.has_dense
+
     @cached_property
     def sensitivity(self) -> Sensitivity | None:
         """The curves; None where the dense model is not trained yet and may not be."""
-        if self._may_train or self._compressor.has_dense:
-            return SensitivityBench(self._compressor).measure()
-        self._compressor.bench.note(
+        if self.measurable:
+            return SensitivityBench(self.compressor).measure()
+        self.compressor.bench.note(
             "the dense model is not trained yet: the plan takes all groups for equally sensitive; a build measures it"
         )
         return None
@@ -168,7 +225,7 @@ class GroupLosses:
 
     @cached_property
     def _full(self) -> dict[str, int]:
-        return {g.name: g.width for g in self._compressor.bench.groups.groups}
+        return {g.name: g.width for g in self.compressor.bench.groups.groups}
 
 
 def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:

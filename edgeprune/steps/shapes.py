@@ -16,7 +16,7 @@ from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.measurement import Block
 from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, PruningKind, Rung, kept_widths
-from edgeprune.statistics import quantile
+from edgeprune.statistics import quantile, smallest_sample_count
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.sparsity import make_masks
@@ -32,6 +32,11 @@ _RUNS = (60, 1000)
 _BLOCK_S = 0.3
 _ATTEMPTS = 5
 _BACK_OFF_S = 0.5
+
+_TAIL = 0.99
+_TAIL_RUNS = (smallest_sample_count(_TAIL, 0.95), 5000)
+_TAIL_BLOCK_S = 3.0
+"""A look at p99 is ten times as long: so many runs, at the least, that one is over it at 95 % confidence."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class ShapeBench:
             self.bench.input_shape,
             self.bench.target.spec.pruning.ignored,
             self._limits_memory,
+            self.shows_tail(rung),
         )
 
         def make(folder: Path) -> ShapeFigures:
@@ -81,11 +87,21 @@ class ShapeBench:
             self.bench.run.forget(step_name("shape", subject))
         return figures
 
+    def shows_tail(self, rung: Rung) -> bool:
+        """Whether it is looked at long enough to compare p99: where that is limited and thread counts are to be chosen.
+
+        They are chosen at full widths, before any are cut.
+        """
+        profile = self.bench.profile
+        limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
+        usable = [t for t in profile.threads if t <= self.bench.device.facts.cores]
+        return limited and len(usable) > 1 and rung.pruning is not PruningKind.STRUCTURED
+
     def _figures(self, job: CompileJob, rung: Rung, folder: Path) -> ShapeFigures:
         artifact = compile_artifact(job, rung, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
-        look = quick_look(self.bench, rung, there, self.bench.samples_path)
+        look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=self.shows_tail(rung))
         block = look.block
         return ShapeFigures(
             rung=rung,
@@ -149,20 +165,22 @@ class Look:
     disturbed: str = ""
 
 
-def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Look:
+def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool = False) -> Look:
     """A look at an untrained shape, not a proof: one short block, undisturbed if the device lets us have one.
 
     Otherwise the fastest of several disturbed ones, because a neighbour makes runs slower and never faster, and leaves
-    p50 nearly where it is (docs/architecture.md, fact 5). Only p50 is decided by.
+    p50 nearly where it is (docs/architecture.md, fact 5). Only p50 is decided by; `tail` asks for a block that is long
+    enough to compare p99 by, and takes the one with the least of those that were disturbed.
     """
     with bench.device.leased(bench.note):
-        return _look(bench, rung, artifact_path, samples_path)
+        return _look(bench, rung, artifact_path, samples_path, tail=tail)
 
 
-def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Look:
+def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool) -> Look:
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
     median_ns = quantile(first.samples_ns, 0.5)
-    runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
+    (least, most), block_s = (_TAIL_RUNS, _TAIL_BLOCK_S) if tail else (_RUNS, _BLOCK_S)
+    runs = min(max(math.ceil(block_s * NS_PER_S / median_ns), least), most)
     looks: list[Look] = []
     for attempt in range(_ATTEMPTS):
         if attempt:
@@ -171,7 +189,7 @@ def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -
         looks.append(Look(block, disturbance(block) or ""))
         if not looks[-1].disturbed:
             return looks[-1]
-    return min(looks, key=lambda look: p50_ms(look.block))
+    return min(looks, key=lambda look: quantile(look.block.samples_ns, _TAIL if tail else 0.5))
 
 
 def p50_ms(block: Block) -> float:

@@ -23,7 +23,7 @@ from edgeprune.profiling.slicing import SLICERS
 from edgeprune.profiling.widths import group_shapes, group_staircase, widths_to_measure
 from edgeprune.records.operators import OperatorShape, OperatorUse, TableEntry
 from edgeprune.records.profiled import ProfileRequest, Timing
-from edgeprune.records.rung import PruningKind, Rung
+from edgeprune.records.rung import Rung
 from edgeprune.records.staircase import Staircase
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.profiles import time_all
@@ -72,7 +72,7 @@ class OperatorTables:
             NotInstalledError: the runtime's compiler is not installed on this host.
             MeasurementError: the device is busy or went away, or lacks the runtime.
         """
-        place = _unpruned(place)
+        place = place.unpruned
         known = self._known(place)
         missing = {s.name: s for s in shapes if s.name not in known and (place.name, s.name) not in self._refused}
         if not missing:
@@ -96,7 +96,7 @@ class OperatorTables:
             BuildError: the runtime's compiler or the runtime refuses the operator; the message says why.
             NotInstalledError, MeasurementError: as for `ensure`.
         """
-        place = _unpruned(place)
+        place = place.unpruned
         self.ensure((shape,), place)
         if shape.name not in self._known(place):
             reason = self._refused[place.name, shape.name]
@@ -112,7 +112,7 @@ class OperatorTables:
 
         A head alone, or with a stem: the runtime's own time is at most this.
         """
-        return min((entry.alone_ms for entry in self._known(_unpruned(place)).values()), default=None)
+        return min((entry.alone_ms for entry in self._known(place.unpruned).values()), default=None)
 
     def staircases(self, uses: Sequence[OperatorUse], groups: Mapping[str, int], place: Rung) -> dict[str, Staircase]:
         """Latency of each group's operators against its width; its `admissible` widths are the knees.
@@ -235,7 +235,3 @@ def _numbered(folder: Path, number: int) -> Path:
     own = folder / str(number)
     own.mkdir()
     return own
-
-
-def _unpruned(place: Rung) -> Rung:
-    return replace(place, pruning=PruningKind.NONE, pruning_ratio=0.0, n_m=None)

@@ -34,6 +34,7 @@ def test_rungs_come_in_order_of_accuracy_cost() -> None:
         "openvino-float32-t1", "tflite-float32-t1", "openvino-bf16-t1", "openvino-int8-t1", "tflite-int8-t1"
     ]  # fmt: skip
     assert [p.name for p in ladder.places] == ["openvino-int8-t1", "tflite-int8-t1"]
+    assert [p.name for p in ladder.finer_places] == ["openvino-float32-t1", "openvino-bf16-t1", "tflite-float32-t1"]
     assert [accuracy_cost(r) for r in ladder.rungs] == sorted(accuracy_cost(r) for r in ladder.rungs)
 
 

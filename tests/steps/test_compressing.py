@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from targets_for_tests import make_target
+from compressors import compressor
 from torch import Tensor, nn
 
-from edgeprune.deployment.inventory import load_device
 from edgeprune.errors import BuildError
-from edgeprune.events import Event, NullReporter, Reporter, StageFinished
+from edgeprune.events import Event, StageFinished
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.inputs import load_profile, load_target
-from edgeprune.steps.session import open_session
-from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import RunFolder
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
 WIDTHS = (GroupWidth(group="conv1", before=16, after=6), GroupWidth(group="conv2", before=32, after=12))
@@ -39,26 +31,6 @@ class Heard:
 
 def planned(rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> PlannedRung:
     return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0, widths=widths)
-
-
-@contextmanager
-def compressor(
-    folder: Path, reporter: Reporter | None = None, target: Mapping[str, object] | None = None
-) -> Iterator[Compressor]:
-    changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
-    made = make_target(folder, target=changes)
-    device = load_device("local")
-    with open_session(device) as session:
-        bench = Workbench(
-            target=load_target(made.folder),
-            profile=load_profile(made.profile),
-            device_spec=device,
-            run=RunFolder(made.run),
-            reporter=reporter or NullReporter(),
-            device=session,
-            host=session,
-        )
-        yield Compressor(bench)
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ def plan(found: Plan, output_format: str) -> str:
     """The ladder: planned rungs in order, then the refused ones; below, why each stands where it does."""
     if output_format == "json":
         return json.dumps({"schema": 1, **to_plain(found)})
-    from edgeprune.reporting.plan_rows import COST_MEANING, plan_rows
+    from edgeprune.reporting.plan_rows import cost_meaning, plan_rows
     from edgeprune.steps.refusal import budget_text, no_plan_error
 
     rows = plan_rows(found)
@@ -58,7 +58,7 @@ def plan(found: Plan, output_format: str) -> str:
         table.add_row(str(row.number), row.name, row.status, row.p50, row.p99, row.memory, row.size, row.cost)
     lines = [render(table, _PLAN_WIDTH), "why", *(_numbered(row.number, row.short_reason) for row in rows), ""]
     measured = "shapes are measured untrained, after a tilde only predicted"
-    lines.append(_wrapped(f"budget: {budget_text(found.limits)}; {measured}; {COST_MEANING}"))
+    lines.append(_wrapped(f"budget: {budget_text(found.limits)}; {measured}; {cost_meaning(found)}"))
     lines += [_wrapped(f"note: {note}") for note in found.notes]
     if not found.planned:
         lines.append(no_plan_error(found).message)
