@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
 
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import Ladder
@@ -35,6 +37,7 @@ class Shapes:
     """Answers with what it was given."""
 
     dense: dict[str, ShapeFigures]
+    bench: Any = field(default_factory=lambda: SimpleNamespace(note=lambda *_: None))
 
     def measure(self, rung: Rung) -> ShapeFigures:
         return self.dense[rung.runtime]
@@ -65,7 +68,9 @@ def planned(less_mb: int, memory_mb: float, *shapes: ShapeFigures) -> tuple[_Pla
     places = tuple(shape.rung for shape in shapes)
     narrower = Narrowest(dense, less_mb)
     budget = Budget(p50_ms=10.0, memory_mb=memory_mb)
-    planner = _Planner(Shapes(dense), narrower, Ladder(rungs=places, places=places, refused=()), budget, [])
+    shapes, costs = Shapes(dense), SimpleNamespace(measurable=False)
+    ladder = Ladder(rungs=places, places=places, finer_places=(), refused=())
+    planner = _Planner(shapes, narrower, costs, ladder, budget, [])
     return planner, narrower
 
 

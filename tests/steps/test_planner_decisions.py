@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import make_ladder
+from edgeprune.records.breakdown import PlaceSurvey
 from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, Rung, RungStatus
 from edgeprune.schema.base import parse_toml
 from edgeprune.schema.profile import DeviceProfile
@@ -36,6 +37,7 @@ class _Narrower:
 
     def __init__(self, full: Mapping[str, tuple[float, float]], least: float) -> None:
         self.full, self.least, self.searched = full, least, list[str]()
+        self.surveys = list[PlaceSurvey]()
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         return figures(structured_rung(place, NARROWEST), self.full[place.name][0] / 4, widths=NARROWEST)
