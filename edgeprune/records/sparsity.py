@@ -86,6 +86,7 @@ class SparsityProbe:
         dense_p50_ms: the median over the rounds.
         noise: largest ratio of two looks at the same dense file in one round; a gain must be above it.
         rounds: of looks, the dense file first and last in each.
+        disturbed: why too few rounds were quiet, so that gains may be hidden in noise; empty where enough were.
     """
 
     device: str
@@ -100,6 +101,7 @@ class SparsityProbe:
     rounds: int
     gains: tuple[SparsityGain, ...]
     taken_unix_s: float
+    disturbed: str = ""
 
     def of(self, pattern: str) -> tuple[SparsityGain, ...]:
         """A pattern's gains, by ascending share."""

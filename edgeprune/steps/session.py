@@ -45,6 +45,8 @@ _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 _PROOF_RUNS = 20
 _LOAD_S = 1.0
+# A block has a run before it and one in it, however long they take.
+_SLOW_BLOCK_S = 0.6
 _KEPT_IN_USE = 16
 
 
@@ -139,12 +141,15 @@ class DeviceSession:
                 request, limit, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
             )
 
-    def profile(self, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> tuple[Profiled, ...]:
+    def profile(
+        self, request: ProfileRequest, jobs: Sequence[ProfileJob], on_block: Callable[[int], None] = lambda _: None
+    ) -> tuple[Profiled, ...]:
         """Time many artifacts in one process: one file is sent, and the rounds of all artifacts are interleaved.
 
         Args:
             request: runtime, threads and rounds.
             jobs: what to time.
+            on_block: hears how many blocks have come, of rounds x jobs.
 
         Returns:
             One entry a job, in their order.
@@ -157,7 +162,8 @@ class DeviceSession:
             path = Path(folder) / "trip.zip"
             write_trip(path, jobs)
             there = self._ensure([(path, hashlib.sha256(path.read_bytes()).hexdigest())])
-        seconds = len(jobs) * (request.warmup_max_s + request.rounds * request.round_s + _LOAD_S)
+        block_s = max(request.round_s, _SLOW_BLOCK_S)
+        seconds = len(jobs) * (request.warmup_max_s + request.rounds * block_s + _LOAD_S)
         with self.leased() as lease, lease.quiet():
             return self._client.profile(
                 request,
@@ -165,6 +171,7 @@ class DeviceSession:
                 len(jobs),
                 timeout_s=_START_TIMEOUT_S + _PATIENCE * seconds,
                 lease=lease.token,
+                on_block=on_block,
             )
 
     @contextmanager
