@@ -18,7 +18,7 @@ from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.narrowing import HEADROOM, TIGHTER, Narrower
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
-from edgeprune.steps.sparsity import choose_patterns
+from edgeprune.steps.sparsity import choose_patterns, explain_refused
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_mb, format_ms
 
@@ -52,7 +52,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
     ladder = Ladder(
         rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
         places=tuple(p for p in ladder.places if p.threads <= cores),
-        refused=(*ladder.refused, *too_wide),
+        refused=(*explain_refused(bench, ladder.refused), *too_wide),
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     shapes = ShapeBench(bench)

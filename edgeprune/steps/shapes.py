@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _FIRST_RUNS = 20
 _RUNS = (60, 1000)
 _BLOCK_S = 0.3
+# The first runs that take this long are a look already, and more of them would not show more.
+_LONG_S = 1.0
 _ATTEMPTS = 5
 _BACK_OFF_S = 0.5
 
@@ -143,16 +145,16 @@ def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: s
 def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str) -> Look:
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
     median_ns = quantile(first.samples_ns, 0.5)
-    runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), _RUNS[0]), _RUNS[1])
-    looks: list[Look] = []
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_BACK_OFF_S * attempt)
+    is_long = median_ns * _FIRST_RUNS >= _LONG_S * NS_PER_S
+    least = _FIRST_RUNS if is_long else _RUNS[0]
+    runs = min(max(math.ceil(_BLOCK_S * NS_PER_S / median_ns), least), _RUNS[1])
+    looks = [Look(first, disturbance(first) or "")] if is_long else []
+    while len(looks) < _ATTEMPTS and (not looks or looks[-1].disturbed):
+        if looks:
+            time.sleep(_BACK_OFF_S * len(looks))
         block = bench.device.block(rung, artifact_path, samples_path, runs, median_ns)
         looks.append(Look(block, disturbance(block) or ""))
-        if not looks[-1].disturbed:
-            return looks[-1]
-    return min(looks, key=lambda look: p50_ms(look.block))
+    return min(looks, key=lambda look: (bool(look.disturbed), p50_ms(look.block)))
 
 
 def p50_ms(block: Block) -> float:

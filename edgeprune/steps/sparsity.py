@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.planning.ladder import RefusedRung
 from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, kind_of
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.records.rung import Precision, Rung
-from edgeprune.records.sparsity import SparsityProbe
+from edgeprune.records.sparsity import SparsePath, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.probing import ProbeJob, kept_probe, summary
 from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import step_name
+from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,6 +81,35 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
     return probe
 
 
+def explain_refused(bench: Workbench, refused: Sequence[RefusedRung]) -> tuple[RefusedRung, ...]:
+    """Begin the reasons of refused mask rungs with what the runtime's own rule says of this very model.
+
+    The operator that breaks it, or how many zeros are missing. Compiled on this host; the device is not asked again.
+    """
+    return tuple(_explained(bench, r) if r.rung.masked else r for r in refused)
+
+
+def _explained(bench: Workbench, refused: RefusedRung) -> RefusedRung:
+    rung = refused.rung
+    if RUNTIMES.get(rung.runtime).sparse_form() is None:
+        return refused
+    key = digest(bench.model_key, rung.name, compiler_versions(rung), bench.input_shape, bench.device.facts.fingerprint)
+
+    def make(folder: Path) -> SparsePath:
+        model = bench.fresh_model()
+        make_masks(model, rung, rung.pruning_ratio, bench.target.spec.pruning.ignored).make_permanent()
+        artifact = compile_artifact(CompileJob(model, bench.input_shape, bench.frozen_samples), rung, folder)
+        return sparse_path(artifact, folder, rung, bench.device.facts) or SparsePath(reasons=())
+
+    try:
+        path = bench.step("rule", rung.name, key, SparsePath, make, lambda p: "" if p.taken else "; ".join(p.reasons))
+    except BuildError as error:
+        return replace(refused, reason=f"{error.message} ({refused.reason})")
+    # What the device's architecture or the runtime's version rule out is in the reason already.
+    new = [reason for reason in path.reasons if reason not in refused.reason]
+    return replace(refused, reason=f"{'; '.join(new)} ({refused.reason})") if new else refused
+
+
 def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[str]) -> WeightMasks:
     """The masks of a mask rung: over the layers whose zeros its runtime's kernels skip.
 
@@ -98,4 +130,4 @@ def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[
         kept += [n for n, m in named if not form.skips(m)]
     if rung.n_m is not None:
         return WeightMasks.n_m(model, *rung.n_m, ignored=kept, with_last=form is not None)
-    return WeightMasks.unstructured(model, sparsity, ignored=kept, with_last=form is not None)
+    return WeightMasks.unstructured(model, sparsity, scope="adaptive", ignored=kept, with_last=form is not None)
