@@ -10,22 +10,33 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, MeasurementError
-from edgeprune.profiling.sparsity import PATTERNS, ROUNDS, MicroKind, Variant, micro_model, probe_gains, variants_of
+from edgeprune.planning.sparsity import PRUNABLE
+from edgeprune.profiling.sparsity import (
+    PATTERNS,
+    ROUNDS,
+    SHARES,
+    MicroKind,
+    Variant,
+    micro_model,
+    probe_gains,
+    variants_of,
+)
 from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.profiled import Profiled, ProfileRequest
+from edgeprune.records.measurement import Block
+from edgeprune.records.profiled import ProfileRequest
 from edgeprune.records.rung import PruningKind, Rung
 from edgeprune.records.sparsity import GainStatus, SparsityProbe
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.run_folder import digest, write_atomically
-from edgeprune.units import format_seconds, ms_from_ns
+from edgeprune.units import NS_PER_S, format_seconds, ms_from_ns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +46,8 @@ METHOD = 2
 
 _ROUND_S = 0.1
 _LEAST_ROUNDS = 3
-_TRIPS = 2
+# Where it is quick, a disturbed trip is taken again once.
+_QUICK_NS = 30 * NS_PER_S
 # Of files on one trip: a runtime holds about twice as much, and small devices have 512 MB.
 _TRIP_BYTES = 64_000_000
 _TELL_S = 5.0
@@ -48,7 +60,7 @@ class ProbeJob:
     Attributes:
         rung: runtime, threads and precision, without pruning.
         rounds: of every file, on each trip.
-        exhaustive: measure every share, those too that a stronger one rules out.
+        exhaustive: measure every share, those too that a stronger one rules out, or that no mask can make.
         tell: hears how far it is.
     """
 
@@ -64,6 +76,12 @@ class ProbeJob:
     def name(self) -> str:
         """Of the runtime, threads and micro-model."""
         return f"{self.rung.name}-{self.kind.name}"
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What may be measured; of a pattern that no mask can make, the strongest share is enough."""
+        found = variants_of(self.patterns)
+        return tuple(v for v in found if self.exhaustive or v.pattern in PRUNABLE or v.share == max(SHARES))
 
     @property
     def key(self) -> str:
@@ -102,8 +120,7 @@ def run_probe(job: ProbeJob, folder: Path) -> SparsityProbe:
         MeasurementError: it cannot be run there, or the device is busy or went away.
     """
     looker = _Looker(job, folder)
-    variants = variants_of(job.patterns)
-    gains = probe_gains(variants, looker.rounds_ms, together=looker.together, exhaustive=job.exhaustive)
+    gains = probe_gains(job.variants, looker.rounds_ms, together=looker.together, exhaustive=job.exhaustive)
     facts = job.session.facts
     return SparsityProbe(
         device=job.session.spec.name,
@@ -131,6 +148,28 @@ def summary(probe: SparsityProbe) -> str:
     return f"{best.share:.0%} {best.pattern} zeros: {best.ratio:.2f}x"
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """The files of a trip, each timed once.
+
+    Attributes:
+        disturbed: by what; empty where nothing did.
+        p50s_ms: of each file, in the trip's order.
+        wall_ns: the timed part of it.
+    """
+
+    disturbed: str
+    p50s_ms: list[float]
+    wall_ns: int
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Self:
+        """From a block of each file."""
+        reasons = (reason for block in blocks if (reason := disturbance(block)))
+        p50s_ms = [ms_from_ns(quantile(block.samples_ns, 0.5)) for block in blocks]
+        return cls(next(reasons, ""), p50s_ms, sum(block.wall_ns for block in blocks))
+
+
 @dataclass(slots=True)
 class _Looker:
     """Compiles each micro-model once, when it is first looked at, and times many on one trip.
@@ -151,23 +190,19 @@ class _Looker:
 
     def rounds_ms(self, variants: Sequence[Variant | None]) -> list[list[float]]:
         """The p50s of these files, round by round. Undisturbed rounds, if the device lets us have three; else all."""
-        rounds: list[list[float]] = []
-        quiet: list[list[float]] = []
-        why = ""
         jobs = [self._job(variant) for variant in variants]
-        for _ in range(_TRIPS):
-            for reason, looks in self._trip(jobs):
-                rounds.append(looks)
-                why = why or reason
-                if not reason:
-                    quiet.append(looks)
-            if len(quiet) >= min(_LEAST_ROUNDS, self.job.rounds):
-                return quiet
-        self.disturbed = self.disturbed or why
-        return rounds
+        rounds = self._trip(jobs)
+        if self._too_few(rounds) and sum(r.wall_ns for r in rounds) < _QUICK_NS:
+            rounds += self._trip(jobs)
+        if self._too_few(rounds):
+            self.disturbed = self.disturbed or next(r.disturbed for r in rounds if r.disturbed)
+            return [r.p50s_ms for r in rounds]
+        return [r.p50s_ms for r in rounds if not r.disturbed]
 
-    def _trip(self, jobs: Sequence[ProfileJob]) -> list[tuple[str, list[float]]]:
-        """Every round: what disturbed it, and the p50 of each file in milliseconds."""
+    def _too_few(self, rounds: Sequence[_Round]) -> bool:
+        return sum(not r.disturbed for r in rounds) < min(_LEAST_ROUNDS, self.job.rounds)
+
+    def _trip(self, jobs: Sequence[ProfileJob]) -> list[_Round]:
         job = self.job
         request = ProfileRequest(
             runtime=job.rung.runtime,
@@ -177,12 +212,11 @@ class _Looker:
             hold_bytes=2 * _TRIP_BYTES,
         )
         job.tell(f"{job.name}: timing {len(jobs)} files on {job.session.spec.name}")
-        with job.session.leased(job.tell):
-            found = job.session.profile(request, jobs, _Progress(job, len(jobs)))
+        found = job.session.profile(request, jobs, _Progress(job, len(jobs)), job.tell)
         refused = next((f.refused for f in found if f.refused), "")
         if refused:
             raise MeasurementError(f"device {job.session.spec.name}: {refused}", kind="bad_artifact")
-        return [_round(found, number) for number in range(job.rounds)]
+        return [_Round.of([profiled.blocks[number] for profiled in found]) for number in range(job.rounds)]
 
     def _job(self, variant: Variant | None) -> ProfileJob:
         name = variant.name if variant else "dense"
@@ -213,12 +247,6 @@ class _Progress:
         self._told_s = now_s
         done, took = blocks // self._files, format_seconds(now_s - self._started_s)
         self._job.tell(f"{self._job.name}: {done} of {self._job.rounds} rounds in {took}")
-
-
-def _round(found: Sequence[Profiled], number: int) -> tuple[str, list[float]]:
-    blocks = [profiled.blocks[number] for profiled in found]
-    reasons = [reason for block in blocks if (reason := disturbance(block))]
-    return next(iter(reasons), ""), [ms_from_ns(quantile(block.samples_ns, 0.5)) for block in blocks]
 
 
 def _random(shape: tuple[int, ...]) -> np.ndarray:

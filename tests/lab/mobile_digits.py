@@ -22,13 +22,13 @@ def _separable(in_channels: int, out_channels: int, stride: int = 1) -> list[nn.
 
 
 def build_model(*, stem_stride: int = 2) -> nn.Module:
-    """8 million multiply-accumulates, nine tenths of them in 1x1 convolutions."""
+    """2.6 million multiply-accumulates, four fifths of them in 1x1 convolutions."""
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 3, stem_stride, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU6()),
-        *_separable(32, 128),
-        *_separable(128, 128),
-        *_separable(128, 256, stride=2),
-        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 10)),
+        *_separable(32, 64),
+        *_separable(64, 64),
+        *_separable(64, 128, stride=2),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10)),
     )
 
 
