@@ -212,9 +212,7 @@ def probe_gains(
     }
     taken = _Taken(look, together)
     found = taken.gains(list(variants) if exhaustive else list(strongest.values()))
-    found |= taken.gains(
-        [v for v in variants if v not in found and found[strongest[v.pattern]].status is GainStatus.GAIN]
-    )
+    found |= taken.gains([v for v in variants if v not in found and found[strongest[v.pattern]].seems_faster])
     for variant in variants:
         if variant not in found:
             found[variant] = SparsityGain(

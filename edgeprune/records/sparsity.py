@@ -74,6 +74,11 @@ class SparsityGain:
     lowest: float | None = None
     highest: float | None = None
 
+    @property
+    def seems_faster(self) -> bool:
+        """In most rounds, whatever the noise."""
+        return self.ratio is not None and self.ratio > LEAST_SPARSE_GAIN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityProbe:
