@@ -20,8 +20,8 @@ from edgeprune.profiling.sparsity import PATTERNS, ROUNDS, MicroKind
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import GainStatus, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.probing import ProbeJob, run_probe, summary
 from edgeprune.steps.session import open_session
-from edgeprune.steps.sparsity import ProbeJob, run_probe, summary
 from edgeprune.units import format_ms
 
 
@@ -85,6 +85,8 @@ def _show(probe: SparsityProbe) -> None:
         mark = "  GAIN" if gain.status is GainStatus.GAIN else ""
         print(f"    {gain.pattern:<12} {gain.share:>4.0%}  {figures}{mark}", flush=True)
     print(f"  {summary(probe)}", flush=True)
+    if probe.disturbed:
+        print(f"  disturbed, so small gains may be hidden: {probe.disturbed}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -161,11 +161,18 @@ class AgentClient:
         argv += [*_warmup_arguments(request), *more]
         return self._timed(argv, request.runtime, timeout_s, lease)
 
-    def _timed(self, argv: list[str], runtime: str, timeout_s: float, lease: str) -> _Command:
+    def _timed(
+        self,
+        argv: list[str],
+        runtime: str,
+        timeout_s: float,
+        lease: str,
+        on_block: Callable[[int], None] = lambda _: None,
+    ) -> _Command:
         """Run a command that measures."""
         if lease:
             argv += ["--lease", lease, "--lease-folder", self._lease_folder, "--deadline-s", str(timeout_s)]
-        command = _Command(self._device, runtime)
+        command = _Command(self._device, runtime, on_block)
         try:
             result = self._run(argv, command, timeout_s)
         except DeviceTimeoutError as error:
@@ -178,7 +185,14 @@ class AgentClient:
         return command
 
     def profile(
-        self, request: ProfileRequest, trip_path: str, artifacts: int, *, timeout_s: float, lease: str = ""
+        self,
+        request: ProfileRequest,
+        trip_path: str,
+        artifacts: int,
+        *,
+        timeout_s: float,
+        lease: str = "",
+        on_block: Callable[[int], None] = lambda _: None,
     ) -> tuple[Profiled, ...]:
         """Time many artifacts in one fresh process.
 
@@ -188,6 +202,7 @@ class AgentClient:
             artifacts: how many are in the trip.
             timeout_s: for all of it.
             lease: as for `bench`.
+            on_block: hears how many blocks have come, of rounds x artifacts.
 
         Returns:
             One entry an artifact, in the trip's order.
@@ -198,7 +213,7 @@ class AgentClient:
         argv = ["profile", "--work", self._work_folder, "--trip", trip_path, "--runtime", request.runtime]
         argv += ["--threads", str(request.threads), "--rounds", str(request.rounds), "--round-s", str(request.round_s)]
         argv += ["--hold-bytes", str(request.hold_bytes), *_warmup_arguments(request)]
-        command = self._timed(argv, request.runtime, timeout_s, lease)
+        command = self._timed(argv, request.runtime, timeout_s, lease, on_block)
         if command.reply("done")["artifacts"] != artifacts:
             raise command.failed(f"expected {artifacts} artifacts, got {command.reply('done')['artifacts']}")
         return tuple(self._profiled(command, number, request) for number in range(artifacts))
@@ -269,7 +284,8 @@ class AgentClient:
 class _Command:
     """Collects the replies of one command."""
 
-    def __init__(self, device: str, runtime: str = "") -> None:
+    def __init__(self, device: str, runtime: str = "", on_block: Callable[[int], None] = lambda _: None) -> None:
+        self._on_block = on_block
         self._where = f"{runtime} on {device}" if runtime else device
         self._device = device
         self._runtime = runtime
@@ -290,6 +306,8 @@ class _Command:
             self._bad_line = line if self._bad_line is None else self._bad_line
         elif event in self.repeated:
             self.repeated[event].append(reply)
+            if event == "block":
+                self._on_block(len(self.repeated[event]))
         else:
             self._replies[event] = reply
 

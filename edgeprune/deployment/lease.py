@@ -88,7 +88,7 @@ class DeviceLease:
         limits = ["--ttl-s", str(self._ttl_s), "--wait-s", str(self._wait_s)]
         uses = [argument for folder in self._uses for argument in ("--uses", folder)]
         arguments = ["acquire", "--holder", this_client(), *limits, *uses]
-        self.token = str(self._run(arguments, self._wait_s + _COMMAND_TIMEOUT_S, self._heard)["token"])
+        self.token = str(self._run(arguments, self._wait_s + self._command_timeout_s, self._heard)["token"])
         self._heart.start()
         return self
 
@@ -98,7 +98,7 @@ class DeviceLease:
         self._over.set()
         self._heart.join()
         try:
-            self._run(["release", "--token", self.token], _COMMAND_TIMEOUT_S)
+            self._run(["release", "--token", self.token], self._command_timeout_s)
         except (DeployError, MeasurementError) as error:
             # It ends by itself, after its time to live.
             _log.info("the lease could not be given back: %s", error.message)
@@ -109,13 +109,18 @@ class DeviceLease:
         with self._busy:
             yield
 
+    @property
+    def _command_timeout_s(self) -> float:
+        """A long time to live was chosen because commands are slow there."""
+        return max(_COMMAND_TIMEOUT_S, self._ttl_s)
+
     def _beat(self) -> None:
         while not self._over.wait(self._ttl_s / 3):
             with self._busy:
                 if self._over.is_set():
                     return
                 try:
-                    self._run(["renew", "--token", self.token], min(_COMMAND_TIMEOUT_S, self._ttl_s))
+                    self._run(["renew", "--token", self.token], self._ttl_s)
                 except (DeployError, MeasurementError) as error:
                     # The next block is told by the device whether the lease still holds.
                     _log.warning("the lease could not be renewed: %s", error.message)

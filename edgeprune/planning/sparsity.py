@@ -52,20 +52,27 @@ def decide_patterns(
     for pattern in PRUNABLE:
         claimed = pattern in claims
         gains = () if probe is None else probe.of(pattern)
+        # Noise may hide a gain, and a claim is not contradicted by noise: the whole model has to show it.
+        in_doubt = probe is not None and claimed and bool(probe.disturbed)
         if probe is None and claimed:
             choices.append(MaskChoice(runtime=runtime, pattern=pattern, used=True, reason="not probed"))
-        elif (least := _least_share(gains)) is not None:
+        elif (least := _least_share(gains, in_doubt=in_doubt)) is not None:
             choices.append(_gained(runtime, pattern, gains, least, claimed=claimed))
         elif claimed:
             choices.append(_contradicted(runtime, pattern, gains, why_not))
     return tuple(choices)
 
 
-def _least_share(gains: Sequence[SparsityGain]) -> float | None:
-    """The smallest share with a gain, larger ones all gaining too; None where the largest gains nothing."""
+def _least_share(gains: Sequence[SparsityGain], *, in_doubt: bool) -> float | None:
+    """The smallest share with a gain, larger ones all gaining too; None where the largest gains nothing.
+
+    Args:
+        gains: of one pattern.
+        in_doubt: what was faster in most rounds only counts as well.
+    """
     least = None
     for gain in sorted(gains, key=lambda g: g.share, reverse=True):
-        if gain.status is not GainStatus.GAIN:
+        if gain.status is not GainStatus.GAIN and not (in_doubt and gain.seems_faster):
             break
         least = gain.share
     return least

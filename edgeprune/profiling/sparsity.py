@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SHARES: Final = (0.5, 0.7, 0.8, 0.9, 0.95)
 PATTERNS: Final = ("unstructured", "block4x1", "2:4")
-ROUNDS: Final = 3
+ROUNDS: Final = 5
 DENSE: Final = "dense"
 
 _BLOCK: Final = 4
@@ -193,29 +193,26 @@ class Gains:
 
 def probe_gains(
     variants: Sequence[Variant],
-    look: Callable[[Sequence[Variant | None]], Sequence[float]],
+    look: Callable[[Sequence[Variant | None]], Sequence[Sequence[float]]],
     *,
-    rounds: int = ROUNDS,
+    together: int = len(PATTERNS) * len(SHARES),
     exhaustive: bool = False,
 ) -> Gains:
     """Time variants in turn with the dense model, the strongest share of each pattern first.
 
     Args:
         variants: to measure.
-        look: p50 in milliseconds of one short look at each file, one after another; None is the dense one.
-        rounds: in each the dense file is looked at first and last.
+        look: times files (None is the dense one) in turn and returns a round after the other, in each the p50 of every
+            file in milliseconds. The dense file comes first and last.
+        together: variants that are timed in turn with one another at most; the others have dense files of their own.
         exhaustive: measure the weaker shares too where the strongest gained nothing.
     """
     strongest = {
         v.pattern: max((w for w in variants if w.pattern == v.pattern), key=lambda w: w.share) for v in variants
     }
-    first = list(variants) if exhaustive else list(strongest.values())
-    taken = _measure(first, look, rounds)
-    found = {v: _gain(v, taken) for v in first}
-    rest = [v for v in variants if v not in found and found[strongest[v.pattern]].status is GainStatus.GAIN]
-    if rest:
-        again = _measure(rest, look, rounds)
-        found |= {v: _gain(v, again) for v in rest}
+    taken = _Taken(look, together)
+    found = taken.gains(list(variants) if exhaustive else list(strongest.values()))
+    found |= taken.gains([v for v in variants if v not in found and found[strongest[v.pattern]].seems_faster])
     for variant in variants:
         if variant not in found:
             found[variant] = SparsityGain(
@@ -227,47 +224,54 @@ def probe_gains(
     return Gains(dense_p50_ms=taken.dense_p50_ms, noise=taken.noise, gains=tuple(found[v] for v in variants))
 
 
-@dataclass(frozen=True, slots=True)
 class _Taken:
     """Looks of several rounds: at the dense file before and after, and at each variant between."""
 
-    dense: tuple[tuple[float, float], ...]
-    sparse: Mapping[Variant, tuple[float, ...]]
+    def __init__(self, look: Callable[[Sequence[Variant | None]], Sequence[Sequence[float]]], together: int) -> None:
+        self._look = look
+        self._together = together
+        self._dense: list[tuple[float, float]] = []
 
     @property
     def dense_p50_ms(self) -> float:
-        return statistics.median(ms for pair in self.dense for ms in pair)
+        """The median over all rounds so far."""
+        return statistics.median(ms for pair in self._dense for ms in pair)
 
     @property
     def noise(self) -> float:
-        return max(max(pair) / min(pair) for pair in self.dense)
+        """Largest ratio of two looks at the dense file in one round so far."""
+        return _noise(self._dense)
+
+    def gains(self, variants: Sequence[Variant]) -> dict[Variant, SparsityGain]:
+        """What each bought, against the dense looks of its own rounds."""
+        found = {}
+        for first in range(0, len(variants), self._together):
+            part = variants[first : first + self._together]
+            rounds = self._look([None, *part, None])
+            dense = [(looks[0], looks[-1]) for looks in rounds]
+            self._dense += dense
+            for number, variant in enumerate(part, start=1):
+                found[variant] = _gain(variant, dense, [looks[number] for looks in rounds])
+        return found
 
 
-def _measure(
-    variants: Sequence[Variant], look: Callable[[Sequence[Variant | None]], Sequence[float]], rounds: int
-) -> _Taken:
-    dense, sparse = [], {v: list[float]() for v in variants}
-    for _ in range(rounds):
-        before, *between, after = look([None, *variants, None])
-        dense.append((before, after))
-        for variant, ms in zip(variants, between, strict=True):
-            sparse[variant].append(ms)
-    return _Taken(tuple(dense), {v: tuple(looks) for v, looks in sparse.items()})
+def _noise(dense: Sequence[tuple[float, float]]) -> float:
+    return max(max(pair) / min(pair) for pair in dense)
 
 
-def _gain(variant: Variant, taken: _Taken) -> SparsityGain:
+def _gain(variant: Variant, dense: Sequence[tuple[float, float]], sparse: Sequence[float]) -> SparsityGain:
     """A gain is one in every round, above what two looks at the dense file differ by."""
-    ratios = [statistics.mean(pair) / ms for pair, ms in zip(taken.dense, taken.sparse[variant], strict=True)]
-    needed = max(LEAST_SPARSE_GAIN, taken.noise)
+    ratios = [statistics.mean(pair) / ms for pair, ms in zip(dense, sparse, strict=True)]
+    needed = max(LEAST_SPARSE_GAIN, _noise(dense))
     gained = min(ratios) > needed
-    ratio, ms = statistics.median(ratios), statistics.median(taken.sparse[variant])
+    ratio, dense_ms = statistics.median(ratios), statistics.median(ms for pair in dense for ms in pair)
     return SparsityGain(
         pattern=variant.pattern,
         share=variant.share,
         status=GainStatus.GAIN if gained else GainStatus.NONE,
         reason=(
             f"{variant.share:.0%} {variant.pattern} zeros: {ratio:.2f}x ({min(ratios):.2f} to {max(ratios):.2f} in "
-            f"{len(ratios)} rounds; {format_ms(taken.dense_p50_ms)} dense, {format_ms(ms)} with zeros), "
+            f"{len(ratios)} rounds; {format_ms(dense_ms)} dense, {format_ms(statistics.median(sparse))} with zeros), "
             f"{'above' if gained else 'not above'} {needed:.2f}x in every round"
         ),
         ratio=ratio,

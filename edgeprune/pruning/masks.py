@@ -43,7 +43,7 @@ class WeightMasks:
         model: nn.Module,
         sparsity: float,
         *,
-        scope: Literal["global", "layer"] = "global",
+        scope: Literal["global", "layer", "adaptive"] = "global",
         ignored: Sequence[str] = (),
         with_last: bool = False,
     ) -> Self:
@@ -52,12 +52,17 @@ class WeightMasks:
         Args:
             model: whose weights are looked at, and held by the other methods.
             sparsity: share of the maskable weights to zero, in [0, 1]; met exactly, rounded to a whole weight.
-            scope: `global` ranks all weights together, `layer` gives each layer the same share.
+            scope: `global` ranks all weights together by magnitude, `layer` gives each layer the same share, `adaptive`
+                ranks them together by what zeroing one, and all smaller ones, takes from its layer: the scale of a
+                layer, which a norm behind it undoes, does not count, and no layer loses all.
             ignored: layers to keep dense; `*` is a wildcard.
             with_last: mask the last layer too, for kernels by whose rule its zeros count.
 
         Raises:
             InputError: a sparsity out of range, or an ignored name that matches no layer.
+
+        Source: `adaptive` is LAMP, Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning",
+        arXiv:2010.07611.
         """
         if not 0 <= sparsity <= 1:
             raise InputError(f"sparsity: expected a number from 0 to 1, got {sparsity}")
@@ -65,7 +70,8 @@ class WeightMasks:
         if scope == "layer" or not weights:
             kept = {name: _largest(w.abs(), sparsity) for name, w in weights.items()}
         else:
-            everything = torch.cat([w.abs().flatten() for w in weights.values()])
+            score = _adaptive_scores if scope == "adaptive" else torch.abs
+            everything = torch.cat([score(w).flatten() for w in weights.values()])
             parts = torch.split(_largest(everything, sparsity), [w.numel() for w in weights.values()])
             kept = {n: part.reshape(w.shape) for (n, w), part in zip(weights.items(), parts, strict=True)}
         return cls(model, kept, dense)
@@ -179,6 +185,16 @@ def _largest(magnitudes: Tensor, sparsity: float) -> Tensor:
     # Stable, so that equal magnitudes are chosen alike on every machine.
     kept[torch.argsort(magnitudes.flatten(), stable=True)[:zeros]] = False
     return kept.reshape(magnitudes.shape)
+
+
+def _adaptive_scores(weight: Tensor) -> Tensor:
+    """Each weight's square over the sum of the squares that are not smaller, in its own layer; 1 for the largest."""
+    squares = weight.double().flatten().square()
+    order = torch.argsort(squares, stable=True)
+    not_smaller = squares[order].flip(0).cumsum(0).flip(0)
+    scores = torch.zeros_like(squares)
+    scores[order] = squares[order] / not_smaller.clamp_min(torch.finfo(torch.float64).tiny)
+    return scores
 
 
 def _n_of_m(weight: Tensor, n: int, m: int) -> Tensor:

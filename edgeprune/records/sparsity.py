@@ -74,6 +74,11 @@ class SparsityGain:
     lowest: float | None = None
     highest: float | None = None
 
+    @property
+    def seems_faster(self) -> bool:
+        """In most rounds, whatever the noise."""
+        return self.ratio is not None and self.ratio > LEAST_SPARSE_GAIN
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparsityProbe:
@@ -86,6 +91,7 @@ class SparsityProbe:
         dense_p50_ms: the median over the rounds.
         noise: largest ratio of two looks at the same dense file in one round; a gain must be above it.
         rounds: of looks, the dense file first and last in each.
+        disturbed: why too few rounds were quiet, so that gains may be hidden in noise; empty where enough were.
     """
 
     device: str
@@ -100,6 +106,7 @@ class SparsityProbe:
     rounds: int
     gains: tuple[SparsityGain, ...]
     taken_unix_s: float
+    disturbed: str = ""
 
     def of(self, pattern: str) -> tuple[SparsityGain, ...]:
         """A pattern's gains, by ascending share."""

@@ -112,7 +112,8 @@ def _store_graph_(model: ModelT, graph: SubGraphT) -> None:
         if dense is None or dense.dtype != np.float32 or graph.tensors[index].sparsity is not None:
             continue
         stored = min((encode(dense, b) for b in _BLOCKS if dense.shape[0] % b[0] == 0), key=lambda s: s.size_bytes)
-        if stored.size_bytes >= dense.nbytes:
+        # A tensor without any value would be an empty buffer, and an empty buffer is no constant.
+        if stored.size_bytes >= dense.nbytes or not stored.values.size:
             continue
         replaced[index] = _add_unpacked_(graph, graph.tensors[index])
         _make_sparse_(model, graph.tensors[index], stored)

@@ -22,7 +22,7 @@ from edgeprune.steps.narrowing import TIGHTER, Narrower
 from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
-from edgeprune.steps.sparsity import choose_patterns
+from edgeprune.steps.sparsity import choose_patterns, explain_refused
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_ms
 
@@ -57,7 +57,7 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
         rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
         places=tuple(p for p in ladder.places if p.threads <= cores),
         finer_places=tuple(p for p in ladder.finer_places if p.threads <= cores),
-        refused=(*ladder.refused, *too_wide),
+        refused=(*explain_refused(bench, ladder.refused), *too_wide),
     )
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     notes += [f"{b.name} stays: {b.reason}" for b in bench.blocks.refused]

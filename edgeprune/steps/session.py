@@ -6,6 +6,7 @@ import hashlib
 import logging
 import secrets
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgeprune.benchmarking.client import AgentClient
 from edgeprune.benchmarking.trip import ProfileJob, write_trip
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
-from edgeprune.deployment.lease import WAIT_S, DeviceLease, LeaseStatus, lease_status
+from edgeprune.deployment.lease import TTL_S, WAIT_S, DeviceLease, LeaseStatus, lease_status
 from edgeprune.deployment.transfer import Agent, ensure_files, install_agent
 from edgeprune.errors import MeasurementError
 from edgeprune.records.artifact import Artifact
@@ -44,7 +45,10 @@ _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 _PROOF_RUNS = 20
+_COMMANDS_A_LEASE = 10
 _LOAD_S = 1.0
+# A block has a run before it and one in it, however long they take.
+_SLOW_BLOCK_S = 0.6
 _KEPT_IN_USE = 16
 
 
@@ -66,7 +70,10 @@ class DeviceSession:
         self._agent = Agent(connection, spec.python, self._agent_path)
         self._lease: DeviceLease | None = None
         self._placed: dict[str, None] = {}
+        started_s = time.monotonic()
         self.facts: DeviceFacts = self._client.probe()
+        # A sign of life is a command too, and a command may wait for another one.
+        self._ttl_s = max(TTL_S, _COMMANDS_A_LEASE * (time.monotonic() - started_s))
 
     @property
     def agent(self) -> Agent:
@@ -139,12 +146,20 @@ class DeviceSession:
                 request, limit, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
             )
 
-    def profile(self, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> tuple[Profiled, ...]:
+    def profile(
+        self,
+        request: ProfileRequest,
+        jobs: Sequence[ProfileJob],
+        on_block: Callable[[int], None] = lambda _: None,
+        tell: Callable[[str], None] = _log.info,
+    ) -> tuple[Profiled, ...]:
         """Time many artifacts in one process: one file is sent, and the rounds of all artifacts are interleaved.
 
         Args:
             request: runtime, threads and rounds.
             jobs: what to time.
+            on_block: hears how many blocks have come, of rounds x jobs.
+            tell: hears for whom we wait.
 
         Returns:
             One entry a job, in their order.
@@ -157,14 +172,16 @@ class DeviceSession:
             path = Path(folder) / "trip.zip"
             write_trip(path, jobs)
             there = self._ensure([(path, hashlib.sha256(path.read_bytes()).hexdigest())])
-        seconds = len(jobs) * (request.warmup_max_s + request.rounds * request.round_s + _LOAD_S)
-        with self.leased() as lease, lease.quiet():
+        block_s = max(request.round_s, _SLOW_BLOCK_S)
+        seconds = len(jobs) * (request.warmup_max_s + request.rounds * block_s + _LOAD_S)
+        with self.leased(tell) as lease, lease.quiet():
             return self._client.profile(
                 request,
                 f"{there}/trip.zip",
                 len(jobs),
                 timeout_s=_START_TIMEOUT_S + _PATIENCE * seconds,
                 lease=lease.token,
+                on_block=on_block,
             )
 
     @contextmanager
@@ -183,7 +200,10 @@ class DeviceSession:
             yield self._lease
             return
         uses = tuple(self._placed)
-        with DeviceLease(self._agent, self.spec.lease_folder, uses=uses, wait_s=wait_s, tell=tell) as lease:
+        lease_of = DeviceLease(
+            self._agent, self.spec.lease_folder, uses=uses, ttl_s=self._ttl_s, wait_s=wait_s, tell=tell
+        )
+        with lease_of as lease:
             self._lease = lease
             try:
                 yield lease

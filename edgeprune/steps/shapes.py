@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _FIRST_RUNS = 20
 _RUNS = (60, 1000)
 _BLOCK_S = 0.3
+# The first runs that take this long are a look already, and more of them would not show more.
+_LONG_S = 1.0
 _ATTEMPTS = 5
 _BACK_OFF_S = 0.5
 
@@ -179,17 +181,19 @@ def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: s
 def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool) -> Look:
     first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
     median_ns = quantile(first.samples_ns, 0.5)
-    (least, most), block_s = (_TAIL_RUNS, _TAIL_BLOCK_S) if tail else (_RUNS, _BLOCK_S)
+    (fewest, most), block_s = (_TAIL_RUNS, _TAIL_BLOCK_S) if tail else (_RUNS, _BLOCK_S)
+    # Where one run takes long, the first ones are a look already.
+    is_long = not tail and median_ns * _FIRST_RUNS >= _LONG_S * NS_PER_S
+    least = _FIRST_RUNS if is_long else fewest
     runs = min(max(math.ceil(block_s * NS_PER_S / median_ns), least), most)
-    looks: list[Look] = []
-    for attempt in range(_ATTEMPTS):
-        if attempt:
-            time.sleep(_BACK_OFF_S * attempt)
+    looks = [Look(first, disturbance(first) or "")] if is_long else []
+    while len(looks) < _ATTEMPTS and (not looks or looks[-1].disturbed):
+        if looks:
+            time.sleep(_BACK_OFF_S * len(looks))
         block = bench.device.block(rung, artifact_path, samples_path, runs, median_ns)
         looks.append(Look(block, disturbance(block) or ""))
-        if not looks[-1].disturbed:
-            return looks[-1]
-    return min(looks, key=lambda look: quantile(look.block.samples_ns, _TAIL if tail else 0.5))
+    share = _TAIL if tail else 0.5
+    return min(looks, key=lambda look: (bool(look.disturbed), quantile(look.block.samples_ns, share)))
 
 
 def p50_ms(block: Block) -> float:

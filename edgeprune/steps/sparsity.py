@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.benchmarking.validity import disturbance
-from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, MeasurementError
-from edgeprune.files import write_atomically
+from edgeprune.planning.ladder import RefusedRung
 from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
-from edgeprune.profiling.sparsity import (
-    PATTERNS,
-    ROUNDS,
-    MicroKind,
-    Variant,
-    kind_of,
-    micro_model,
-    probe_gains,
-    variants_of,
-)
+from edgeprune.profiling.sparsity import PATTERNS, kind_of
 from edgeprune.pruning.masks import WeightMasks
-from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.rung import Precision, PruningKind, Rung
-from edgeprune.records.sparsity import GainStatus, SparsityProbe
+from edgeprune.records.rung import Precision, Rung
+from edgeprune.records.sparsity import SparsePath, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
-from edgeprune.statistics import quantile
-from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
-from edgeprune.steps.session import DeviceSession
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.probing import ProbeJob, kept_probe, summary
 from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import digest
-from edgeprune.units import NS_PER_S, ms_from_ns
+from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import nn
-
-_FIRST_RUNS = 5
-_RUNS = (10, 600)
-_LOOK_S = 0.3
-_ATTEMPTS = 3
-_BACK_OFF_S = 0.5
 
 
 def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoice, ...]:
@@ -91,164 +68,46 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
         return kept_probe(job, folder)
 
     try:
-        return bench.step("sparsity", job.name, job.key, SparsityProbe, make, summary)
+        probe = bench.step("sparsity", job.name, job.key, SparsityProbe, make, summary)
     except (BuildError, MeasurementError) as error:
         if isinstance(error, MeasurementError) and not error.about_artifact:
             raise
         bench.note(f"{runtime}: sparse kernels could not be probed: {error.message}", "warning")
         return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeJob:
-    """What one probe needs.
-
-    Attributes:
-        rung: runtime, threads and precision, without pruning.
-        exhaustive: measure every share, those too that a stronger one rules out.
-    """
-
-    session: DeviceSession
-    rung: Rung
-    kind: MicroKind
-    patterns: tuple[str, ...] = PATTERNS
-    rounds: int = ROUNDS
-    exhaustive: bool = False
-    tell: Callable[[str], None]
-
-    @property
-    def name(self) -> str:
-        """Of the runtime, threads and micro-model."""
-        return f"{self.rung.name}-{self.kind.name}"
-
-    @property
-    def key(self) -> str:
-        """Digest of all that the outcome depends on."""
-        facts = self.session.facts
-        return digest(facts.fingerprint, self.name, compiler_versions(self.rung), self.patterns, self.exhaustive)
-
-
-def kept_probe(job: ProbeJob, folder: Path) -> SparsityProbe:
-    """The probe kept beside the inventory for this device, runtime and micro-model; else a new one, which is kept.
-
-    Args:
-        job: what to measure.
-        folder: for the compiled files.
-    """
-    path = config_folder() / "sparsity" / job.session.spec.name / f"{job.name}-{job.key[:16]}.json"
-    if path.exists():
-        try:
-            return from_json(SparsityProbe, path.read_bytes())
-        except BuildError as error:
-            job.tell(f"{path} is damaged and is measured anew: {error.message}")
-    probe = run_probe(job, folder)
-    write_atomically(path, to_json(probe, indent=1))
+    if probe.disturbed:
+        bench.note(f"{runtime}: the probe for sparse kernels was disturbed: {probe.disturbed}", "warning")
+        # Good enough to go on with, not to keep.
+        bench.run.forget(step_name("sparsity", job.name))
     return probe
 
 
-def run_probe(job: ProbeJob, folder: Path) -> SparsityProbe:
-    """Measure; nothing is read or kept.
+def explain_refused(bench: Workbench, refused: Sequence[RefusedRung]) -> tuple[RefusedRung, ...]:
+    """Begin the reasons of refused mask rungs with what the runtime's own rule says of this very model.
 
-    Raises:
-        BuildError: a micro-model cannot be compiled.
-        MeasurementError: it cannot be run there.
+    The operator that breaks it, or how many zeros are missing. Compiled on this host; the device is not asked again.
     """
-    looker = _Looker(job, folder)
-    gains = probe_gains(variants_of(job.patterns), looker.p50s_ms, rounds=job.rounds, exhaustive=job.exhaustive)
-    facts = job.session.facts
-    return SparsityProbe(
-        device=job.session.spec.name,
-        fingerprint=facts.fingerprint,
-        runtime=job.rung.runtime,
-        runtime_version=facts.runtime_version(job.rung.runtime) or "",
-        threads=job.rung.threads,
-        kind=job.kind.name,
-        compilers=compiler_versions(job.rung),
-        dense_p50_ms=gains.dense_p50_ms,
-        noise=gains.noise,
-        rounds=job.rounds,
-        gains=gains.gains,
-        taken_unix_s=time.time(),
-    )
+    return tuple(_explained(bench, r) if r.rung.masked else r for r in refused)
 
 
-def summary(probe: SparsityProbe) -> str:
-    """The best gain in a few words."""
-    gained = [g for g in probe.gains if g.status is GainStatus.GAIN]
-    if not gained:
-        return "zeros buy no time"
-    best = max(gained, key=lambda g: g.ratio or 0.0)
-    return f"{best.share:.0%} {best.pattern} zeros: {best.ratio:.2f}x"
+def _explained(bench: Workbench, refused: RefusedRung) -> RefusedRung:
+    rung = refused.rung
+    if RUNTIMES.get(rung.runtime).sparse_form() is None:
+        return refused
+    key = digest(bench.model_key, rung.name, compiler_versions(rung), bench.input_shape, bench.device.facts.fingerprint)
 
+    def make(folder: Path) -> SparsePath:
+        model = bench.fresh_model()
+        make_masks(model, rung, rung.pruning_ratio, bench.target.spec.pruning.ignored).make_permanent()
+        artifact = compile_artifact(CompileJob(model, bench.input_shape, bench.frozen_samples), rung, folder)
+        return sparse_path(artifact, folder, rung, bench.device.facts) or SparsePath(reasons=())
 
-@dataclass(slots=True)
-class _Looker:
-    """Compiles each micro-model once, when it is first looked at, and times it in fresh processes."""
-
-    job: ProbeJob
-    folder: Path
-    _placed: dict[str, str] = field(default_factory=dict)
-    _runs: int = 0
-
-    def p50s_ms(self, variants: Sequence[Variant | None]) -> list[float]:
-        """One look at each, in one turn at the device."""
-        there = [self._place(variant) for variant in variants]
-        self._samples()
-        with self.job.session.leased(self.job.tell):
-            return [self._p50_ms(path) for path in there]
-
-    def _p50_ms(self, there: str) -> float:
-        """A short look, undisturbed if the device lets us have one; else the fastest of several."""
-        session, rung = self.job.session, self.job.rung
-        if not self._runs:
-            first = session.block(rung, there, self._samples(), _FIRST_RUNS)
-            fits = math.ceil(_LOOK_S * NS_PER_S / quantile(first.samples_ns, 0.5))
-            self._runs = min(max(fits, _RUNS[0]), _RUNS[1])
-        found = []
-        for attempt in range(_ATTEMPTS):
-            time.sleep(_BACK_OFF_S * attempt)
-            block = session.block(rung, there, self._samples(), self._runs)
-            found.append(ms_from_ns(quantile(block.samples_ns, 0.5)))
-            if not disturbance(block):
-                break
-        else:
-            return min(found)
-        return found[-1]
-
-    def _place(self, variant: Variant | None) -> str:
-        name = variant.name if variant else "dense"
-        if name not in self._placed:
-            shape = self.job.kind.input_shape
-            into = self.folder / name
-            into.mkdir()
-            job = CompileJob(micro_model(self.job.kind, variant), shape, _random(shape))
-            artifact = compile_artifact(job, _rung_of(self.job.rung, variant), into)
-            self._placed[name] = self.job.session.place(into, artifact)
-        return self._placed[name]
-
-    def _samples(self) -> str:
-        if "samples" not in self._placed:
-            self._placed["samples"] = self.job.session.place_samples(_random(self.job.kind.input_shape))
-        return self._placed["samples"]
-
-
-def _random(shape: tuple[int, ...]) -> np.ndarray:
-    import numpy as np
-
-    return np.random.default_rng(0).standard_normal((4, *shape[1:]), dtype=np.float32)
-
-
-def _rung_of(rung: Rung, variant: Variant | None) -> Rung:
-    """A mask rung, so that the file gets the storage that sparse kernels need."""
-    if variant is None:
-        return rung
-    return Rung(
-        runtime=rung.runtime,
-        precision=rung.precision,
-        threads=rung.threads,
-        pruning=PruningKind.UNSTRUCTURED,
-        pruning_ratio=variant.share,
-    )
+    try:
+        path = bench.step("rule", rung.name, key, SparsePath, make, lambda p: "" if p.taken else "; ".join(p.reasons))
+    except BuildError as error:
+        return replace(refused, reason=f"{error.message} ({refused.reason})")
+    # What the device's architecture or the runtime's version rule out is in the reason already.
+    new = [reason for reason in path.reasons if reason not in refused.reason]
+    return replace(refused, reason=f"{'; '.join(new)} ({refused.reason})") if new else refused
 
 
 def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[str]) -> WeightMasks:
@@ -271,4 +130,4 @@ def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[
         kept += [n for n, m in named if not form.skips(m)]
     if rung.n_m is not None:
         return WeightMasks.n_m(model, *rung.n_m, ignored=kept, with_last=form is not None)
-    return WeightMasks.unstructured(model, sparsity, ignored=kept, with_last=form is not None)
+    return WeightMasks.unstructured(model, sparsity, scope="adaptive", ignored=kept, with_last=form is not None)

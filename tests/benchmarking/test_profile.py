@@ -86,10 +86,12 @@ def client(device: DeviceSpec, connection: Connection, tmp_path: Path) -> AgentC
 def test_every_artifact_has_its_rounds_and_a_refused_one_stops_nobody(client: AgentClient, tmp_path: Path) -> None:
     jobs = [_artifact(tmp_path, name, size) for name, size in (("small", 16), ("none", 0), ("large", 1024))]
     write_trip(tmp_path / "trip.zip", jobs)
-    small, none, large = client.profile(REQUEST, str(tmp_path / "trip.zip"), 3, timeout_s=60)
+    heard: list[int] = []
+    small, none, large = client.profile(REQUEST, str(tmp_path / "trip.zip"), 3, timeout_s=60, on_block=heard.append)
     assert "onnxruntime refuses" in none.refused
     assert none.blocks == ()
     assert len(small.blocks) == len(large.blocks) == 3
+    assert heard == [1, 2, 3, 4, 5, 6]
     for block in (*small.blocks, *large.blocks):
         assert all(s > 0 for s in block.samples_ns)
         assert sum(block.samples_ns) <= block.wall_ns
@@ -145,6 +147,26 @@ def test_an_agent_that_misbehaves(
     client = AgentClient(connection, python=str(tmp_path / "python"), agent_path="agent", work_folder=str(tmp_path))
     with pytest.raises(MeasurementError, match=reason):
         client.profile(REQUEST, "trip.zip", 1, timeout_s=60)
+
+
+@pytest.mark.parametrize(
+    ("typical_ms", "runs"), [(0.001, 1000), (0.5, 30), (4.0, 4), (10.0, 3), (40.0, 2), (300.0, 1), (4000.0, 1)]
+)
+def test_slow_runs_are_not_repeated_for_the_sake_of_a_median(typical_ms: float, runs: int) -> None:
+    assert profile.runs_a_round(15e6, typical_ms * 1e6) == runs
+
+
+@pytest.mark.parametrize(("run_ms", "rewarmed"), [(0.1, 10), (0.5, 3), (10.0, 2), (300.0, 1)])
+def test_a_block_begins_with_as_much_as_fills_the_caches(run_ms: float, rewarmed: int) -> None:
+    runs: list[float] = []
+
+    def time_one() -> int:
+        runs.append(run_ms)
+        return round(run_ms * 1e6)
+
+    block = profile._block(profile.Loaded(time_one, {"runs": 5}), [0])
+    assert len(runs) - 5 == rewarmed
+    assert len(block["samples_ns"]) == 5
 
 
 def test_a_trip_is_the_same_file_every_time(tmp_path: Path) -> None:

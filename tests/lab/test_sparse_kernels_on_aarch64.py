@@ -1,15 +1,11 @@
 """XNNPACK's sparse kernels on an emulated aarch64 device: taken where the rule says so, and not where it does not.
 
-`make test-lab EDGELAB=path/to/edgelab`; `-o log_cli=true -o log_cli_level=INFO` shows the figures. The root file system
-is made once (0.4 GB) where EDGELAB_AARCH64 says, or in ~/.cache/edgeprune-lab; not below /tmp, which a device hides.
+`make test-lab EDGELAB=path/to/edgelab`; `-o log_cli=true -o log_cli_level=INFO` shows the figures.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,43 +28,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 
 IMAGE = (1, 3, 64, 64)
 FLOAT = Rung(runtime="tflite", precision=Precision.FLOAT32)
-PACKAGES = ("numpy==1.26.4", "ai-edge-litert==2.3.0")
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceSession]:
-    lab_script = os.environ.get("EDGELAB")
-    if not lab_script:
-        pytest.skip("EDGELAB names no lab: make test-lab EDGELAB=...")
-    root = Path(os.environ.get("EDGELAB_AARCH64", Path.home() / ".cache/edgeprune-lab/aarch64"))
-    if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run([lab_script, "rootfs", str(root), "--arch", "aarch64", "--pip", *PACKAGES], check=True)
-    lab = root.parent / f"lab-{os.getpid()}"
-    subprocess.run([lab_script, "up", str(lab), "--arch", "aarch64", "--rootfs", str(root)], check=True)
-    try:
-        (found,) = json.loads((lab / "inventory.json").read_text())["devices"]
-        with open_session(spec_of(found)) as session:
-            yield session
-    finally:
-        subprocess.run([lab_script, "down", str(lab)], check=True)
-
-
-def spec_of(found: dict[str, str]) -> DeviceSpec:
-    """The device as it would stand in the inventory."""
-    known = Path(found["known_hosts"]).read_text().splitlines()
-    (key,) = [line.split(maxsplit=1)[1] for line in known if line.startswith(f"[{found['host']}]:{found['port']} ")]
-    return DeviceSpec(
-        schema=1,
-        name=found["name"],
-        profile="emulated",
-        host=found["host"],
-        port=int(found["port"]),
-        user=found["user"],
-        identity_file=found["identity_file"],
-        host_key=key,
-        connect_timeout_s=60.0,
-    )
+def device(arm_device: DeviceSpec) -> Iterator[DeviceSession]:
+    with open_session(arm_device) as session:
+        yield session
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_a_gain_that_more_zeros_lose_again_is_none_below_the_loss() -> None:
     taken = probe({("unstructured", 0.7): 1.5, ("unstructured", 0.8): 1.0, ("unstructured", 0.9): 2.0})
     (choice,) = decide_patterns("tflite", ["unstructured"], taken)
     assert choice.least_share == 0.9
+
+
+def test_a_disturbed_probe_contradicts_no_claim_that_seems_true() -> None:
+    quiet = probe({("unstructured", 0.7): 1.0, ("unstructured", 0.9): 1.5, ("2:4", 0.5): 1.0})
+    gains = tuple(replace(g, status=GainStatus.NONE) for g in quiet.gains)
+    noisy = replace(quiet, gains=gains, disturbed="a neighbour")
+    first, second = decide_patterns("tflite", ["unstructured", "2:4"], noisy)
+    assert (first.used, first.least_share, first.note) == (True, 0.9, "")
+    # No faster in most rounds either.
+    assert second.contradicted
+    # Nobody claimed it: then noise is no evidence.
+    assert decide_patterns("tflite", [], noisy) == ()
+    assert all(c.contradicted for c in decide_patterns("tflite", ["unstructured"], replace(noisy, disturbed="")))
 
 
 def test_without_a_probe_a_claim_goes_on_to_the_whole_model() -> None:

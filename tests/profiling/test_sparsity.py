@@ -24,20 +24,20 @@ from edgeprune.records.sparsity import GainStatus
 
 
 def device(
-    p50_ms: Callable[[Variant | None], float],
-) -> tuple[Callable[[Sequence[Variant | None]], list[float]], list[str]]:
+    p50_ms: Callable[[Variant | None], float], *, rounds: int
+) -> tuple[Callable[[Sequence[Variant | None]], list[list[float]]], list[str]]:
     looks: list[str] = []
 
-    def look(variants: Sequence[Variant | None]) -> list[float]:
-        looks.extend(v.name if v else "dense" for v in variants)
-        return [p50_ms(v) for v in variants]
+    def look(variants: Sequence[Variant | None]) -> list[list[float]]:
+        looks.extend([v.name if v else "dense" for v in variants] * rounds)
+        return [[p50_ms(v) for v in variants] for _ in range(rounds)]
 
     return look, looks
 
 
 def test_where_zeros_buy_nothing_only_the_strongest_are_looked_at() -> None:
-    look, looks = device(lambda _: 10.0)
-    found = probe_gains(variants_of(PATTERNS), look, rounds=2)
+    look, looks = device(lambda _: 10.0, rounds=2)
+    found = probe_gains(variants_of(PATTERNS), look)
     assert looks == ["dense", "unstructured-95", "block4x1-95", "nm2of4-50", "dense"] * 2
     by_name = {(g.pattern, g.share): g for g in found.gains}
     assert by_name["unstructured", 0.95].status is GainStatus.NONE
@@ -53,8 +53,8 @@ def test_a_threshold_as_xnnpacks_is_found() -> None:
             return 10.0
         return 20.0 * (1 - variant.share)
 
-    look, looks = device(p50_ms)
-    found = probe_gains(variants_of(("unstructured", "2:4")), look, rounds=3)
+    look, looks = device(p50_ms, rounds=3)
+    found = probe_gains(variants_of(("unstructured", "2:4")), look)
     gained = {g.share: g.ratio for g in found.gains if g.status is GainStatus.GAIN}
     assert gained == pytest.approx({0.7: 10 / 6, 0.8: 2.5, 0.9: 5.0, 0.95: 10.0})
     assert looks.count("unstructured-50") == 3
@@ -63,8 +63,8 @@ def test_a_threshold_as_xnnpacks_is_found() -> None:
 
 def test_a_gain_must_be_above_what_the_dense_file_differs_by_from_itself() -> None:
     dense = iter([10.0, 12.0, 10.0, 10.0])
-    look, _ = device(lambda variant: next(dense) if variant is None else 9.0)
-    found = probe_gains([Variant(pattern="unstructured", share=0.9)], look, rounds=2)
+    look, _ = device(lambda variant: next(dense) if variant is None else 9.0, rounds=2)
+    found = probe_gains([Variant(pattern="unstructured", share=0.9)], look)
     # 11 / 9 and 10 / 9, and 1.2 is not passed by both.
     assert found.noise == pytest.approx(1.2)
     (gain,) = found.gains
@@ -73,10 +73,26 @@ def test_a_gain_must_be_above_what_the_dense_file_differs_by_from_itself() -> No
 
 
 def test_exhaustive_looks_at_all() -> None:
-    look, looks = device(lambda _: 1.0)
-    found = probe_gains(variants_of(PATTERNS), look, rounds=1, exhaustive=True)
+    look, looks = device(lambda _: 1.0, rounds=1)
+    found = probe_gains(variants_of(PATTERNS), look, exhaustive=True)
     assert len(looks) == 13
     assert all(g.status is GainStatus.NONE for g in found.gains)
+
+
+def test_what_does_not_fit_together_has_dense_files_of_its_own() -> None:
+    # The device grows slower from trip to trip: against another trip's dense file, zeros would seem to cost time.
+    slower = iter([1.0, 2.0, 3.0])
+    trips: list[int] = []
+
+    def look(variants: Sequence[Variant | None]) -> list[list[float]]:
+        trips.append(len(variants))
+        factor = next(slower)
+        return [[factor * (10.0 if v is None else 5.0) for v in variants] for _ in range(3)]
+
+    found = probe_gains(variants_of(("unstructured",)), look, together=2, exhaustive=True)
+    assert trips == [4, 4, 3]
+    assert {g.ratio for g in found.gains} == {2.0}
+    assert found.noise == 1.0
 
 
 @settings(max_examples=30, deadline=None)

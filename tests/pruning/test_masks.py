@@ -16,7 +16,7 @@ def _zeros(model: nn.Module, layer: str) -> int:
     return int((weight == 0).sum())
 
 
-@given(sparsity=st.floats(0, 1), scope=st.sampled_from(["global", "layer"]))
+@given(sparsity=st.floats(0, 1), scope=st.sampled_from(["global", "layer", "adaptive"]))
 @settings(max_examples=25, deadline=None)
 def test_sparsity_is_met_exactly_and_the_last_layer_is_dense(sparsity: float, scope: str) -> None:
     model, _ = example_of("plain")
@@ -38,6 +38,19 @@ def test_smallest_weights_of_all_layers_go_first() -> None:
     WeightMasks.unstructured(model, 0.5).apply_()
     assert model[0].weight.tolist() == [[0.0, 0.0], [0.0, -9.0]]
     assert model[1].weight.tolist() == [[5.0, 0.0], [6.0, 7.0]]
+
+
+def test_adaptive_masks_do_not_see_the_scale_of_a_layer_and_empty_none() -> None:
+    # Squares 1, 4, 9, 16 over what is not smaller: 1/30, 4/29, 9/25, 1; and so for the other, 1e6 times as small.
+    large, small = nn.Linear(4, 1), nn.Linear(4, 1)
+    large.weight.data = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
+    small.weight.data = 1e-6 * large.weight.data
+    model = nn.Sequential(large, small)
+    masks = WeightMasks.unstructured(model, 0.5, scope="adaptive", with_last=True)
+    masks.apply_()
+    assert [(w == 0).int().tolist() for w in (large.weight, small.weight)] == [[[1, 1, 0, 0]]] * 2
+    masks = WeightMasks.unstructured(model, 0.75, scope="adaptive", with_last=True)
+    assert [x.sparsity for x in masks.sparsities()] == [0.75, 0.75]
 
 
 def test_masks_are_the_same_twice_even_for_equal_magnitudes() -> None:

@@ -53,6 +53,19 @@ def test_what_would_not_be_smaller_stays_dense(tmp_path: Path) -> None:
     assert "no weights are in sparse storage" in check(files).reasons[0]
 
 
+def test_a_layer_of_zeros_alone_stays_dense(tmp_path: Path) -> None:
+    # Without a value to store, its buffer would be empty, and it no constant.
+    net = with_zeros(separable_net(16), 0.9)
+    nn.init.zeros_(net.get_submodule("9").weight)  # type: ignore[arg-type]
+    files = compile_sparse(net, IMAGE, tmp_path / "m")
+    samples = np.random.default_rng(0).standard_normal((4, *IMAGE[1:])).astype(np.float32)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(samples)).numpy()
+    np.testing.assert_allclose(run_compiled("tflite", files, samples), expected, rtol=1e-4, atol=1e-4)
+    assert check(files).taken
+    assert sum(x.zeros == x.weights for x in check(files).layers) == 1
+
+
 def test_linear_layers_and_3x3_convolutions_are_stored_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = [nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 40), nn.ReLU(), nn.Linear(40, 4)]

@@ -111,6 +111,18 @@ def test_a_claim_of_sparse_kernels_that_the_device_does_not_bear_out_is_told(
     assert note in results.plan(plan, "text")
     events = [line for path in tmp_path.glob("*/events.jsonl") for line in path.read_text().splitlines()]
     assert any('"warning"' in line and "sparse_kernels of the profile claims" in line for line in events)
-    # Kept for the device, not for the run folder: the same figures, to the last digit, and no new look.
-    again = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path / "again"))
-    assert note in again.notes
+
+
+def test_a_refused_mask_rung_says_what_of_the_model_misses_the_runtimes_rule(tmp_path: Path) -> None:
+    only_tflite = {
+        "runtimes.onnxruntime.int8": None,
+        "runtimes.tflite.int8": False,
+        "runtimes.tflite.sparse_kernels": ["unstructured"],
+    }
+    made = make_target(tmp_path, target={"pruning.sparsities": [0.9]}, profile=only_tflite)
+    plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
+    (masked,) = [r for r in plan.rungs if r.rung.masked]
+    assert masked.status == "refused"
+    assert "it does not end in a mean over height and width" in masked.reason
+    # What was measured of micro-models follows.
+    assert "95% unstructured zeros" in masked.reason

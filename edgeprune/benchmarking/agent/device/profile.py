@@ -31,6 +31,9 @@ _REWARM_NS = 1000000
 _REWARM_RUNS = 3
 _LEAST_RUNS = 3
 _MOST_RUNS = 1000
+# Runs that take this long bring their own code and data into the caches, and their medians need no three of them.
+_LONG_REWARM_NS = 20000000
+_LONG_BLOCK_NS = 100000000
 
 
 class Trip(NamedTuple):
@@ -172,9 +175,16 @@ def _load(trip: Trip, index: int, job: Dict[str, Any], folder: str) -> Loaded:
         "warmup_runs": runs,
         "warmup_steady": steady,
         "warmup_ns": time.perf_counter_ns() - start,
-        "runs": max(_LEAST_RUNS, min(_MOST_RUNS, round(trip.round_s * 1e9 / max(typical_ns, 1)))),
+        "runs": runs_a_round(trip.round_s * 1e9, typical_ns),
     }
     return Loaded(time_one, fields)
+
+
+def runs_a_round(round_ns: float, typical_ns: float) -> int:
+    """Runs that fill a round: three at least, but of slow ones as many as 0.1 s has, or one."""
+    typical_ns = max(typical_ns, 1)
+    least = max(1, min(_LEAST_RUNS, round(_LONG_BLOCK_NS / typical_ns)))
+    return max(least, min(_MOST_RUNS, round(round_ns / typical_ns)))
 
 
 def _round(order: "Sequence[Loaded]", cpus: List[int]) -> List[Dict[str, Any]]:
@@ -189,10 +199,9 @@ def _round(order: "Sequence[Loaded]", cpus: List[int]) -> List[Dict[str, Any]]:
 
 def _block(artifact: Loaded, cpus: List[int]) -> Dict[str, Any]:
     time_one = artifact.time_one
-    end = time.perf_counter_ns() + _REWARM_NS
-    again = 0
-    while again < _REWARM_RUNS or time.perf_counter_ns() < end:
-        time_one()
+    spent_ns = again = 0
+    while spent_ns < _REWARM_NS or (again < _REWARM_RUNS and spent_ns < _LONG_REWARM_NS):
+        spent_ns += time_one()
         again += 1
     started_unix_s = time.time()
     before = snapshot(cpus)
