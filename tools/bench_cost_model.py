@@ -45,7 +45,7 @@ from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
-from edgeprune.steps.profiles import time_all
+from edgeprune.steps.profiles import LEAST_ROUNDS, time_all
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.store.artifacts import describe_files
@@ -77,7 +77,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A whole model that was measured; `disturbed` says what may have made it wrong."""
+    """A whole model that was measured, `rounds` times undisturbed; `disturbed` says what may have made it wrong."""
 
     p50_ms: float
     rounds: int
@@ -199,7 +199,9 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
     for key, timing in zip(wanted, timings, strict=True):
         if isinstance(timing, MeasurementError):
             raise timing
-        found[key] = Row(p50_ms=timing.p50_ms, rounds=timing.rounds, disturbed=timing.disturbed)
+        # A median is disturbed sooner than what the tables rest on.
+        few = "" if timing.rounds >= LEAST_ROUNDS else f"{timing.rounds} undisturbed rounds of {_ROUNDS}"
+        found[key] = Row(p50_ms=timing.p50_ms, rounds=timing.rounds, disturbed=timing.disturbed or few)
     rows = Rows(rows=found, seconds=rows.seconds + time.monotonic() - started)
     write_atomically(path, to_json(rows, indent=1))
     if not any(row.disturbed for row in found.values()):

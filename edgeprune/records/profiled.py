@@ -49,10 +49,10 @@ class Timing:
 
     Attributes:
         latency_ms: of runs that were left alone: lower decile of a round's runs, lower quartile over rounds.
-        p50_ms: median of the runs of the fastest round.
-        rounds: that were run.
+        p50_ms: median of the runs of the fastest round; where few rounds were undisturbed it may be too high.
+        rounds: that were undisturbed.
         disturbed: what happened meanwhile, where fewer than three rounds were undisturbed and the fastest ones do not
-            agree. Empty where the latency can be believed.
+            agree. Empty where `latency_ms` can be believed.
     """
 
     latency_ms: float

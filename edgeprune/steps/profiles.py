@@ -77,7 +77,7 @@ def timing(blocks: Sequence[Block]) -> Timing:
     return Timing(
         latency_ms=quantile(low, 0.25),
         p50_ms=min(_ms(b, 0.5) for b in blocks),
-        rounds=len(blocks),
+        rounds=quiet,
         disturbed="" if quiet >= LEAST_ROUNDS or agree else why,
     )
 
