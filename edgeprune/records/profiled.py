@@ -48,7 +48,7 @@ class Timing:
     """The latency of one artifact from its rounds.
 
     Attributes:
-        latency_ms: of runs that were left alone: lower decile of a round's runs, lower quartile over rounds.
+        latency_ms: of runs that were left alone: lower decile of a round's runs, in the third fastest round.
         p50_ms: median of the runs of the fastest round; where few rounds were undisturbed it may be too high.
         rounds: that were undisturbed.
         disturbed: what happened meanwhile, where fewer than three rounds were undisturbed and the fastest ones do not

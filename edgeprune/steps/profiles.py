@@ -64,7 +64,7 @@ def _trip(session: DeviceSession, request: ProfileRequest, jobs: Sequence[Profil
 def timing(blocks: Sequence[Block]) -> Timing:
     """The latency that the rounds of one artifact tell.
 
-    A low decile of runs and a lower quartile of rounds, not medians: who shares the core, its caches or memory often
+    A low decile of runs and the third fastest round, not medians: who shares the core, its caches or memory often
     leaves no trace in the evidence, and makes runs slower but never faster. So the disturbed rounds count too. By the
     medians of undisturbed rounds, three encoders of 24 were 5 to 15 % off; and with a neighbour on the core, two trips
     differed by 1.1 % (one standard deviation), by the deciles 0.2 % (ONNX Runtime, x86, 2026-11).
@@ -75,7 +75,7 @@ def timing(blocks: Sequence[Block]) -> Timing:
     agree = len(low) >= LEAST_ROUNDS and low[LEAST_ROUNDS - 1] <= low[0] * AGREEMENT
     why = next((reason for reason in reasons if reason), "too few rounds")
     return Timing(
-        latency_ms=quantile(low, 0.25),
+        latency_ms=low[:LEAST_ROUNDS][-1],
         p50_ms=min(_ms(b, 0.5) for b in blocks),
         rounds=quiet,
         disturbed="" if quiet >= LEAST_ROUNDS or agree else why,
