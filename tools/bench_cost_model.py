@@ -4,44 +4,46 @@
 
 For each net, runtime and precision: tables of the operators that the configurations need, a fit to a few whole models
 (`--fit`), and the error on the others. Whole models are compiled by the converters and quantizers of a build, several
-joined in one module that is then cut (`--singly`: one by one), and many are measured in a trip. What is measured is
-kept in `--output`, so that the bench goes on where it ended; tables are kept beside the inventory. The targets are a
-median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
+joined in one module that is then cut (`--singly`: one by one), and many are measured in a trip. `--output` keeps what
+was compiled and a row for each configuration, so that the bench goes on where it ended; a row that was disturbed is
+measured again by the next run. Tables are kept beside the inventory. Compiling runs at a lower priority, measuring
+does not. The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import random
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cost_model_nets import NETS, Net, key_of, make, random_widths
 
 from edgeprune.benchmarking.trip import ProfileJob
+from edgeprune.deployment.inventory import load_device
 from edgeprune.errors import MeasurementError
 from edgeprune.files import write_atomically
-from edgeprune.graph.groups import Groups, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms
 from edgeprune.profiling.slicing import SLICERS
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.profiled import ProfileRequest
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
-from edgeprune.steps.compiling import CompileJob, compile_artifact
-from edgeprune.steps.profiles import time_all
-from edgeprune.steps.session import DeviceSession, open_host_session
-from edgeprune.steps.shapes import draw_norms_
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.profiles import LEAST_ROUNDS, time_all
+from edgeprune.steps.session import DeviceSession, open_session
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest
@@ -49,18 +51,12 @@ from edgeprune.store.run_folder import digest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+
 MEDIAN, WORST, RANK = 0.05, 0.15, 0.98
-_TARGET = Path(__file__).parents[1] / "targets" / "cifar10-resnet20" / "model.py"
+RUNTIME_NAMES = ("onnxruntime", "openvino", "tflite")
 _BATCH = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Net:
-    """A net of the bench: its factory, its input's shape, and the step between widths."""
-
-    make: Callable[[], nn.Module]
-    input_shape: tuple[int, ...]
-    step: int
+_ROUNDS = 18
+_MANIFEST = "artifact.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,176 +70,75 @@ class Cell:
     uses: tuple[OperatorUse, ...]
 
 
-@dataclass(slots=True)
-class Kept:
-    """Whole-model latencies that were measured, by their widths, in a file of the cell."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A whole model that was measured, `rounds` times undisturbed; `disturbed` says what may have made it wrong."""
 
-    path: Path
-    latencies_ms: dict[str, float] = field(default_factory=dict)
-    disturbed: dict[str, str] = field(default_factory=dict)
+    p50_ms: float
+    rounds: int
+    disturbed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """All rows of a cell by their widths, and what compiling and measuring them took."""
+
+    rows: dict[str, Row]
     seconds: float = 0.0
 
-    def load(self) -> None:
-        """Take what is there."""
-        if self.path.is_file():
-            found = json.loads(self.path.read_text())
-            self.latencies_ms, self.disturbed = found["latencies_ms"], found["disturbed"]
-            self.seconds = found["seconds"]
 
-    def save(self) -> None:
-        """Write all of it."""
-        content = {"latencies_ms": self.latencies_ms, "disturbed": self.disturbed, "seconds": self.seconds}
-        write_atomically(self.path, json.dumps(content, indent=1).encode())
-
-
-def resnet20() -> nn.Module:
-    """The target's own definition."""
-    spec = importlib.util.spec_from_file_location("cifar10_resnet20", _TARGET)
-    if spec is None or spec.loader is None:
-        raise SystemExit(f"{_TARGET}: cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    made: nn.Module = module.build_model()
-    return made
+def compiled(cell: Cell, folder: Path, *, singly: bool) -> list[ProfileJob]:
+    """The whole models in the order of the configurations; only those are compiled that the folder does not hold."""
+    folders = {key_of(widths): folder / key_of(widths) for widths in cell.configurations}
+    missing = [w for w in cell.configurations if not (folders[key_of(w)] / _MANIFEST).is_file()]
+    size = 1 if singly else _BATCH
+    for first in range(0, len(missing), size):
+        part = missing[first : first + size]
+        compile_part(cell, part, [folders[key_of(w)] for w in part])
+    return [
+        ProfileJob(
+            folder=own,
+            artifact=from_json(Artifact, (own / _MANIFEST).read_bytes()),
+            input_shape=cell.net.input_shape,
+        )
+        for own in folders.values()
+    ]
 
 
-def separable() -> nn.Module:
-    """Depthwise-separable blocks as in MobileNet, small."""
-    from torch import nn
-
-    def norm(layer: nn.Module, width: int) -> list[nn.Module]:
-        return [layer, nn.BatchNorm2d(width), nn.ReLU6()]
-
-    layers = norm(nn.Conv2d(3, 16, 3, 2, 1, bias=False), 16)
-    width = 16
-    for after, stride in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1)):
-        layers += norm(nn.Conv2d(width, width, 3, stride, 1, groups=width, bias=False), width)
-        layers += norm(nn.Conv2d(width, after, 1, bias=False), after)
-        width = after
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
-
-
-def encoder() -> nn.Module:
-    """Four transformer layers of width 128 over 64 tokens; the feed-forward widths are the groups."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Layer(nn.Module):
-        def __init__(self, width: int, heads: int) -> None:
-            super().__init__()
-            self.heads = heads
-            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-            self.project = nn.Linear(width, width)
-            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = x + self.project(self.attend(self.norm1(x)))
-            made: Tensor = x + self.down(functional.gelu(self.up(self.norm2(x))))
-            return made
-
-        def attend(self, x: Tensor) -> Tensor:
-            batch, tokens, width = x.shape
-            q, k, v = (
-                layer(x).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
-                for layer in (self.query, self.key, self.value)
-            )
-            scores = torch.softmax(q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5, dim=-1)
-            joined: Tensor = (scores @ v).transpose(1, 2).reshape(batch, tokens, width)
-            return joined
-
-    class Encoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Linear(16, 128)
-            self.layers = nn.Sequential(*(Layer(128, 4) for _ in range(4)))
-            self.head = nn.Linear(128, 10)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.layers(self.embed(x))
-            logits: Tensor = self.head(x[:, 0])
-            return logits
-
-    return Encoder()
-
-
-NETS: Mapping[str, Net] = {
-    "resnet20": Net(make=resnet20, input_shape=(1, 3, 32, 32), step=8),
-    "separable": Net(make=separable, input_shape=(1, 3, 64, 64), step=8),
-    "encoder": Net(make=encoder, input_shape=(1, 64, 16), step=32),
-}
-RUNTIME_NAMES = ("onnxruntime", "openvino", "tflite")
-
-
-def make(net: Net) -> nn.Module:
-    """The net at full widths, with the same weights every time."""
-    import torch
-
-    torch.manual_seed(0)
-    model = net.make().eval()
-    draw_norms_(model)
-    return model
-
-
-def random_widths(groups: Groups, net: Net, count: int, seed: int) -> tuple[Mapping[str, int], ...]:
-    """Distinct configurations, each width a multiple of the net's step up to the full one."""
-    generator = random.Random(seed)  # noqa: S311 - nothing secret
-    found: dict[str, Mapping[str, int]] = {}
-    while len(found) < count:
-        widths = {g.name: generator.choice(range(net.step, g.width + 1, net.step)) for g in groups.groups}
-        found.setdefault(key_of(widths), widths)
-    return tuple(found.values())
-
-
-def key_of(widths: Mapping[str, int]) -> str:
-    """The widths as text."""
-    return "-".join(map(str, widths.values()))
-
-
-def compile_together(cell: Cell, part: Sequence[Mapping[str, int]], folder: Path) -> list[ProfileJob]:
-    """Compile some configurations as branches of one module, and cut it: the same operators in half of the time."""
+def compile_part(cell: Cell, part: Sequence[Mapping[str, int]], folders: Sequence[Path]) -> None:
+    """Compile one configuration as a build does; or several as branches of one module, and cut it: half of the time."""
     import torch
 
     shape = cell.net.input_shape
     samples = np.random.default_rng(0).standard_normal((2, *shape[1:]), dtype=np.float32)
     example, criterion = torch.from_numpy(samples[:1].copy()), CRITERIA.get("l1")
     models = [structured_prune(make(cell.net), example, widths, criterion, seed=0)[0] for widths in part]
-    whole, parts = folder / "whole", folder / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    artifact = compile_artifact(CompileJob(joined(models), shape, samples), cell.place, whole)
-    SLICERS.get(cell.place.runtime).slice(whole / artifact.files[0].name, parts)
-    jobs = []
-    for number in range(len(part)):
-        described = describe_files(
-            parts / str(number),
-            tuple(f.name for f in artifact.files),
-            runtime=cell.place.runtime,
-            precision=cell.place.precision,
-            inputs=artifact.inputs,
-            outputs=artifact.outputs,
-            file_format=artifact.format,
-        )
-        jobs.append(ProfileJob(folder=parts / str(number), artifact=described, input_shape=shape))
-    return jobs
+    with tempfile.TemporaryDirectory(dir=make_folder(folders[0].parent)) as work:
+        whole, parts = make_folder(Path(work) / "whole"), make_folder(Path(work) / "parts")
+        module = joined(models) if len(models) > 1 else models[0]
+        artifact = compile_artifact(CompileJob(module, shape, samples), cell.place, whole)
+        if len(models) > 1:
+            SLICERS.get(cell.place.runtime).slice(whole / artifact.files[0].name, parts)
+        else:
+            whole.rename(parts / "0")
+        for number, own in enumerate(folders):
+            described = describe_files(
+                parts / str(number),
+                tuple(f.name for f in artifact.files),
+                runtime=cell.place.runtime,
+                precision=cell.place.precision,
+                inputs=artifact.inputs,
+                outputs=artifact.outputs,
+                file_format=artifact.format,
+            )
+            write_atomically(parts / str(number) / _MANIFEST, to_json(described))
+            (parts / str(number)).rename(own)
 
 
-def compile_singly(cell: Cell, part: Sequence[Mapping[str, int]], folder: Path) -> list[ProfileJob]:
-    """Compile each configuration as a build does."""
-    import torch
-
-    shape = cell.net.input_shape
-    samples = np.random.default_rng(0).standard_normal((2, *shape[1:]), dtype=np.float32)
-    example, criterion = torch.from_numpy(samples[:1].copy()), CRITERIA.get("l1")
-    jobs = []
-    for number, widths in enumerate(part):
-        own = folder / str(number)
-        own.mkdir()
-        model = structured_prune(make(cell.net), example, widths, criterion, seed=0)[0]
-        artifact = compile_artifact(CompileJob(model, shape, samples), cell.place, own)
-        jobs.append(ProfileJob(folder=own, artifact=artifact, input_shape=shape))
-    return jobs
+def make_folder(path: Path) -> Path:
+    """Make the folder where it is missing."""
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def joined(models: Sequence[nn.Module]) -> nn.Module:
@@ -262,39 +157,41 @@ def joined(models: Sequence[nn.Module]) -> nn.Module:
     return Joined().eval()
 
 
-def measure_whole(session: DeviceSession, cell: Cell, kept: Kept, *, singly: bool) -> None:
-    """Compile and measure the configurations in one trip, unless all of them are kept.
+def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: bool) -> Rows:
+    """A row for each configuration; what is there and was not disturbed is read.
 
-    In one, because what was measured minutes apart differs by the drift of the machine as well.
+    All that is missing is measured in one trip: what was measured minutes apart differs by the machine's drift as well.
     """
-    if all(key_of(w) in kept.latencies_ms for w in cell.configurations):
-        return
+    rows = from_json(Rows, path.read_bytes()) if path.is_file() else Rows(rows={})
+    keys = [key_of(w) for w in cell.configurations]
+    wanted = [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
+    if not wanted:
+        return rows
     started = time.monotonic()
-    compiled = compile_singly if singly else compile_together
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = []
-        for first in range(0, len(cell.configurations), _BATCH):
-            own = Path(folder) / str(first)
-            own.mkdir()
-            jobs += compiled(cell, cell.configurations[first : first + _BATCH], own)
-        request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, round_s=0.03)
-        timings = time_all(session, request, jobs)
-    kept.latencies_ms, kept.disturbed = {}, {}
-    for widths, timing in zip(cell.configurations, timings, strict=True):
+    folder = path.with_suffix("")
+    jobs = dict(zip(keys, compiled(cell, folder, singly=singly), strict=True))
+    request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, rounds=_ROUNDS)
+    timings = time_all(session, request, [jobs[key] for key in wanted])
+    found = dict(rows.rows)
+    for key, timing in zip(wanted, timings, strict=True):
         if isinstance(timing, MeasurementError):
             raise timing
-        kept.latencies_ms[key_of(widths)] = timing.latency_ms
-        if timing.disturbed:
-            kept.disturbed[key_of(widths)] = timing.disturbed
-    kept.seconds = time.monotonic() - started
-    kept.save()
+        # A median is disturbed sooner than what the tables rest on.
+        few = "" if timing.rounds >= LEAST_ROUNDS else f"{timing.rounds} undisturbed rounds of {_ROUNDS}"
+        found[key] = Row(p50_ms=timing.p50_ms, rounds=timing.rounds, disturbed=timing.disturbed or few)
+    rows = Rows(rows=found, seconds=rows.seconds + time.monotonic() - started)
+    write_atomically(path, to_json(rows, indent=1))
+    if not any(row.disturbed for row in found.values()):
+        shutil.rmtree(folder)
+    return rows
 
 
-def judge(cell: Cell, kept: Kept, terms: Sequence[Terms], fit: int, *, verbose: bool) -> tuple[float, float, float]:
+def judge(cell: Cell, rows: Rows, terms: Sequence[Terms], fit: int, *, verbose: bool) -> tuple[float, float, float]:
     """(median error, worst error, rank correlation) over the configurations after the first `fit`."""
     from scipy.stats import spearmanr
 
-    found = [Observation(t, kept.latencies_ms[key_of(w)]) for t, w in zip(terms, cell.configurations, strict=True)]
+    measured = [rows.rows[key_of(w)].p50_ms for w in cell.configurations]
+    found = [Observation(t, ms) for t, ms in zip(terms, measured, strict=True)]
     model = CostModel().updated(*found[:fit])
     held = found[fit:]
     predicted = [model.predict_ms(o.terms) for o in held]
@@ -308,26 +205,30 @@ def judge(cell: Cell, kept: Kept, terms: Sequence[Terms], fit: int, *, verbose: 
     return float(np.median(errors)), max(errors), rank
 
 
+def path_of(cell: Cell, fingerprint: str, arguments: argparse.Namespace) -> Path:
+    """Of the cell's rows; a folder of the same name holds what was compiled and is not measured yet."""
+    operators = [use.shape.name for use in cell.uses]
+    identity = digest(fingerprint, cell.net.input_shape, operators, compiler_versions(cell.place))[:12]
+    how = "-singly" if arguments.singly else ""
+    return Path(arguments.output / f"{cell.name}-{cell.place.name}-{identity}{how}.json")
+
+
 def run_cell(session: DeviceSession, cell: Cell, arguments: argparse.Namespace) -> bool:
     """Measure and print one cell; whether it meets the targets."""
-    version = digest(session.facts.fingerprint, cell.net.input_shape, [u.shape.name for u in cell.uses])[:12]
-    how = "-singly" if arguments.singly else ""
-    kept = Kept(arguments.output / f"{cell.name}-{cell.place.name}-{version}{how}.json")
-    kept.load()
-    tables = OperatorTables(session, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     shapes = {u.at(w) for w in cell.configurations for u in cell.uses if not u.unsupported}
+    path = path_of(cell, session.facts.fingerprint, arguments)
+    tables = OperatorTables(session, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     started = time.monotonic()
     measured = tables.ensure(sorted(shapes, key=lambda s: s.name), cell.place)
     table_s = time.monotonic() - started
-    measure_whole(session, cell, kept, singly=arguments.singly)
+    rows = measure_whole(session, cell, path, singly=arguments.singly)
     terms = [cost_terms(cell.uses, w, lambda shape: tables.latency_ms(shape, cell.place)) for w in cell.configurations]
-    median, worst, rank = judge(cell, kept, terms, arguments.fit, verbose=arguments.verbose)
+    median, worst, rank = judge(cell, rows, terms, arguments.fit, verbose=arguments.verbose)
     met = median <= MEDIAN and worst <= WORST and rank >= RANK
-    wanted = {key_of(w) for w in cell.configurations}
-    disturbed = sum(key in wanted for key in kept.disturbed)
+    disturbed = sum(bool(rows.rows[key_of(w)].disturbed) for w in cell.configurations)
     print(
         f"{cell.name:10} {cell.place.runtime:12} {cell.place.precision.value:8} {len(shapes):5d} {measured:5d} "
-        f"{table_s:7.1f} {kept.seconds:7.1f} {disturbed:5d} {median:8.1%} {worst:7.1%} {rank:7.3f}  "
+        f"{table_s:7.1f} {rows.seconds:7.1f} {disturbed:5d} {median:8.1%} {worst:7.1%} {rank:7.3f}  "
         f"{'met' if met else 'NOT MET'}",
         flush=True,
     )
@@ -357,8 +258,8 @@ def main() -> int:
     )
     # Tracing runs small layers, whose threads would only wait for one another.
     torch.set_num_threads(1)
-    held = []
-    with open_host_session() as session:
+    spec, held = load_device("local"), []
+    with open_session(spec) as session:
         for name in arguments.nets:
             held += [run_cell(session, cell, arguments) for cell in cells(name, arguments)]
     return 0 if all(held) else 1

@@ -23,7 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from bench_cost_model import NETS, RUNTIME_NAMES, Cell, Net, compile_singly, make, random_widths
+from bench_cost_model import RUNTIME_NAMES, Cell, compiled
+from cost_model_nets import NETS, Net, make, random_widths
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.graph.activations import model_activations
@@ -58,7 +59,7 @@ def measured(session: DeviceSession, cell: Cell, full: Mapping[str, int]) -> lis
     samples_path = session.place_samples(samples)
     for widths in cell.configurations:
         with tempfile.TemporaryDirectory() as folder:
-            (job,) = compile_singly(cell, [widths], Path(folder))
+            (job,) = compiled(replace(cell, configurations=(widths,)), Path(folder), singly=True)
             there = session.place(job.folder, job.artifact)
             block = session.block(cell.place, there, samples_path, _RUNS)
             schedule = compiled_schedule(job.folder / job.artifact.files[0].name, cell.place, print)

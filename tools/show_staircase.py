@@ -3,8 +3,9 @@
     python tools/show_staircase.py --extent 16 --widths 24 31 32 48 60 63 64
 
 Latencies come from the operator tables (milliseconds that the operator adds to a model); `*` marks the widths that no
-larger one of them beats. Known on x86 with AVX-512: ONNX Runtime in float is slower at 31 channels than at 32 and at 63
-than at 64; in INT8 multiples of 16 are the better widths.
+larger one of them beats. Known on x86 with AVX-512: ONNX Runtime is slower at 31 channels than at 32 and at 63 than at
+64, in float and in INT8, with one thread and with two. OpenVINO in INT8 has no cliff below 64: 60 channels are faster
+there, in a whole ResNet-18 too (`show_whole_widths.py`).
 """
 
 from __future__ import annotations

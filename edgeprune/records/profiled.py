@@ -45,15 +45,17 @@ class Profiled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The latency of one artifact from its undisturbed rounds.
+    """The latency of one artifact from its rounds.
 
     Attributes:
-        latency_ms: lower quartile over rounds of the round's median.
-        rounds: that count.
-        disturbed: why too few rounds count; then the fastest rounds stand in, because a neighbour makes runs slower
-            and never faster. Empty where enough count.
+        latency_ms: of runs that were left alone: lower decile of a round's runs, in the third fastest round.
+        p50_ms: median of the runs of the fastest round; where few rounds were undisturbed it may be too high.
+        rounds: that were undisturbed.
+        disturbed: what happened meanwhile, where fewer than three rounds were undisturbed and the fastest ones do not
+            agree. Empty where `latency_ms` can be believed.
     """
 
     latency_ms: float
+    p50_ms: float
     rounds: int
     disturbed: str = ""
