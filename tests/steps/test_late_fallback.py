@@ -12,6 +12,7 @@ from records_for_tests import make_candidate, make_plan
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.events import Noted
 from edgeprune.planning.feasibility import ShapeFigures
+from edgeprune.records.breakdown import PlaceSurvey
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import (
     GroupWidth,
@@ -60,6 +61,7 @@ class _Narrower:
         groups = SimpleNamespace(groups=("g",))
         bench = SimpleNamespace(groups=groups, note=lambda text, level="info": self.events.append((text, level)))
         self.shapes = SimpleNamespace(bench=bench, measure=self.fastest_admissible)
+        self.surveys, self.loss = list[PlaceSurvey](), SimpleNamespace(taken=None)
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         return ShapeFigures(rung=place, p50_ms=1.2, p99_ms=1.3, artifact_bytes=10, peak_bytes=10)

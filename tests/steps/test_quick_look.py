@@ -46,12 +46,20 @@ def look(device: _Device, *, tail: bool) -> shapes.Look:
 
 @pytest.mark.parametrize(
     ("median_ms", "tail", "runs"),
-    [(1.0, False, 300), (1.0, True, 3000), (100.0, False, 60), (100.0, True, 299), (0.01, True, 5000)],
+    [
+        (1.0, False, [20, 300]),
+        (40.0, False, [20, 60]),
+        (1.0, True, [20, 3000]),
+        (100.0, True, [20, 299]),
+        (0.01, True, [20, 5000]),
+        # Two seconds are a look already.
+        (100.0, False, [20]),
+    ],
 )
-def test_a_look_at_the_tail_takes_enough_runs_to_bound_a_p99(*, median_ms: float, tail: bool, runs: int) -> None:
+def test_a_look_at_the_tail_takes_enough_runs_to_bound_a_p99(*, median_ms: float, tail: bool, runs: list[int]) -> None:
     device = _Device(block([median_ms] * 20), block([median_ms] * 50))
     look(device, tail=tail)
-    assert device.runs == [20, runs]
+    assert device.runs == runs
 
 
 def test_of_disturbed_looks_the_one_with_the_least_of_what_is_compared_counts(monkeypatch: Any) -> None:
