@@ -1,8 +1,9 @@
 """Structured rungs at finer precisions than INT8: searched for only where they could cost less than what is planned.
 
 Cutting in float32 has to win all the time that INT8 gives for next to nothing, so it seldom costs less; but where
-INT8 breaks a model it does. Each place is asked the cheap questions first: what its precision alone costs, its
-narrowest shape, what the operator tables say that its widths would lose, and only then the search on the device.
+INT8 breaks a model it does. Each place is asked the cheap questions first: what its precision alone costs, what its
+widths would lose at the prices of a place that was searched, its narrowest shape, what its own operator tables say, and
+only then the search on the device.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from edgeprune.planning.rung_order import noise
 from edgeprune.records.rung import Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.narrowing import Narrower
+
+_DOUBT = 2.0
+"""Another place's prices may be so far off in what they say of a loss."""
 
 NOT_LOOKED_AT = "finer than INT8: widths are searched for only when the costs of the planned rungs are measured"
 
@@ -42,6 +46,10 @@ class FinerPlaces:
         bare = self.costs.priced(PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=None))
         if self._is_enough(best, bare):
             return [refused_place(place, f"{_costs(best)}: no widths in {place.precision} could cost less")]
+        likely = self.narrower.likely_loss(dense, limits)
+        if likely is not None and (bare.accuracy_cost or 0.0) + likely / _DOUBT >= (best.accuracy_cost or 0.0):
+            told = f"at the prices of the searched place its widths would cost about {likely:.4g}"
+            return [refused_place(place, f"{told}; {_costs(best)}")]
         narrow = self.narrower.fastest_admissible(place)
         too_slow = over_budget(narrow, limits)
         if too_slow is not None:

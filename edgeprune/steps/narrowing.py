@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from math import ceil
 
 from edgeprune.errors import BuildError
 from edgeprune.graph.activations import model_activations
 from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
-from edgeprune.planning.allocation_problem import Block, Choice, Configuration
+from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
@@ -55,11 +55,13 @@ class Narrower:
         shapes: measures them.
         loss: what a group loses at a width, and the model without a block.
         surveys: what was learned of each place where `plan` searched, in that order.
+        priced: the full widths there, with what all others cost.
     """
 
     shapes: ShapeBench
     loss: GroupLosses
     surveys: list[PlaceSurvey] = field(default_factory=list)
+    priced: list[tuple[ShapeFigures, AllocationProblem]] = field(default_factory=list)
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         """The smallest shape that the target allows, untrained, measured on the device; the faster of two roundings.
@@ -105,6 +107,7 @@ class Narrower:
         search_limits = self._search_limits(limits, dense, narrow)
         found = self._search(place, problem, limits, search_limits, (dense, narrow), memory)
         self.surveys.append(self._survey(problem, found.cost, dense))
+        self.priced.append((dense, problem.allocation(found.cost)))
         if found.best is None:
             cost = self._cost(narrow)
             # Within the budget, but by less than the headroom: worth a try where nothing else is.
@@ -118,6 +121,19 @@ class Narrower:
         where = self._breakdown(place, problem, found.cost, found.best, chosen.p50_ms)
         head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found))
         return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
+
+    def likely_loss(self, dense: ShapeFigures, limits: Limits) -> float | None:
+        """What widths that meet the limits would lose at a place whose operators were not priced: no trip, no compiler.
+
+        By the prices of a place where they were, each operator as much slower as the full widths are. None where none
+        were, and infinite where none fit.
+        """
+        wanted = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
+        if not self.priced or not wanted:
+            return None
+        known, problem = self.priced[0]
+        found = allocate(problem, {LATENCY: min(wanted) * known.p50_ms / dense.p50_ms})
+        return found.loss if isinstance(found, Allocation) else math.inf
 
     def least_loss(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> float | None:
         """What the widths that lose least within the limits lose, by the tables alone and with room for their error.
@@ -298,7 +314,7 @@ class Narrower:
         return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
 
     def _minimum(self, group: str) -> int:
-        return max(1, ceil(self._full[group] * (1 - self._most) - 1e-9))
+        return max(1, math.ceil(self._full[group] * (1 - self._most) - 1e-9))
 
     @property
     def _most(self) -> float:

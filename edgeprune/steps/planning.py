@@ -133,14 +133,17 @@ class _Planner:
         )
 
     def _finer(self, limits: Limits, *, measured: bool) -> None:
-        """Widths at finer precisions than INT8, the fastest place of each first, where the full ones do not fit."""
+        """Widths at finer precisions than INT8 where the full ones do not fit: at the fastest place of each.
+
+        To price a place takes most of a minute, and another runtime has seldom so much to give.
+        """
         finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places(limits)
         fastest = {f.rung.precision: f for f in reversed(dense)}
         cut = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
         for place in (f for f in dense if f.rung not in cut and over_budget(f, limits) is not None):
             first, planned = fastest[place.rung.precision], self._planned
-            if place.p50_ms > NEARLY_AS_FAST * first.p50_ms:
-                reason = f"{place.p50_ms / first.p50_ms:.2f}x slower than {first.rung.name} at full widths"
+            if place is not first:
+                reason = f"{first.rung.name} is faster at full widths"
                 self.decided.append(refused_place(place.rung, reason))
             elif not (measured and planned):
                 self.decided.append(refused_place(place.rung, NOT_LOOKED_AT))

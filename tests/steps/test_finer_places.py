@@ -35,9 +35,12 @@ def figures(p50_ms: float, rung: Rung = FLOAT) -> ShapeFigures:
 class _Narrower:
     """What the device and the tables would say, told beforehand; keeps what it was asked."""
 
-    def __init__(self, narrow_ms: float = 0.5, least: float | None = 0.1) -> None:
+    def __init__(self, narrow_ms: float = 0.5, least: float | None = 0.1, likely: float | None = None) -> None:
         self.asked: list[str] = []
-        self._narrow_ms, self._least = narrow_ms, least
+        self._narrow_ms, self._least, self._likely = narrow_ms, least, likely
+
+    def likely_loss(self, *_: Any) -> float | None:
+        return self._likely
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         self.asked.append("narrowest")
@@ -63,11 +66,28 @@ def decided(narrower: _Narrower, best: PlannedRung) -> PlannedRung:
     ("best", "given", "asked", "said"),
     [
         (planned(INT8, 0.002, 0.003), {}, [], "fits and costs 0.002 ± 0.003: no widths in float32 could cost less"),
-        (planned(INT8, 0.5, 0.01), {"narrow_ms": 1.2}, ["narrowest"], "even with the narrowest widths: p50 1.20 ms"),
+        (
+            planned(INT8, 0.5, 0.01),
+            {"likely": 1.0},
+            [],
+            "at the prices of the searched place its widths would cost about 1",
+        ),
+        (
+            planned(INT8, 0.5, 0.01),
+            {"narrow_ms": 1.2, "likely": 0.9},
+            ["narrowest"],
+            "even with the narrowest widths: p50 1.20 ms",
+        ),
         (planned(INT8, 0.5, 0.01), {"least": 0.6}, ["narrowest", "tables"], "its widths cost at least 0.6"),
         (planned(INT8, 0.5, 0.01), {"least": None}, ["narrowest", "tables"], "no widths fit"),
     ],
-    ids=["INT8 costs nothing to be seen", "too slow", "the tables say more", "the tables say no"],
+    ids=[
+        "INT8 costs nothing to be seen",
+        "other prices say more",
+        "too slow",
+        "the tables say more",
+        "the tables say no",
+    ],
 )
 def test_the_cheapest_question_that_says_no_is_the_last(
     best: PlannedRung, given: dict[str, Any], asked: list[str], said: str

@@ -42,6 +42,9 @@ class _Narrower:
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
         return figures(structured_rung(place, NARROWEST), self.full[place.name][0] / 4, widths=NARROWEST)
 
+    def likely_loss(self, *_: Any) -> None:
+        return None
+
     def least_loss(self, *_: Any) -> float:
         return self.least
 

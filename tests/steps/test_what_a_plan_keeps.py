@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -145,3 +147,16 @@ def test_a_hopeless_place_is_not_surveyed(narrower: Narrower) -> None:
     (refused,) = narrower.plan(dense, narrow, Limits(p50_ms=narrow.p50_ms / 2))
     assert refused.breakdown is None
     assert narrower.surveys == []
+
+
+def test_another_places_losses_are_told_by_the_prices_of_the_one_that_was_searched(narrower: Narrower) -> None:
+    dense, narrow = FormulaShapes().measure(PLACE), narrower.fastest_admissible(PLACE)
+    limits = Limits(p50_ms=0.6 * dense.p50_ms)
+    assert narrower.likely_loss(dense, limits) is None
+    head = narrower.plan(dense, narrow, limits)[0]
+    lost = sum(1.0 - w.after / w.before for w in head.widths)
+    assert narrower.likely_loss(dense, limits) == pytest.approx(lost, abs=0.26)
+    slower = [replace(dense, p50_ms=factor * dense.p50_ms) for factor in (1.3, 1.6, 9.0)]
+    losses = [narrower.likely_loss(there, limits) or 0.0 for there in (dense, *slower)]
+    assert losses == sorted(losses)
+    assert losses[-1] == math.inf
