@@ -113,16 +113,17 @@ def _coarseness(rung: PlannedRung) -> float:
 
 
 def _beats(one: PlannedRung, other: PlannedRung, limits: Limits, *, earlier: bool) -> bool:
-    ours, theirs = _figures(one, other, limits), _figures(other, one, limits)
+    ours, theirs = _figures(one, limits), _figures(other, limits)
     if one is other or ours is None or theirs is None or not costs_no_more(one, other):
         return False
     equal = ours == theirs and one.accuracy_cost == other.accuracy_cost
     return all(a <= b for a, b in zip(ours, theirs, strict=True)) and (earlier or not equal)
 
 
-def _figures(rung: PlannedRung, other: PlannedRung, limits: Limits) -> tuple[float, ...] | None:
-    """What two rungs are compared by, lower is better; None where they cannot be compared."""
-    if rung.p50_ms is None or rung.p99_ms is None or rung.artifact_bytes is None or rung.peak_bytes is None:
+def _figures(rung: PlannedRung, limits: Limits) -> tuple[float, ...] | None:
+    """What a rung is compared by, lower is better; None where it was not measured."""
+    memory_bytes = rung.memory_bytes(limits.memory_of)
+    if rung.p50_ms is None or rung.p99_ms is None or rung.artifact_bytes is None or memory_bytes is None:
         return None
     found = [rung.p50_ms]
     if limits.p99_ms is not None:
@@ -130,10 +131,7 @@ def _figures(rung: PlannedRung, other: PlannedRung, limits: Limits) -> tuple[flo
     if limits.artifact_bytes is not None:
         found.append(rung.artifact_bytes)
     if limits.memory_bytes is not None:
-        if limits.memory_of == "model" and rung.rung.runtime != other.rung.runtime:
-            # The peak has the runtime's own share in it, which that limit does not count.
-            return None
-        found.append(rung.peak_bytes)
+        found.append(memory_bytes)
     return tuple(found)
 
 
@@ -145,7 +143,8 @@ def _why(better: PlannedRung, rung: PlannedRung, limits: Limits) -> str:
     if limits.p99_ms is not None:
         parts += both("p99", format_ms, better.p99_ms, rung.p99_ms)
     if limits.memory_bytes is not None:
-        parts += both("memory", format_mb, better.peak_bytes, rung.peak_bytes)
+        of = limits.memory_of
+        parts += both("memory", format_mb, better.memory_bytes(of), rung.memory_bytes(of))
     if limits.artifact_bytes is not None:
         parts += both("size", format_mb, better.artifact_bytes, rung.artifact_bytes)
     cost = both("accuracy cost", lambda c: f"{c:.4g}", better.accuracy_cost, rung.accuracy_cost)

@@ -91,10 +91,12 @@ def test_what_the_budget_does_not_limit_does_not_count() -> None:
     small = planned(rung(INT8, 0.5), 0.5, p50_ms=0.3, artifact_bytes=10, peak_bytes=10, p99_ms=0.1)
     statuses = [r.status for r in drop_dominated([head, small], Limits(p50_ms=1.0))]
     assert statuses == [RungStatus.PLANNED, RungStatus.REFUSED]
-    # The runtime's own memory is in the peak and not in a limit of the model's.
+    # A limit of the model's memory does not count what the runtime takes by itself.
     other = replace(small, rung=rung(INT8, 0.5, runtime="openvino"))
     limits = Limits(p50_ms=1.0, memory_bytes=10**9, memory_of="model")
     assert all(r.status is RungStatus.PLANNED for r in drop_dominated([head, other], limits))
+    lean = replace(head, base_bytes=head.peak_bytes)
+    assert [r.status for r in drop_dominated([lean, other], limits)] == [RungStatus.PLANNED, RungStatus.REFUSED]
 
 
 def test_a_coarser_rung_drops_only_what_is_worse_beyond_the_noise() -> None:
