@@ -64,7 +64,14 @@ def time_shares(result: BuildResult) -> tuple[TimeShare, ...]:
     rest = spent.setdefault(REST, [0.0, 0.0, 0.0])
     rest[0] += total_s - steps_s
     shares = [
-        TimeShare(kind=kind, seconds=now, share=now / total_s if total_s else 0.0, kept_seconds=kept, steps=int(count))
+        # A sum of all may be a rounding error above their total.
+        TimeShare(
+            kind=kind,
+            seconds=now,
+            share=min(1.0, now / total_s) if total_s else 0.0,
+            kept_seconds=kept,
+            steps=int(count),
+        )
         for kind, (now, kept, count) in spent.items()
     ]
     return tuple(sorted(shares, key=lambda s: (s.kind == REST, -s.seconds, -s.kept_seconds)))
