@@ -14,6 +14,7 @@ test: setup-dev sshd lint types imports
 
 test-slow: setup-dev sshd
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=default
 
 # EDGELAB=path/to/edgelab
 test-lab: setup-dev
