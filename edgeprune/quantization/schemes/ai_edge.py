@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeprune.libraries import library_call, versions_of
 from edgeprune.protocols import CompiledFiles, Scheme
+from edgeprune.quantization.schemes._matrix_products import center_, second_operands
 from edgeprune.records.artifact import TensorSpec
 
 
@@ -40,8 +41,9 @@ class AiEdge:
             run = watched.get_signature_runner(signature)
             for sample in calibration[:, np.newaxis]:
                 run(**{source.inputs[0].name: sample})
-            job = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
-            result = job.quantize(watched.get_calibration_results())
+            ranges = dict(watched.get_calibration_results())
+            center_(ranges, second_operands(floating))
+            result = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8()).quantize(ranges)
             result.export_model(str(folder / "model.tflite"))
             runner = Interpreter(str(folder / "model.tflite")).get_signature_runner(signature)
             inputs = tuple(_as_filed(s, runner.get_input_details()) for s in source.inputs)
