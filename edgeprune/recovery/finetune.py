@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from edgeprune.data.parts import Tensors, label_tensors, mapped, outputs_of, parts_of
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Reporter, StageFinished, StageProgress, StageStarted
+from edgeprune.protocols import Arrays, Validate
 from edgeprune.recovery.distillation import Distillation, distillation_loss, teacher_logits
 from edgeprune.recovery.losses import Loss
 
@@ -60,7 +62,10 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
-    """One epoch: mean training loss, validation accuracy in [0, 1] (None without validation data), seconds."""
+    """One epoch: mean training loss, validation accuracy in [0, 1] (None without validation data), seconds.
+
+    Where `fit_` was given a `validate`, its value stands in the accuracy's place: the higher, the better.
+    """
 
     loss: float
     validation_accuracy: float | None
@@ -78,13 +83,14 @@ class FitResult:
 def fit_(
     model: nn.Module,
     inputs: np.ndarray | Tensor,
-    labels: np.ndarray | Tensor,
+    labels: Arrays | Tensors,
     settings: FitSettings,
     *,
     reporter: Reporter,
     stage: str,
     subject: str = "",
     validation: tuple[np.ndarray | Tensor, np.ndarray | Tensor] | None = None,
+    validate: Validate | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> FitResult:
     """Train a model in place, with a fresh optimizer; the model is in eval mode afterwards.
@@ -95,13 +101,14 @@ def fit_(
 
     Args:
         model: changed in place.
-        inputs: [examples, ...], float32, preprocessed.
-        labels: [examples], integers.
+        inputs: [examples, ...], preprocessed.
+        labels: [examples, ...], or a tuple of such; integers reach the loss as int64, all else as float32.
         settings: how to train.
         reporter: hears of the start, of batches a few times a second, and of the end.
         stage: name for the events.
         subject: what is trained, for the events.
-        validation: inputs and labels, as for training.
+        validation: inputs and classes [examples], for the accuracy.
+        validate: for any other quality, in place of `validation`.
         after_step: called after each step of the optimizer, such as `WeightMasks.apply_`.
 
     Raises:
@@ -109,7 +116,8 @@ def fit_(
         InputError: no examples, or not one label an example.
     """
     examples, targets = _tensors(inputs, labels)
-    held_out = _tensors(*validation) if validation is not None else None
+    if validate is None and validation is not None:
+        validate = _AccuracyOn(*_tensors(*validation))
     session = _Session(model, examples, targets, settings, after_step)
     start = time.perf_counter()
     total = settings.epochs * session.batches_per_epoch
@@ -121,17 +129,32 @@ def fit_(
         for epoch in range(settings.epochs):
             began = time.perf_counter()
             loss = session.run_epoch(epoch, _Progress(reporter, stage, subject))
-            accuracy = accuracy_of(model, *held_out) if held_out is not None else None
+            accuracy = validate(model) if validate is not None else None
             epochs.append(EpochResult(loss=loss, validation_accuracy=accuracy, seconds=time.perf_counter() - began))
             if accuracy is not None and (best is None or accuracy >= best[0]):
                 best = (accuracy, epoch, copy.deepcopy(model.state_dict()))
     session.close()
     if best is not None:
         model.load_state_dict(best[2])
-    summary = _summary(epochs)
+    summary = _summary(epochs, validate)
     reporter.emit(StageFinished(stage=stage, subject=subject, summary=summary, seconds=time.perf_counter() - start))
     last = settings.epochs - 1 if epochs else None
     return FitResult(epochs=tuple(epochs), best_epoch=best[1] if best is not None else last)
+
+
+class _AccuracyOn:
+    """Top-1 accuracy on fixed examples, as a `Validate`."""
+
+    def __init__(self, inputs: Tensor, labels: Tensors) -> None:
+        if isinstance(labels, tuple):
+            raise InputError(f"training: expected one class an example to validate by, got {len(labels)} label arrays")
+        self._inputs, self._labels = inputs, labels
+
+    def __call__(self, model: nn.Module) -> float:
+        return accuracy_of(model, self._inputs, self._labels)
+
+    def told(self, quality: float) -> str:
+        return f"accuracy {100 * quality:.2f} %"
 
 
 @torch.no_grad()
@@ -183,7 +206,7 @@ class _Session:
         self,
         model: nn.Module,
         inputs: Tensor,
-        labels: Tensor,
+        labels: Tensors,
         settings: FitSettings,
         after_step: Callable[[], None] | None,
     ) -> None:
@@ -234,13 +257,13 @@ class _Session:
 
     def _train_on(self, chosen: Tensor) -> float:
         settings = self._settings
-        batch, labels = self._inputs[chosen], self._labels[chosen]
+        batch, labels = self._inputs[chosen], mapped(lambda part: part[chosen], self._labels)
         if settings.augment is not None:
             batch = settings.augment(batch, self._generator)
         batch = batch.contiguous(memory_format=self._format)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
-            outputs = self._model(batch)
-        loss = self._loss(outputs.float(), labels, batch, chosen)
+            returned = self._model(batch)
+        loss = self._loss(outputs_of(returned), labels, batch, chosen)
         if not bool(loss.isfinite()):
             return float(loss.detach())  # Without a step: the weights stay as they were.
         rate = settings.learning_rate * schedule_factor(self._step, settings.epochs * self.batches_per_epoch)
@@ -255,12 +278,14 @@ class _Session:
         self._step += 1
         return float(loss.detach())
 
-    def _loss(self, outputs: Tensor, labels: Tensor, batch: Tensor, chosen: Tensor) -> Tensor:
+    def _loss(self, outputs: Tensors, labels: Tensors, batch: Tensor, chosen: Tensor) -> Tensor:
         settings = self._settings
         hard = settings.loss(outputs, labels)
         distillation = settings.distillation
         if distillation is None or distillation.weight == 0:
             return hard
+        if isinstance(outputs, tuple):
+            raise InputError(f"training: soft labels are of one output of class scores, got {len(outputs)} outputs")
         if self._soft is not None:
             soft = self._soft[chosen]
         else:
@@ -281,16 +306,17 @@ def _optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-def _tensors(inputs: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-    examples, targets = torch.as_tensor(inputs), torch.as_tensor(labels).long()
-    if len(examples) == 0 or len(examples) != len(targets):
-        raise InputError(f"training: expected examples and one label for each, got {len(examples)} and {len(targets)}")
+def _tensors(inputs: np.ndarray | Tensor, labels: Arrays | Tensors) -> tuple[Tensor, Tensors]:
+    examples, targets = torch.as_tensor(inputs), label_tensors(labels)
+    for part in parts_of(targets):
+        if len(examples) == 0 or len(examples) != len(part):
+            raise InputError(f"training: expected examples and one label for each, got {len(examples)} and {len(part)}")
     return examples, targets
 
 
-def _summary(epochs: list[EpochResult]) -> str:
+def _summary(epochs: list[EpochResult], validate: Validate | None) -> str:
     if not epochs:
         return "no epochs"
-    accuracies = [e.validation_accuracy for e in epochs if e.validation_accuracy is not None]
-    best = f", best validation accuracy {100 * max(accuracies):.2f} %" if accuracies else ""
+    qualities = [e.validation_accuracy for e in epochs if e.validation_accuracy is not None]
+    best = f", best validation {validate.told(max(qualities))}" if validate is not None and qualities else ""
     return f"{len(epochs)} epochs, loss {epochs[-1].loss:.3f}{best}"

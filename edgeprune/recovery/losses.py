@@ -7,10 +7,11 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional
 
+from edgeprune.data.parts import Tensors
 from edgeprune.errors import InputError
 from edgeprune.registry import suggest
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensors, Tensors], Tensor]
 
 
 def resolve_loss(name: str) -> Loss:

@@ -39,8 +39,11 @@ class AiEdge:
                 str(floating), mode=calibrator.CalibrationMode.CALIBRATION, qsv_update_func=_widen
             )
             run = watched.get_signature_runner(signature)
-            for sample in calibration[:, np.newaxis]:
-                run(**{source.inputs[0].name: sample})
+            name = source.inputs[0].name
+            # The converter takes token ids of int64 for int32.
+            taken = run.get_input_details()[name]["dtype"]
+            for sample in calibration[:, np.newaxis].astype(taken, copy=False):
+                run(**{name: sample})
             ranges = dict(watched.get_calibration_results())
             center_(ranges, second_operands(floating))
             result = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8()).quantize(ranges)
