@@ -23,7 +23,7 @@ from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
-from edgeprune.steps.examination import check_model_takes
+from edgeprune.steps.examination import check_parts_fit
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.late_fallback import LateFallback, planned_of
@@ -88,8 +88,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
                 device=device,
                 host=host,
             )
-            classes = len(bench.data.class_names)
-            check_model_takes(bench.fresh_model(), bench.frozen_samples[:2], classes, where=str(inputs.target.file))
+            check_parts_fit(inputs.target, bench.data, bench.fresh_model())
             yield bench
 
 
@@ -247,7 +246,7 @@ class _Build:
             digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
             Accuracy,
             lambda _: self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test),
-            lambda a: f"test accuracy {100 * a.overall:.2f} %",
+            lambda a: f"test {a.metric} {a.told}",
         )
         return replace(candidate, test=accuracy)
 

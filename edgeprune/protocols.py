@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from edgeprune.records.sparsity import SparsePath
     from edgeprune.records.verdict import Evidence, GateResult
     from edgeprune.schema.device import DeviceSpec
+
+Arrays: TypeAlias = "np.ndarray | tuple[np.ndarray, ...]"
+"""One array, or a tuple of several: the outputs of a model, and the labels of its examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,4 +251,45 @@ class Gate(Protocol):
 
     def judge(self, evidence: Evidence) -> GateResult | None:
         """Judge from the evidence alone; None where no limit is set for this gate."""
+        ...
+
+
+class Metric(Protocol):
+    """One file of `data/metrics/`, ending with `METRIC: Final[Metric] = ...`."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value is a better model."""
+        ...
+
+    @property
+    def is_share(self) -> bool:
+        """Whether values lie in [0, 1]: then they are told in percent, and lost in percentage points."""
+        ...
+
+    def values(self, outputs: Arrays, labels: Arrays) -> np.ndarray:
+        """One number an example; the mean over the examples is what a model is judged by.
+
+        Args:
+            outputs: of the model, float32, the examples along the first dimension; a tuple where it has several.
+            labels: as the target's data have them.
+
+        Returns:
+            [examples], float64.
+
+        Raises:
+            InputError: the shapes are none that the metric knows.
+        """
+        ...
+
+
+class Validate(Protocol):
+    """How good a model is on validation data: what the best epoch of a training is chosen by."""
+
+    def __call__(self, model: nn.Module) -> float:
+        """The higher, the better; the model may be in eval mode afterwards."""
+        ...
+
+    def told(self, quality: float) -> str:
+        """What was called, for people: `accuracy 97.25 %`."""
         ...

@@ -28,6 +28,7 @@ from torch.nn import functional
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.events import NullReporter
 from edgeprune.recovery.finetune import Augment, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.losses import resolve_loss
 from edgeprune.steps.inputs import load_target
 
 _TARGET = Path(__file__).resolve().parent.parent / "targets" / "cifar10-resnet20"
@@ -72,7 +73,7 @@ def trainer_epoch(model: nn.Module, inputs: Tensor, labels: Tensor, augment: Aug
     settings = FitSettings(
         epochs=1,
         learning_rate=_LEARNING_RATE,
-        loss=functional.cross_entropy,
+        loss=resolve_loss("cross_entropy"),
         momentum=_MOMENTUM,
         weight_decay=_WEIGHT_DECAY,
         batch_size=_BATCH,

@@ -37,10 +37,16 @@ def worst_verdict(verdicts: Iterable[Verdict]) -> Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floors:
-    """The accuracy that must be kept, in absolute terms, in [0, 1]; None where the target sets none."""
+    """The accuracy that must be kept, in absolute terms, in [0, 1]; None where the target sets none.
+
+    Attributes:
+        metric: of the target's own metric in place of accuracy, in its own unit: the least value, or the most where
+            lower is better.
+    """
 
     accuracy: float | None = None
     worst_class_recall: float | None = None
+    metric: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from edgeprune.data.parts import parts_of
 from edgeprune.files import write_atomically
 from edgeprune.recovery.job import Job
 from edgeprune.recovery.session import Session
@@ -42,9 +43,9 @@ def identity_of(job: Job) -> str:
     To be taken before the first step.
     """
     total = hashlib.sha256()
-    for name, tensor in job.model.state_dict().items():
+    state = job.model.state_dict().items()
+    for name, tensor in (*state, *(("labels", part) for part in parts_of(job.labels))):
         total.update(name.encode() + tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    total.update(job.labels.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     chosen = job.settings
     teacher = chosen.distillation
     parts = (

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeprune.data.parts import Tensors, outputs_of
+from edgeprune.errors import InputError
 from edgeprune.recovery.features import Taps
 
 if TYPE_CHECKING:
@@ -73,16 +75,31 @@ def teacher_logits(teacher: nn.Module, inputs: Tensor, *, batch_size: int, bf16:
     was_training = teacher.training
     teacher.eval()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        outputs = [teacher(part) for part in torch.split(inputs, batch_size)]
+        outputs = [scores_of(outputs_of(teacher(part))) for part in torch.split(inputs, batch_size)]
     teacher.train(was_training)
-    return torch.cat([o.float() for o in outputs])
+    return torch.cat(outputs)
 
 
 @torch.no_grad()
-def teacher_features(
+def teacher_hints(
     teacher: nn.Module, inputs: Tensor, layers: Sequence[str], *, bf16: bool = False
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The teacher's logits of one batch and the outputs of some of its layers, in eval mode, float32."""
-    with Taps(teacher, layers, "teacher") as taps:
-        logits = teacher_logits(teacher, inputs, batch_size=len(inputs), bf16=bf16)
-        return logits, taps.take()
+) -> tuple[Tensors, tuple[Tensor, ...]]:
+    """The teacher's outputs for one batch and the outputs of some of its layers, in eval mode, float32."""
+    was_training = teacher.training
+    teacher.eval()
+    with Taps(teacher, layers, "teacher") as taps, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        outputs = outputs_of(teacher(inputs))
+        features = taps.take()
+    teacher.train(was_training)
+    return outputs, features
+
+
+def scores_of(outputs: Tensors) -> Tensor:
+    """The one output that soft labels are made of.
+
+    Raises:
+        InputError: there are several.
+    """
+    if isinstance(outputs, tuple):
+        raise InputError(f"training: soft labels are of one output of class scores, got {len(outputs)} outputs")
+    return outputs

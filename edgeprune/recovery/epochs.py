@@ -34,7 +34,7 @@ def run_epochs_(fabric: Fabric, job: Job, reporter: Reporter) -> FitResult:
     if best:
         job.model.load_state_dict(best)
     seconds = time.perf_counter() - start
-    reporter.emit(StageFinished(stage=job.stage, subject=job.subject, summary=_summary(epochs), seconds=seconds))
+    reporter.emit(StageFinished(stage=job.stage, subject=job.subject, summary=_summary(epochs, job), seconds=seconds))
     return FitResult(epochs=tuple(epochs), best_epoch=best_epoch(epochs))
 
 
@@ -90,7 +90,7 @@ def _validated(fabric: Fabric, job: Job) -> float | None:
     return fabric.broadcast(value)
 
 
-def _summary(epochs: list[EpochResult]) -> str:
-    accuracies = [e.validation_accuracy for e in epochs if e.validation_accuracy is not None]
-    best = f", best validation accuracy {100 * max(accuracies):.2f} %" if accuracies else ""
+def _summary(epochs: list[EpochResult], job: Job) -> str:
+    qualities = [e.validation_accuracy for e in epochs if e.validation_accuracy is not None]
+    best = f", best validation {job.validate.told(max(qualities))}" if job.validate is not None and qualities else ""
     return f"{len(epochs)} epochs, loss {epochs[-1].loss:.3f}{best}"

@@ -27,6 +27,10 @@ class AccuracyOn:
         """The accuracy, in [0, 1]; the model is in eval mode afterwards."""
         return accuracy_of(model, self.inputs, self.labels)
 
+    def told(self, quality: float) -> str:
+        """An accuracy in percent."""
+        return f"accuracy {100 * quality:.2f} %"
+
 
 @torch.no_grad()
 def accuracy_of(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:

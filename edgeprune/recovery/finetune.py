@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from edgeprune.data.parts import Tensors, label_tensors, parts_of
 from edgeprune.errors import InputError
 from edgeprune.events import Reporter
+from edgeprune.protocols import Arrays, Validate
 from edgeprune.recovery.distillation import teacher_logits
 from edgeprune.recovery.evaluation import EVALUATION_BATCH, AccuracyOn, accuracy_of
 from edgeprune.recovery.job import Job
@@ -19,7 +21,6 @@ from edgeprune.recovery.settings import (
     EpochResult,
     FitResult,
     FitSettings,
-    Validate,
     Workers,
     bf16_is_fast,
 )
@@ -34,7 +35,6 @@ __all__ = [
     "EpochResult",
     "FitResult",
     "FitSettings",
-    "Validate",
     "Workers",
     "accuracy_of",
     "bf16_is_fast",
@@ -45,13 +45,14 @@ __all__ = [
 def fit_(
     model: nn.Module,
     inputs: np.ndarray | Tensor,
-    labels: np.ndarray | Tensor,
+    labels: Arrays | Tensors,
     settings: FitSettings,
     *,
     reporter: Reporter,
     stage: str,
     subject: str = "",
-    validation: tuple[np.ndarray | Tensor, np.ndarray | Tensor] | Validate | None = None,
+    validation: tuple[np.ndarray | Tensor, np.ndarray | Tensor] | None = None,
+    validate: Validate | None = None,
     after_step: Callable[[], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
@@ -63,13 +64,14 @@ def fit_(
 
     Args:
         model: changed in place.
-        inputs: [examples, ...], float32, preprocessed.
-        labels: [examples, ...]; integers, or floats where the loss wants them.
+        inputs: [examples, ...], preprocessed.
+        labels: [examples, ...], or a tuple of such; integers reach the loss as int64, all else as float32.
         settings: how to train.
         reporter: hears of the start, of batches a few times a second, and of the end.
         stage: name for the events.
         subject: what is trained, for the events.
-        validation: inputs and labels, as for training, for the top-1 accuracy; or a function of the model.
+        validation: inputs and classes [examples], for the accuracy.
+        validate: for any other quality, in place of `validation`.
         after_step: called after each step of the optimizer, such as `WeightMasks.apply_`. With several workers each
             calls its own copy.
         checkpoint: keeps the state after each epoch; the same call after a kill goes on from there, to the same
@@ -80,7 +82,8 @@ def fit_(
         InputError: no examples, not one label an example, or a teacher that does not fit.
     """
     examples, targets = _tensors(inputs, labels)
-    validate = AccuracyOn(*_tensors(*validation)) if isinstance(validation, tuple) else validation
+    if validate is None and validation is not None:
+        validate = _accuracy_on(*_tensors(*validation))
     if not settings.epochs:
         model.eval()
         return FitResult(epochs=(), best_epoch=None)
@@ -109,8 +112,15 @@ def _soft_labels(settings: FitSettings, inputs: Tensor) -> Tensor | None:
     return teacher_logits(teacher.teacher, inputs, batch_size=EVALUATION_BATCH, bf16=settings.bf16)
 
 
-def _tensors(inputs: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
-    examples, targets = torch.as_tensor(inputs), torch.as_tensor(labels)
-    if len(examples) == 0 or len(examples) != len(targets):
-        raise InputError(f"training: expected examples and one label for each, got {len(examples)} and {len(targets)}")
-    return examples, targets if targets.is_floating_point() else targets.long()
+def _accuracy_on(inputs: Tensor, labels: Tensors) -> AccuracyOn:
+    if isinstance(labels, tuple):
+        raise InputError(f"training: expected one class an example to validate by, got {len(labels)} label arrays")
+    return AccuracyOn(inputs, labels)
+
+
+def _tensors(inputs: np.ndarray | Tensor, labels: Arrays | Tensors) -> tuple[Tensor, Tensors]:
+    examples, targets = torch.as_tensor(inputs), label_tensors(labels)
+    for part in parts_of(targets):
+        if len(examples) == 0 or len(examples) != len(part):
+            raise InputError(f"training: expected examples and one label for each, got {len(examples)} and {len(part)}")
+    return examples, targets

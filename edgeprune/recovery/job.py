@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgeprune.recovery.settings import Checkpoint, FitSettings, Validate
+from edgeprune.data.parts import Tensors
+from edgeprune.protocols import Validate
+from edgeprune.recovery.settings import Checkpoint, FitSettings
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -17,7 +19,7 @@ class Job:
     Attributes:
         model: changed in place.
         inputs: [examples, ...], preprocessed.
-        labels: [examples, ...].
+        labels: [examples, ...], or a tuple of such.
         stage: name for the events.
         subject: what is trained, for the events.
         validate: chooses the best epoch; None keeps the last one.
@@ -27,7 +29,7 @@ class Job:
 
     model: nn.Module
     inputs: Tensor
-    labels: Tensor
+    labels: Tensors
     settings: FitSettings
     stage: str
     subject: str

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeprune.data.parts import Tensors
 from edgeprune.errors import InputError
 from edgeprune.registry import suggest
 
 if TYPE_CHECKING:
     import numpy as np
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Tensors, Tensors], Tensor]
 
 FOCAL = "focal"
 _CROSS_ENTROPY = "cross_entropy"
@@ -39,8 +40,18 @@ class FocalLoss:
     gamma: float = 2.0
     class_weights: tuple[float, ...] = ()
 
-    def __call__(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """The mean, a scalar. `outputs` are logits [batch, classes, ...], `labels` integers [batch, ...]."""
+    def __call__(self, outputs: Tensors, labels: Tensors) -> Tensor:
+        """The mean, a scalar.
+
+        Args:
+            outputs: logits, [batch, classes, ...].
+            labels: integers, [batch, ...].
+
+        Raises:
+            InputError: there are several outputs, or several labels an example.
+        """
+        if isinstance(outputs, tuple) or isinstance(labels, tuple):
+            raise InputError("training.loss: focal loss and class weights are for one output and one label an example")
         logarithm = functional.log_softmax(outputs, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
         loss = -logarithm
         if self.gamma:

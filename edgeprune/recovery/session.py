@@ -11,12 +11,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgeprune.errors import BuildError, InputError
+from edgeprune.data.parts import mapped, outputs_of
+from edgeprune.errors import BuildError
 from edgeprune.events import Reporter, StageProgress
-from edgeprune.recovery.distillation import Distillation, distillation_loss, teacher_features, teacher_logits
-from edgeprune.recovery.features import TappedStudent, feature_loss, make_adapters
+from edgeprune.recovery.features import TappedStudent
 from edgeprune.recovery.job import Job
 from edgeprune.recovery.settings import FitSettings
+from edgeprune.recovery.teaching import Teaching
 
 _REPORT_EVERY_S = 0.25
 _IMAGES = 4
@@ -38,8 +39,10 @@ class Session:
         self._job, self._settings, self._fabric = job, job.settings, fabric
         self._format = torch.channels_last if job.inputs.dim() == _IMAGES else torch.preserve_format
         job.model.to(memory_format=self._format)  # type: ignore[call-overload]
-        self._teacher = _teacher_of(job)
-        self.net = _trained(job, self._teacher)
+        self._teaching = _teaching_of(job)
+        self.net = job.model
+        if self._teaching is not None:
+            self.net = self._teaching.tapped(job.model, job.inputs[:1], job.settings.seed)
         self.optimizer = _optimizer(self.net, job.settings)
         self.generator = torch.Generator().manual_seed(job.settings.seed)
         self._step = 0
@@ -139,29 +142,12 @@ class Session:
         settings = self._settings
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
             found = self._wrapped(batch)
-        outputs, features = found if isinstance(self.net, TappedStudent) else (found, ())
-        outputs = outputs.float()
-        teacher = self._teacher
-        if teacher is None:
-            return settings.loss(outputs, self._job.labels[chosen])
-        soft, hints = self._taught(teacher, batch, chosen)
-        loss = torch.zeros(())
-        if teacher.weight < 1:
-            loss = (1 - teacher.weight) * settings.loss(outputs, self._job.labels[chosen])
-        if teacher.weight > 0:
-            loss = loss + teacher.weight * distillation_loss(outputs, soft, teacher.temperature)
-        for feature, hint in zip(features, hints, strict=True):
-            loss = loss + teacher.feature_weight * feature_loss(feature.float(), hint)
-        return loss
-
-    def _taught(self, teacher: Distillation, batch: Tensor, chosen: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The teacher's outputs for a batch, and its features."""
-        bf16 = self._settings.bf16
-        if teacher.learns_features:
-            return teacher_features(teacher.teacher, batch, [theirs for _, theirs in teacher.features], bf16=bf16)
-        if self._job.soft_labels is not None:
-            return self._job.soft_labels[chosen], ()
-        return teacher_logits(teacher.teacher, batch, batch_size=len(batch), bf16=bf16), ()
+        returned, features = found if isinstance(self.net, TappedStudent) else (found, ())
+        outputs = outputs_of(returned)
+        hard = settings.loss(outputs, mapped(lambda part: part[chosen], self._job.labels))
+        if self._teaching is None:
+            return hard
+        return self._teaching.loss(hard, outputs, features, batch, chosen)
 
 
 class _Progress:
@@ -181,30 +167,12 @@ class _Progress:
             self._reporter.emit(event)
 
 
-def _teacher_of(job: Job) -> Distillation | None:
-    """The distillation, checked; None where the teacher has no say."""
+def _teaching_of(job: Job) -> Teaching | None:
+    """None where there is no teacher, or it has no say."""
     distillation = job.settings.distillation
     if distillation is None or not distillation.is_active:
         return None
-    if distillation.weight > 0:
-        example, was_training = job.inputs[:1], job.model.training
-        with torch.no_grad():
-            ours = job.model.eval()(example)
-        job.model.train(was_training)
-        theirs = teacher_logits(distillation.teacher, example, batch_size=1)
-        if ours.shape != theirs.shape:
-            raise InputError(
-                f"training: the teacher's outputs are {tuple(theirs.shape[1:])} an example, the student's "
-                f"{tuple(ours.shape[1:])}; soft labels need the same, and distillation_weight 0 does without them"
-            )
-    return distillation
-
-
-def _trained(job: Job, teacher: Distillation | None) -> nn.Module:
-    if teacher is None or not teacher.learns_features:
-        return job.model
-    adapters = make_adapters(job.model, teacher.teacher, teacher.features, job.inputs[:1], job.settings.seed)
-    return TappedStudent(job.model, [ours for ours, _ in teacher.features], adapters)
+    return Teaching(distillation, job.model, job.inputs[:1], soft_labels=job.soft_labels, bf16=job.settings.bf16)
 
 
 def _optimizer(net: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:

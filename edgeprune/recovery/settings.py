@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.losses import Loss
@@ -16,9 +16,6 @@ from edgeprune.recovery.rates import RateSchedule
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """From a preprocessed batch and a generator to the augmented batch."""
-
-Validate = Callable[[nn.Module], float]
-"""How good a model is on validation data; the higher the better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +88,10 @@ class FitSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
-    """One epoch: mean training loss, validation accuracy in [0, 1] (None without validation data), seconds."""
+    """One epoch: mean training loss, validation accuracy in [0, 1] (None without validation data), seconds.
+
+    Where `fit_` was given a `validate`, its value stands in the accuracy's place: the higher, the better.
+    """
 
     loss: float
     validation_accuracy: float | None

@@ -37,9 +37,11 @@ class DataSection(FileModel):
 class Preprocessing(FileModel):
     """What stands between a raw example and the model's input. It ships in the artifact's manifest.
 
-    The input is `(raw * scale - mean) / std`, channels first.
+    The input is `(raw * scale - mean) / std`, channels first; or the raw integers, where `dtype` says so.
     """
 
+    dtype: Literal["float32", "int32", "int64"] = "float32"
+    """Of the model's input. Integers, such as token ids, reach the model as they are."""
     layout: Literal["NHWC", "NCHW", "any"] = "any"
     """Of the raw arrays. `NHWC` is transposed to `NCHW`; `any` is left as it is."""
     scale: Positive = 1.0
@@ -48,6 +50,32 @@ class Preprocessing(FileModel):
     """One value, or one a channel."""
     std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     """One value, or one a channel."""
+
+    @model_validator(mode="after")
+    def _integers_are_left_alone(self) -> Self:
+        changed = self.layout != "any" or (self.scale, self.mean, self.std) != (1.0, (0.0,), (1.0,))
+        if self.dtype != "float32" and changed:
+            raise ValueError(f"no layout, scale, mean or std beside dtype {self.dtype}: integers are left as they are")
+        return self
+
+
+class TaskSection(FileModel):
+    """What the model's outputs are judged by. Absent: one class an example, judged by accuracy."""
+
+    metric: Annotated[str, Field(pattern=r"^([a-z_0-9]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "accuracy"
+    """A file of `edgeprune/data/metrics`, or `file.py:function` of (outputs, labels), numpy arrays or tuples of such,
+    that returns one number an example. Their mean is what is judged."""
+    higher_is_better: bool | None = None
+    """Of a metric of your own, for which it must be said; a named metric knows it."""
+
+    @model_validator(mode="after")
+    def _direction_is_said_once(self) -> Self:
+        own = ".py:" in self.metric
+        if own and self.higher_is_better is None:
+            raise ValueError(f"higher_is_better = true or false, for {self.metric} does not tell")
+        if not own and self.higher_is_better is not None:
+            raise ValueError(f"no higher_is_better: the metric {self.metric!r} knows it")
+        return self
 
 
 class Training(FileModel):
@@ -122,7 +150,11 @@ class AccuracyFloors(FileModel):
     """What the compiled artifact must keep, on the validation split."""
 
     max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Percentage points of accuracy under the dense model, at most."""
+    """Percentage points of accuracy, or of another metric in [0, 1], under the dense model, at most."""
+    max_worsening: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the dense model's, at most, for a metric that is no share: in the metric's own unit."""
+    worst_value: float | None = None
+    """The value of any metric but accuracy, at the worst: the least, or the most where lower is better."""
     min_accuracy: Share | None = None
     """Accuracy, at least, in [0, 1]."""
     max_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -147,6 +179,7 @@ class TargetSpec(FileModel):
     model: ModelSection
     data: DataSection
     preprocessing: Preprocessing = Preprocessing()
+    task: TaskSection = TaskSection()
     training: Training = Training()
     recovery: Recovery = Recovery()
     pruning: Pruning = Pruning()

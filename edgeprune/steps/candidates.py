@@ -109,7 +109,7 @@ class CandidateMaker:
             digest(key, self.assessor.evaluator(rung).facts.fingerprint),
             Evaluation,
             lambda _: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder),
-            lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
+            lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)
         if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:

@@ -19,9 +19,11 @@ from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
-from edgeprune.recovery.losses import Loss, resolve_loss
+from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
+from edgeprune.steps.evaluating import QualityOn
 from edgeprune.steps.sparsity import make_masks
+from edgeprune.steps.task import loss_of
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -193,7 +195,7 @@ class Compressor:
         after_step: Callable[[], None] | None = None,
     ) -> tuple[EpochResult, ...]:
         bench = self.bench
-        validation = (bench.validation_inputs, bench.data.validation.labels)
+        validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
         result = fit_(
             model,
             bench.train_inputs,
@@ -202,7 +204,7 @@ class Compressor:
             reporter=bench.reporter,
             stage=stage,
             subject=subject,
-            validation=validation,
+            validate=validate,
             after_step=after_step,
         )
         return result.epochs
@@ -233,7 +235,10 @@ class Compressor:
         epochs = each + (rest if round_number == recovery.rounds - 1 else 0)
         rate = recovery.learning_rate or LEARNING_RATE_SHARE * self.bench.target.spec.training.learning_rate
         teacher = Distillation(
-            teacher=self.dense_module, weight=recovery.distillation_weight, temperature=recovery.temperature
+            teacher=self.dense_module,
+            # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
+            weight=recovery.distillation_weight if self.bench.task.classifies else 0.0,
+            temperature=recovery.temperature,
         )
         return self._settings(epochs, rate, teacher)
 
@@ -245,10 +250,7 @@ class Compressor:
     @property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
-        reference = self.bench.target.spec.training.loss
-        if ".py:" in reference:
-            return self.bench.target.guarded(reference, key="training.loss")
-        return resolve_loss(reference)
+        return loss_of(self.bench.target)
 
     def settle_(self, model: nn.Module) -> None:
         """Re-estimate a model's batch norms, in place, on training data that are augmented as in training.

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.data.parts import label_tensors, mapped
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.names import block_of
+from edgeprune.protocols import Arrays
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.rung import Rung
@@ -54,7 +56,7 @@ class SensitivityBench:
         bench = self.compressor.bench
         curves = tuple(self._curve(group) for group in bench.groups.groups)
         return Sensitivity(
-            examples=len(self._labels),
+            examples=len(self._chosen),
             loss=self._dense.loss,
             accuracy=self._dense.accuracy,
             criterion=bench.target.spec.pruning.criterion,
@@ -105,11 +107,11 @@ class SensitivityBench:
         make_masks(model, rung, rung.pruning_ratio, spec.pruning.ignored).make_permanent()
         return self._settled_increase(model)
 
-    def increase(self, outputs: np.ndarray) -> LossIncrease:
+    def increase(self, outputs: Arrays) -> LossIncrease:
         """What other outputs on the same examples lose against the dense model's.
 
         Args:
-            outputs: [examples, classes], float32, of `inputs`.
+            outputs: float32, of `inputs`; a tuple where the model has several.
         """
         return self._increase(self._scored(outputs), self._dense)
 
@@ -130,15 +132,20 @@ class SensitivityBench:
         self.compressor.settle_(model)
         return self._scored(torch_outputs(model, self._inputs))
 
-    def _scored(self, outputs: np.ndarray) -> _Score:
+    def _scored(self, outputs: Arrays) -> _Score:
         import torch
 
-        found, labels = torch.from_numpy(outputs), torch.from_numpy(self._labels)
-        singles = [float(self.compressor.loss(found[i : i + 1], labels[i : i + 1])) for i in range(len(labels))]
+        found, labels = mapped(torch.from_numpy, outputs), label_tensors(self._labels)
+        loss = self.compressor.loss
+
+        def single(index: int) -> float:
+            given, wanted = (mapped(lambda part: part[index : index + 1], value) for value in (found, labels))
+            return float(loss(given, wanted))
+
         return _Score(
-            loss=float(self.compressor.loss(found, labels)),
-            accuracy=float((outputs.argmax(axis=1) == self._labels).mean()),
-            singles=np.asarray(singles),
+            loss=float(loss(found, labels)),
+            accuracy=self.compressor.bench.task.value(outputs, self._labels),
+            singles=np.asarray([single(index) for index in range(len(self._chosen))]),
         )
 
     @cached_property
@@ -161,9 +168,8 @@ class SensitivityBench:
         return inputs
 
     @cached_property
-    def _labels(self) -> np.ndarray:
-        labels: np.ndarray = self.compressor.bench.data.validation.labels[self._chosen].astype(np.int64)
-        return labels
+    def _labels(self) -> Arrays:
+        return self.compressor.bench.data.validation.taken(self._chosen).labels
 
 
 class GroupLosses:
