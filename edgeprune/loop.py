@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Noted, Reporter
+from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.limits import absolute_limits
 from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
@@ -24,6 +25,7 @@ from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_model_takes
+from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.late_fallback import LateFallback, planned_of
@@ -90,6 +92,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
             )
             classes = len(bench.data.class_names)
             check_model_takes(bench.fresh_model(), bench.frozen_samples[:2], classes, where=str(inputs.target.file))
+            check_guards(inputs.target, bench.data)
             yield bench
 
 
@@ -261,7 +264,7 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
         alike = (ours.runtime, ours.precision, ours.pruning) == (theirs.runtime, theirs.precision, theirs.pruning)
         return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
 
-    return next((c for c in tried if same_but_less(c) and _failed_gates(c) & {"accuracy", "worst_class"}), None)
+    return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)
 
 
 def _failed_gates(candidate: Candidate) -> set[str]:

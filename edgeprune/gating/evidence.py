@@ -15,7 +15,9 @@ from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""2: floors of each class, of slices and of the robustness set. Evidence of 1 is judged by what it has."""
 
 EVIDENCE = "evidence.json"
 JUDGEMENT = "judgement.json"
@@ -109,8 +111,9 @@ def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
         parts = [f"no {name}" for name in missing] + [f"a foreign {name}" for name in unknown]
         raise InputError(f"{where}: expected evidence as edgeprune writes it, found {', '.join(parts)}", path=where)
     origin = _record(Origin, members, ORIGIN, where)
-    if origin.schema != SCHEMA:
-        raise InputError(f"{where}: schema: expected {SCHEMA}, got {origin.schema}", path=where)
+    if origin.schema not in READABLE:
+        expected = " or ".join(map(str, READABLE))
+        raise InputError(f"{where}: schema: expected {expected}, got {origin.schema}", path=where)
     return EvidenceBundle(
         evidence=_record(Evidence, members, EVIDENCE, where),
         judgement=_record(Judgement, members, JUDGEMENT, where),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprune.records.shares import Share
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
@@ -13,11 +15,21 @@ class Accuracy:
         split: `validation` or `test`.
         confusion: confusion[true][predicted] = number of examples.
         class_names: of the rows and columns.
+        slices: of the parts that the data factory names; none where it names none.
+        robustness: of a sample of the split under each corruption; none where it was not evaluated.
     """
 
     split: str
     confusion: tuple[tuple[int, ...], ...]
     class_names: tuple[str, ...]
+    slices: tuple[Share, ...] = ()
+    robustness: tuple[Share, ...] = ()
+
+    @property
+    def classes(self) -> tuple[Share, ...]:
+        """Right answers of each class: what its recall is made of."""
+        rows = zip(self.class_names, self.confusion, strict=True)
+        return tuple(Share(name=name, correct=row[i], total=sum(row)) for i, (name, row) in enumerate(rows))
 
     @property
     def total(self) -> int:

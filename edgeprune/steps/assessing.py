@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
+from edgeprune.steps.guarding import answers_of, robustness_shares, save_answers, with_guards
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
 
@@ -36,12 +37,19 @@ class Assessor:
 
     bench: Workbench
 
-    def evaluate(self, rung: Rung, model: nn.Module, artifact: Artifact, folder: Path) -> Evaluation:
-        """Accuracy on the validation split, and parity with the torch model there."""
-        inputs, evaluator = self.bench.validation_inputs, self.evaluator(rung)
-        outputs = evaluator.infer(rung, evaluator.place(folder, artifact), inputs)
+    def evaluate(self, rung: Rung, model: nn.Module, artifact: Artifact, folder: Path, kept: Path) -> Evaluation:
+        """Accuracy on the validation split, its slices and its corrupted images, and parity with the torch model.
+
+        The artifact is in `folder`; each example's answer is written to `kept`, for the report.
+        """
+        inputs, evaluator, split = self.bench.validation_inputs, self.evaluator(rung), self.bench.data.validation
+        place = evaluator.place(folder, artifact)
+        outputs = evaluator.infer(rung, place, inputs)
         reference = torch_outputs(model, inputs)
-        accuracy = accuracy_of(outputs, self.bench.data.validation, "validation", self.bench.data.class_names)
+        accuracy = accuracy_of(outputs, split, "validation", self.bench.data.class_names)
+        robustness = robustness_shares(split, self.bench.target, lambda worse: evaluator.infer(rung, place, worse))
+        accuracy = replace(with_guards(accuracy, outputs, split), robustness=robustness)
+        save_answers(kept, answers_of(outputs, split.labels))
         return Evaluation(accuracy=accuracy, parity=parity_of(outputs, reference, rung.precision))
 
     def evaluator(self, rung: Rung) -> DeviceSession:
@@ -69,4 +77,5 @@ class Assessor:
         """Accuracy on the test split. Called when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        return accuracy_of(outputs, split, "test", self.bench.data.class_names)
+        accuracy = accuracy_of(outputs, split, "test", self.bench.data.class_names)
+        return with_guards(accuracy, outputs, split)

@@ -19,6 +19,7 @@ from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.guarding import robustness_key
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import (
     Campaign,
@@ -106,9 +107,9 @@ class CandidateMaker:
         evaluation = self.bench.step(
             "evaluate",
             rung.name,
-            digest(key, self.assessor.evaluator(rung).facts.fingerprint),
+            digest(key, self.assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
             Evaluation,
-            lambda _: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder),
+            lambda kept: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder, kept),
             lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)

@@ -27,7 +27,7 @@ from edgeprune.records.result import BuildResult
 from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
-from edgeprune.steps.budget import floors_from, limits_to_judge
+from edgeprune.steps.budget import floors_from, floors_of_schema_1, limits_to_judge
 from edgeprune.store.artifacts import MANIFEST, Manifest
 from edgeprune.store.run_folder import step_name
 
@@ -149,7 +149,8 @@ def contradictions_of(bundle: EvidenceBundle) -> Iterator[str]:
         return
     if (evidence.limits, evidence.speedups) != limits_to_judge(bundle.profile.budget):
         yield "the limits are not those of the profile's budget"
-    if evidence.floors != floors_from(origin.floors, origin.dense.validation):
+    follow = floors_of_schema_1 if origin.schema == 1 else floors_from
+    if evidence.floors != follow(origin.floors, origin.dense.validation):
         yield "the accuracy floors do not follow from the target's and the dense model's accuracy"
     size = manifest.artifact.size_bytes
     if evidence.artifact_bytes != size:

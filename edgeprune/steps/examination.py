@@ -10,6 +10,7 @@ from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.weights import load_weights_
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.inputs import Target
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def examine(target: Target) -> tuple[str, ...]:
         load_weights_(model, weights)
     examples = preprocess(data.validation.inputs[:2], target.spec.preprocessing)
     check_model_takes(model, examples, len(data.class_names), where=str(target.file))
+    check_guards(target, data)
     example = torch.from_numpy(examples[:1])
     groups = find_groups(model, example, target.spec.pruning.ignored)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError
 from edgeprune.files import write_atomically
+from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
 from edgeprune.records.rung import Plan
-from edgeprune.records.verdict import Evidence, Verdict
+from edgeprune.records.verdict import Evidence, Judgement, Verdict
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
@@ -83,8 +84,7 @@ def forget_outcome(root: Path) -> Path | None:
     # First of all: without it nobody takes the folder for a finished build.
     forget_inputs(root)
     for candidate in result.candidates if result else ():
-        judgement = candidate.judgement
-        if judgement is not None and judgement.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}:
+        if candidate.judgement is not None and _measuring_may_decide(candidate.judgement):
             measured = root / step_name("measure", candidate.rung.name)
             if measured.is_dir():
                 measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
@@ -92,6 +92,14 @@ def forget_outcome(root: Path) -> Path | None:
     for name in (*_OUTCOME, PLAN, PLAN_PAGE):
         (root / name).unlink(missing_ok=True)
     return kept_aside
+
+
+def _measuring_may_decide(judgement: Judgement) -> bool:
+    """Whether samples were too few or disturbed; too few examples of a class stay too few."""
+    open_gates = {g.gate for g in judgement.gates if g.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}}
+    return judgement.verdict is Verdict.INVALID or (
+        judgement.verdict is Verdict.INCONCLUSIVE and bool(open_gates - ACCURACY_GATES)
+    )
 
 
 _OUTCOME = (EVIDENCE, EVIDENCE + SUFFIX, REPORT, SUMMARY)
