@@ -10,6 +10,7 @@ from edgeprune.gating.archive import pack, unpack
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Parity
 from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.model_card import ModelCard
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.profile import DeviceProfile
@@ -25,6 +26,8 @@ MANIFEST = "manifest.json"
 ORIGIN = "origin.json"
 PROFILE = "profile.json"
 MEMBERS = (EVIDENCE, JUDGEMENT, MANIFEST, ORIGIN, PROFILE)
+CARD = "model_card.json"
+"""Of the artifact that was judged; evidence of schema 1 has none."""
 
 Record = TypeVar("Record")
 
@@ -77,6 +80,7 @@ class EvidenceBundle:
         evidence: limits, floors, raw samples, what shows that each block is valid, and the confusion matrix.
         judgement: what the gates said when it was written.
         manifest: `manifest.json` of the artifact that was judged, byte for byte.
+        card: its model card; None in evidence of schema 1.
     """
 
     evidence: Evidence
@@ -84,12 +88,15 @@ class EvidenceBundle:
     origin: Origin
     profile: DeviceProfile
     manifest: bytes
+    card: ModelCard | None = None
 
 
 def pack_evidence(bundle: EvidenceBundle) -> bytes:
     """The content of `evidence.zip`."""
+    card = {} if bundle.card is None else {CARD: to_json(bundle.card, indent=1)}
     return pack(
         {
+            **card,
             EVIDENCE: to_json(bundle.evidence),
             JUDGEMENT: to_json(bundle.judgement, indent=1),
             MANIFEST: bundle.manifest,
@@ -106,7 +113,7 @@ def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
         InputError: a byte was changed, a member is missing, added or doubled, or it is of another version.
     """
     members = unpack(content, where=where)
-    missing, unknown = sorted(set(MEMBERS) - members.keys()), sorted(members.keys() - set(MEMBERS))
+    missing, unknown = sorted(set(MEMBERS) - members.keys()), sorted(members.keys() - {*MEMBERS, CARD})
     if missing or unknown:
         parts = [f"no {name}" for name in missing] + [f"a foreign {name}" for name in unknown]
         raise InputError(f"{where}: expected evidence as edgeprune writes it, found {', '.join(parts)}", path=where)
@@ -120,6 +127,7 @@ def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
         origin=origin,
         profile=_record(DeviceProfile, members, PROFILE, where),
         manifest=members[MANIFEST],
+        card=_record(ModelCard, members, CARD, where) if CARD in members else None,
     )
 
 

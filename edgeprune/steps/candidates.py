@@ -30,6 +30,7 @@ from edgeprune.steps.measuring import (
     percentiles_of,
     require_enough,
 )
+from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
@@ -256,6 +257,7 @@ class CandidateMaker:
             parameters=compiled.model.parameters,
             macs=compiled.model.macs,
             load_ms=ms_from_ns(statistics.median(loads)) if loads else None,
+            making=making_of(compiled.rung, compiled.model, self.compressor.dense, self.bench.target.spec),
         )
 
     def _manifest(self, rung: Rung, model: TorchModel, artifact: Artifact) -> Manifest:

@@ -21,6 +21,7 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
 from edgeprune.steps.inputs import Target, tool_versions
+from edgeprune.steps.model_card import CARD_FILES, write_cards
 from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
 from edgeprune.store.run_folder import digest, step_name
 
@@ -91,6 +92,9 @@ def forget_outcome(root: Path) -> Path | None:
     kept_aside = _keep_aside(root)
     for name in (*_OUTCOME, PLAN, PLAN_PAGE):
         (root / name).unlink(missing_ok=True)
+    for card in CARD_FILES:
+        for stale in root.glob(f"candidates/*/{card}"):
+            stale.unlink()
     return kept_aside
 
 
@@ -139,7 +143,8 @@ def write_outcome(inputs: BuildInputs, result: BuildResult, evidence: Evidence |
 
     root = inputs.folder
     if evidence is not None:
-        write_evidence(root, result, evidence, inputs.profile, inputs.target.spec.accuracy)
+        write_evidence(root, result, evidence, inputs.profile, inputs.target.spec)
+    write_cards(root, result, inputs.target.spec)
     if result.chosen is not None:
         _publish_artifact(root, result.chosen)
     write_atomically(root / REPORT, render_html(result).encode())
@@ -179,4 +184,6 @@ def _publish_artifact(root: Path, chosen: Candidate) -> None:
     partial = root / ".partial" / ARTIFACT
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns("record.json", "step.json"))
+    for name in CARD_FILES:
+        shutil.copyfile(root / chosen.folder / name, partial / name)
     partial.rename(root / ARTIFACT)
