@@ -33,7 +33,7 @@ from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, Ru
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.candidates import CandidateMaker
 from edgeprune.steps.compressing import Compressor, TorchModel
-from edgeprune.steps.evaluating import accuracy_of, torch_outputs
+from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.inputs import load_profile, load_target
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.open_model import OpenModel
@@ -104,7 +104,7 @@ class Engine:
         bench = self.bench
         both = (("validation", bench.data.validation), ("test", bench.data.test))
         found = [
-            accuracy_of(torch_outputs(model, bench.prepared(split)), split, name, bench.data.class_names).overall
+            bench.task.accuracy_of(torch_outputs(model, bench.prepared(split)), split, name).overall
             for name, split in both
         ]
         return found[0], found[1]

@@ -19,6 +19,7 @@ from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.guarding import robustness_key
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import (
     Campaign,
@@ -29,6 +30,7 @@ from edgeprune.steps.measuring import (
     percentiles_of,
     require_enough,
 )
+from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
@@ -106,9 +108,9 @@ class CandidateMaker:
         evaluation = self.bench.step(
             "evaluate",
             rung.name,
-            digest(key, self.assessor.evaluator(rung).facts.fingerprint),
+            digest(key, self.assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
             Evaluation,
-            lambda _: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder),
+            lambda kept: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder, kept),
             lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)
@@ -255,6 +257,7 @@ class CandidateMaker:
             parameters=compiled.model.parameters,
             macs=compiled.model.macs,
             load_ms=ms_from_ns(statistics.median(loads)) if loads else None,
+            making=making_of(compiled.rung, compiled.model, self.compressor.dense, self.bench.target.spec),
         )
 
     def _manifest(self, rung: Rung, model: TorchModel, artifact: Artifact) -> Manifest:

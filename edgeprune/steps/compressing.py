@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.cost import count_macs, count_parameters
+from edgeprune.graph.layers import layer_weights
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.schedules import SCHEDULES
 from edgeprune.pruning.surgery import load_pruned, save_pruned, structured_prune
+from edgeprune.records.model_card import LayerWeights
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
@@ -47,6 +49,7 @@ class TorchModel:
         key: digest of all that it depends on.
         epochs: of training or recovery, all rounds together.
         sparsity: share of zeros in the masked weights; 0 without masks.
+        layers: how many weights each layer has.
     """
 
     subject: str
@@ -57,6 +60,7 @@ class TorchModel:
     widths: tuple[GroupWidth, ...] = ()
     epochs: tuple[EpochResult, ...] = ()
     sparsity: float = 0.0
+    layers: tuple[LayerWeights, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -294,6 +298,7 @@ class Compressor:
             widths=widths,
             epochs=tuple(epochs),
             sparsity=sparsity,
+            layers=layer_weights(model),
         )
 
 
