@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -230,18 +231,76 @@ class ScheduleReader(Protocol):
         ...
 
 
+class Granularity(StrEnum):
+    """What a criterion gives a score to."""
+
+    WEIGHT = "weight"
+    """Each single weight: a tensor of the weight's shape."""
+    OUT_CHANNEL = "output channel"
+    """Each output channel of a layer, [out_channels]; of a norm, its channels."""
+    IN_CHANNEL = "input channel"
+    """Each channel that a layer reads, [in_channels]: a channel is worth what those who read it make of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoringData:
+    """What criteria that look at data are given; from the training split, never validation or test.
+
+    Attributes:
+        batches: (inputs [examples, ...], labels [examples, ...]), preprocessed.
+        loss: of (outputs, labels), the mean over the examples of the batch.
+        learning_rate: for criteria that train a copy.
+    """
+
+    batches: tuple[tuple[Tensor, Tensor], ...]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    learning_rate: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoringTask:
+    """What to score.
+
+    Attributes:
+        model: left alone, and in the mode it was in.
+        layers: names of convolutions, linear layers and norms of it.
+        granularity: one of the criterion's.
+        data: for criteria with `needs_data`.
+        seed: for criteria that draw at random; the others ignore it.
+        heads: (layer, attention heads) of layers whose input channels are so many heads of equal width.
+    """
+
+    model: nn.Module
+    layers: tuple[str, ...]
+    granularity: Granularity
+    data: ScoringData | None = None
+    seed: int = 0
+    heads: tuple[tuple[str, int], ...] = ()
+
+
 class Criterion(Protocol):
     """One file of `pruning/criteria/`, ending with `CRITERION: Final[Criterion] = ...`."""
 
-    def score(self, weight: Tensor, *, seed: int) -> Tensor:
-        """Score each output channel of one weight; a higher score means keep.
+    @property
+    def granularities(self) -> frozenset[Granularity]:
+        """What it can score."""
+        ...
 
-        Args:
-            weight: [out_channels, in_channels, *kernel], any float dtype.
-            seed: for criteria that draw at random; the others ignore it.
+    @property
+    def needs_data(self) -> bool:
+        """Whether the task must have data."""
+        ...
+
+    def score(self, task: ScoringTask) -> Mapping[str, Tensor]:
+        """Score a model's layers; a higher score means keep.
 
         Returns:
-            [out_channels], float32, on the weight's device, without a gradient.
+            By layer, float32, without a gradient. Weights are taken as [out_channels, in_channels, *kernel], those of
+            transposed convolutions too. Layers that the criterion does not look at, such as norms, are left out.
+
+        Raises:
+            InputError: the task has no data and the criterion needs some.
+            BuildError: a layer cannot be scored; the message names it.
         """
         ...
 

@@ -76,11 +76,21 @@ def is_depthwise(layer: nn.Module) -> bool:
 
 def output_weight(layer: nn.Module) -> Tensor | None:
     """The weight of a convolution or linear layer as [out_channels, in_channels, *kernel]; None for other layers."""
-    if isinstance(layer, _ConvTransposeNd):
-        return layer.weight.detach().transpose(0, 1)
     if isinstance(layer, _ConvNd | nn.Linear):
-        return layer.weight.detach()
+        return output_first(layer, layer.weight.detach())
     return None
+
+
+def output_first(layer: nn.Module, stored: Tensor) -> Tensor:
+    """What is shaped like a layer's stored weight as [out_channels, in_channels of a group, *kernel].
+
+    Only transposed convolutions are stored otherwise: as [in_channels, out_channels of a group, *kernel]. Done twice,
+    it gives what it was given.
+    """
+    if not isinstance(layer, _ConvTransposeNd):
+        return stored
+    grouped = torch.unflatten(stored, 0, (layer.groups, -1))
+    return grouped.transpose(1, 2).flatten(0, 1)
 
 
 def _cut_layer_(layer: nn.Module, name: str, side: Side, removed: set[int]) -> None:

@@ -104,23 +104,50 @@ class Recovery(FileModel):
 
     rounds: Annotated[int, Field(ge=1)] = 2
     """Cuts to the final width."""
-    schedule: Literal["linear", "cubic"] = "linear"
-    """Of the pruning ratio over the rounds: in equal steps, or most of it early (Zhu and Gupta 2017)."""
+    schedule: Literal["one_shot", "linear", "geometric", "cubic", "steps"] = "linear"
+    """Of the pruning ratio over the rounds: all at once (in one round), in equal steps, the same fraction of what
+    remains each time, most of it early (AGP, Zhu and Gupta 2017), or by `steps`."""
+    steps: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...] = ()
+    """For the schedule `steps`: (epoch of recovery, share of the rung's pruning ratio that is out from then on),
+    ascending, to a share of 1; the rounds follow from it."""
     epochs: Annotated[int, Field(ge=0)] = 3
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
     learning_rate: Positive | None = None
-    """Peak in each round; by default a tenth of `training.learning_rate`."""
+    """Peak in each round; by default a tenth of `training.learning_rate`, all of it with `rewind`."""
+    rewind: Literal["none", "weights", "learning_rate"] = "none"
+    """What each round goes back to after its cut (lottery tickets): nothing; the weights of an early step of the dense
+    model's training, and its learning rate; or its learning rate alone."""
+    rewind_to: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """That early step, as a share of the dense model's training; 0 for the weights before it."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the dense model's soft labels in the loss."""
     temperature: Positive = 4.0
     """Of the soft labels."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.schedule == "steps") != bool(self.steps):
+            raise ValueError('`steps` where `schedule` is "steps", and there alone')
+        epochs, shares = [epoch for epoch, _ in self.steps], [share for _, share in self.steps]
+        ascending = epochs == sorted(set(epochs)) and shares == sorted(set(shares))
+        if self.steps and not (ascending and shares[-1] == 1 and epochs[-1] <= self.epochs):
+            raise ValueError(f"steps ascending, within {self.epochs} epochs, to a share of 1")
+        if self.rewind != "none" and self.learning_rate is not None:
+            raise ValueError("learning_rate or rewind, not both: rewinding takes that of the training")
+        return self
 
 
 class Pruning(FileModel):
     """What may be cut, and in which steps."""
 
     criterion: str = "l2"
-    """A file of `edgeprune/pruning/criteria`."""
+    """Which channels go first: a file of `edgeprune/pruning/criteria` that scores channels."""
+    weight_criterion: str = "lamp"
+    """Which single weights go first in mask rungs: a file of `edgeprune/pruning/criteria` that scores weights."""
+    scoring_samples: Annotated[int, Field(ge=16)] = 1024
+    """Examples that criteria and `reconstruct` look at, taken from the training split, at a fixed seed."""
+    reconstruct: bool = False
+    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
@@ -235,3 +262,12 @@ class TargetSpec(FileModel):
     pruning: Pruning = Pruning()
     quantization: Quantization = Quantization()
     accuracy: AccuracyFloors = AccuracyFloors()
+
+    @model_validator(mode="after")
+    def _can_rewind(self) -> Self:
+        if self.recovery.rewind == "weights":
+            if self.model.weights is not None or self.training.epochs == 0:
+                raise ValueError('recovery.rewind "weights" only where the dense model is trained here')
+            if self.pruning.reconstruct:
+                raise ValueError("pruning.reconstruct or recovery.rewind of the weights, not both")
+        return self

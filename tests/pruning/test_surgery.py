@@ -51,7 +51,7 @@ def test_no_layer_of_a_residual_group_outvotes_the_others() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-@pytest.mark.parametrize("criterion", CRITERIA.names())
+@pytest.mark.parametrize("criterion", ["geometric_median", "l1", "l2", "random"])
 def test_every_model_has_the_widths_asked_for(name: str, criterion: str) -> None:
     model, example = example_of(name)
     widths = _halves(model, example)
