@@ -45,7 +45,8 @@ def examine(target: Target) -> tuple[str, ...]:
     check_guards(target, data)
     examples = preprocess(data.validation.inputs[:1], target.spec.preprocessing)
     example = torch.from_numpy(examples[:1])
-    groups = find_groups(model, example, target.spec.pruning.ignored)
+    pruning = target.spec.pruning
+    groups = find_groups(model, example, pruning.ignored, embeddings=pruning.embeddings)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
     return (
         f"data: {sizes} examples, {_labels(data)}, input {examples.dtype} {examples.shape[1:]}",

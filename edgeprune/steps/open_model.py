@@ -8,6 +8,7 @@ from functools import cached_property
 
 from edgeprune.errors import BuildError
 from edgeprune.graph.activations import model_activations
+from edgeprune.graph.groups import ChannelGroup
 from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation_problem import Configuration
@@ -31,9 +32,14 @@ class OpenModel:
     bench: Workbench
 
     @cached_property
+    def groups(self) -> dict[str, ChannelGroup]:
+        """The channel groups by name, in the model's order."""
+        return {g.name: g for g in self.bench.groups.groups}
+
+    @cached_property
     def full(self) -> dict[str, int]:
         """The width of each group as the factory makes it, in the model's order."""
-        return {g.name: g.width for g in self.bench.groups.groups}
+        return {name: group.width for name, group in self.groups.items()}
 
     @cached_property
     def uses(self) -> tuple[OperatorUse, ...]:
@@ -56,13 +62,13 @@ class OpenModel:
 
     def minimum(self, group: str) -> int:
         """The narrowest that a group may be."""
-        return max(1, math.ceil(self.full[group] * (1 - self.most) - 1e-9))
+        return self.groups[group].at_least(max(1, math.ceil(self.full[group] * (1 - self.most) - 1e-9)))
 
     def narrowest(self) -> tuple[Configuration, ...]:
         """All groups as narrow as may be and without all blocks that may go: exactly, and rounded up for vectors."""
         blocks = frozenset(self.bench.blocks.removable)
         exact = {g: self.minimum(g) for g in self.full if block_of(g, blocks) is None}
-        rounded = {g: min(self.full[g], -(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
+        rounded = {g: self.groups[g].at_least(-(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
         both = [exact] if exact == rounded else [exact, rounded]
         return tuple(Configuration(widths=widths, removed_blocks=blocks) for widths in both)
 
@@ -71,7 +77,8 @@ class OpenModel:
         full, least = self.full[group], self.minimum(group)
         step = _VECTOR if full <= _FINE else 2 * _VECTOR
         # The narrowest is there although it may be no multiple: it can be the only one that is fast enough.
-        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
+        found = {*range(-(-least // step) * step, full + 1, step), least, full}
+        return tuple(sorted({self.groups[group].at_least(width) for width in found}))
 
     def shape(self, figures: ShapeFigures) -> Configuration:
         """Of what was measured."""
