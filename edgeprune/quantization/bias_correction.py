@@ -1,8 +1,8 @@
 """Bias correction: what rounded weights shift on average is taken out of each layer's bias.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2,
-arXiv:1906.04721, with means over calibration samples: its appendix D. Layer by layer, each fed by those that were rounded
-and corrected before it.
+arXiv:1906.04721, with means over calibration samples: its appendix D. Layer by layer, each fed by those that were
+rounded and corrected before it.
 """
 
 from __future__ import annotations

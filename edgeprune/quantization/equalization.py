@@ -42,7 +42,8 @@ def equalize(model: nn.Module, example: Tensor) -> tuple[nn.Module, int]:
     with torch.no_grad():
         pairs = tuple(pair for pair in pairs if _is_scalable(pair, tensors))
         for _ in range(_SWEEPS):
-            if not any([_scale_(pair, tensors) for pair in pairs]):
+            changes = [_scale_(pair, tensors) for pair in pairs]
+            if not any(changes):
                 break
     return equalized, len(pairs)
 

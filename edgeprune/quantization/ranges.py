@@ -44,7 +44,8 @@ class Histogram:
     def centres(self) -> np.ndarray:
         """[bins], the middle of each bin."""
         edges = self.edges
-        return (edges[:-1] + edges[1:]) / 2
+        centres: np.ndarray = (edges[:-1] + edges[1:]) / 2
+        return centres
 
 
 def histogram_of(values: np.ndarray, low: float, high: float) -> Histogram:

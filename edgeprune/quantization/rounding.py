@@ -1,4 +1,4 @@
-"""Rounding as the runtimes' INT8 kernels have it, in torch: weights symmetric per output channel, activations affine."""
+"""Rounding as the runtimes' INT8 kernels have it, in torch: weights symmetric per channel, activations affine."""
 
 from __future__ import annotations
 

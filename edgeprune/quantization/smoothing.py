@@ -45,7 +45,7 @@ def smooth(model: nn.Module, calibration: np.ndarray, alpha: float) -> tuple[nn.
             watch.run(sample[None])
         parameters = dict(smoothed.named_parameters())
         for place in found:
-            weights = [parameters[reader.weight] for reader in place.readers]
+            weights: list[Tensor] = [parameters[reader.weight] for reader in place.readers]
             factors = smoothing_factors(watch.largest[place.node], torch.cat(weights), alpha)
             for weight in weights:
                 weight.mul_(factors)

@@ -8,6 +8,7 @@ from enum import StrEnum
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
+from edgeprune.records.quantization import VariantSearch
 from edgeprune.records.rung import GroupWidth, Plan, Rung
 from edgeprune.records.verdict import Judgement, Verdict
 
@@ -35,6 +36,7 @@ class Candidate:
         percentiles: p50, p90, p99 of its measurement.
         load_ms: median over the processes.
         seconds: wall-clock time that this build spent on it.
+        variants: the quantization variants that were tried on it; None where the default was good enough.
     """
 
     rung: Rung
@@ -53,6 +55,7 @@ class Candidate:
     macs: int | None = None
     load_ms: float | None = None
     seconds: float = 0.0
+    variants: VariantSearch | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """The point value of a percentile, where measured."""

@@ -33,7 +33,7 @@ class NncfOnnx:
         return _nncf.refusal(variant)
 
     def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
-        """Equalization, and bias correction layer by layer, which NNCF 3.4 does not finish on this exporter's graphs."""
+        """Equalization, and bias correction layer by layer: NNCF 3.4 stops at graphs of torch's exporter."""
         wanted = {
             Preparation.EQUALIZE: variant.equalized,
             Preparation.CORRECT_BIAS: variant.bias_correction is BiasCorrection.SEQUENTIAL,
