@@ -205,7 +205,7 @@ class _Build:
                 self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
                 climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
                 continue
-            attempt = self.maker.attempt(planned, compiled, dense_p50_ms)
+            attempt = self.maker.attempt(planned, compiled, dense_p50_ms, climbed.plan.limits)
             climbed.attempts.append(attempt)
             passed = attempt.candidate.status is CandidateStatus.CHOSEN
             told = f"{planned.rung.name}: {attempt.verdict}: {attempt.candidate.reason}"

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from edgeprune.records.quantization import DEFAULT_VARIANT
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from edgeprune.records.artifact import TensorSpec
     from edgeprune.records.measurement import DeviceFacts
     from edgeprune.records.memory import Schedule
+    from edgeprune.records.quantization import Preparation, QuantizationVariant
     from edgeprune.records.rung import Precision
     from edgeprune.records.sparsity import SparsePath
     from edgeprune.records.verdict import Evidence, GateResult
@@ -180,16 +183,39 @@ class Scheme(Protocol):
         """
         ...
 
-    def quantize(self, source: CompiledFiles, calibration: np.ndarray, folder: Path) -> CompiledFiles:
-        """Write the full-integer INT8 artifact of a float32 one into an empty folder.
+    def refusal(self, variant: QuantizationVariant) -> str | None:
+        """Why it cannot make a variant, whatever the model; None where it can."""
+        ...
 
-        Args:
-            source: what the runtime's `compile` returned.
-            calibration: [samples, *input shape without the batch], float32, preprocessed.
-            folder: where to write; exists and is empty.
+    def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
+        """What it leaves to be done on the torch model before that is compiled."""
+        ...
+
+    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
+        """The layers with weights of a float32 file, in its order: what `QuantizationVariant.float_layers` may name.
 
         Raises:
-            BuildError: the quantizer refuses the model.
+            BuildError: the file cannot be read.
+        """
+        ...
+
+    def quantize(
+        self,
+        source: CompiledFiles,
+        calibration: np.ndarray,
+        folder: Path,
+        variant: QuantizationVariant = DEFAULT_VARIANT,
+    ) -> CompiledFiles:
+        """Write the quantized artifact of a float32 one into an empty folder; full-integer INT8 unless told otherwise.
+
+        Args:
+            source: what the runtime's `compile` returned, of a model that was prepared as `needs` says.
+            calibration: [samples, *input shape without the batch], float32, preprocessed.
+            folder: where to write; exists and is empty.
+            variant: how.
+
+        Raises:
+            BuildError: the quantizer refuses the model or the variant.
         """
         ...
 

@@ -168,11 +168,55 @@ class Pruning(FileModel):
         return self
 
 
+Quantizer = Literal[
+    "min_max",
+    "percentile",
+    "entropy",
+    "squared_error",
+    "bias_correction",
+    "equalization",
+    "smoothing",
+    "mixed_precision",
+    "weights8",
+    "dynamic8",
+    "weights4",
+    "weights16",
+    "qat",
+]
+
+
 class Quantization(FileModel):
-    """Post-training quantization."""
+    """INT8, and what is tried where its default loses too much."""
 
     calibration_samples: Annotated[int, Field(ge=16)] = 256
     """Taken from the training split, at a fixed seed."""
+    variants: tuple[Quantizer, ...] = (
+        "min_max",
+        "percentile",
+        "entropy",
+        "squared_error",
+        "bias_correction",
+        "equalization",
+        "smoothing",
+        "mixed_precision",
+        "weights8",
+        "dynamic8",
+        "weights16",
+        "qat",
+    )
+    """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
+    tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    """Percent of an activation's values that its range holds, for the variant of that name."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Alpha of SmoothQuant: how much of what is hard to quantize moves from activations into weights."""
+    max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
+    qat_epochs: Annotated[int, Field(ge=1)] = 2
+    """Of training with INT8 rounding in the forward pass, for the variant `qat`."""
+    qat_learning_rate: Positive | None = None
+    """Peak; by default a tenth of the recovery's."""
 
 
 class PartFloor(FileModel):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.layers import layer_weights
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.surgery import load_pruned, save_pruned
+from edgeprune.quantization.fake_quantization import fake_quantized_
 from edgeprune.records.model_card import LayerWeights
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
@@ -141,6 +143,36 @@ class Compressor:
 
         return self.bench.step("compress", subject, key, TorchModel, make, _summary)
 
+    def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
+        """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.
+
+        The dense model teaches it, as after a cut; in float32, because bfloat16 would add a rounding of its own.
+
+        Raises:
+            BuildError: training diverged.
+        """
+        if epochs == 0:
+            return model
+        bench, spec = self.bench, self.bench.target.spec
+        parts = [part.model_dump(mode="json") for part in (self.recovery, spec.training)]
+        key = digest(model.key, bench.data_key, epochs, spec.quantization.qat_learning_rate, parts)
+        subject = f"{model.subject}-qat{epochs}"
+
+        def make(folder: Path) -> TorchModel:
+            trained = copy.deepcopy(self.load(model))
+            settings = self.recovery_settings(epochs)
+            rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
+            settings = replace(settings, learning_rate=rate, bf16=False)
+            hold = zero_holder(trained) if model.sparsity else None
+            with fake_quantized_(trained):
+                done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
+            save_pruned(trained, model.recipe, folder)
+            return replace(
+                model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
+            )
+
+        return bench.step("compress", subject, key, TorchModel, make, _summary)
+
     def load(self, model: TorchModel) -> nn.Module:
         """Rebuild a kept model from the factory, its recipe and its weights."""
         if model.subject == "dense":
@@ -269,6 +301,20 @@ class Compressor:
             sparsity=pruned.sparsity,
             layers=layer_weights(pruned.model),
         )
+
+
+def zero_holder(model: nn.Module) -> Callable[[], None]:
+    """What puts a model's zero weights back to zero: those of two dimensions and more that are zero now."""
+    import torch
+
+    zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1 and bool((p == 0).any())]
+
+    def hold() -> None:
+        with torch.no_grad():
+            for parameter, is_zero in zeros:
+                parameter.masked_fill_(is_zero, 0.0)
+
+    return hold
 
 
 def _pruning_name(rung: Rung) -> str:
