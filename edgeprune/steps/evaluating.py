@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.data.parts import mapped, outputs_of, parts_of
 from edgeprune.data.splits import Split
+from edgeprune.errors import InputError
 from edgeprune.protocols import Arrays
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Parity
@@ -78,7 +79,7 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> Arrays:
         inputs: [examples, ...], preprocessed.
 
     Raises:
-        InputError: it returns something else than tensors.
+        InputError: it returns something else than tensors with the examples first.
     """
     import torch
 
@@ -90,6 +91,8 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> Arrays:
             for start in range(0, len(inputs), _BATCH)
         ]
     model.train(was_training)
+    if any(part.dim() == 0 for found in parts for part in found):
+        raise InputError("expected outputs with the examples first, got a single number")
     joined = tuple(np.concatenate([part.numpy() for part in found]) for found in zip(*parts, strict=True))
     return joined if len(joined) > 1 else joined[0]
 
