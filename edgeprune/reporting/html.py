@@ -41,6 +41,7 @@ def render_html(result: BuildResult) -> str:
         subject=subject,
         subject_word=_subject_word(result),
         headline=headline(result),
+        card=_card_link(result, subject),
         tiles=tiles(result),
         comparison=comparison(result),
         drawings=_drawings(result, rows, subject),
@@ -53,6 +54,13 @@ def render_html(result: BuildResult) -> str:
         timeline=_timeline(result),
         duration=format_seconds(result.seconds),
     )
+
+
+def _card_link(result: BuildResult, subject: Candidate | None) -> str:
+    """Of the artifact that ships, else of the nearest miss; relative, because the run folder may be moved."""
+    if subject is None or subject.artifact is None:
+        return ""
+    return f"{'artifact' if result.chosen is not None else subject.folder}/MODEL_CARD.md"
 
 
 def _subject_word(result: BuildResult) -> str:
