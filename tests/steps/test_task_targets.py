@@ -55,7 +55,7 @@ def test_trained_compiled_and_judged(name: str, runtime: str, precision: Precisi
         folder = tmp_path / "artifact"
         folder.mkdir()
         artifact = compile_artifact(CompileJob(model, bench.input_shape, bench.calibration), rung, folder)
-        found = Assessor(bench).evaluate(rung, model, artifact, folder)
+        found = Assessor(bench).evaluate(rung, model, artifact, folder, tmp_path)
         assert _verdict(found.accuracy, compressor) is Verdict.PASS
     assert found.parity.passed or precision is Precision.INT8, found.parity.detail
     value = found.accuracy.value
@@ -64,22 +64,19 @@ def test_trained_compiled_and_judged(name: str, runtime: str, precision: Precisi
 
 
 @pytest.mark.parametrize(
-    ("name", "cut", "kept"),
+    ("name", "cut"),
     [
-        ("keywords", (GroupWidth(group="pointwise.1", before=24, after=16),), ()),
-        ("gru", (GroupWidth(group="hidden", before=12, after=8),), ("embed",)),
+        ("keywords", (GroupWidth(group="pointwise.1", before=24, after=16),)),
+        ("gru", (GroupWidth(group="hidden", before=12, after=8), GroupWidth(group="embed", before=12, after=8))),
         pytest.param(
             "texts",
             (GroupWidth(group="bert.bert.encoder.layer.0.intermediate.dense", before=48, after=24),),
-            (),
             marks=pytest.mark.slow,
         ),
-        ("masks", (GroupWidth(group="conv1", before=16, after=8),), ()),
+        ("masks", (GroupWidth(group="conv1", before=16, after=8),)),
     ],
 )
-def test_what_can_be_cut_is_cut_and_recovered_and_the_rest_stays(
-    name: str, cut: tuple[GroupWidth, ...], kept: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_what_can_be_cut_is_cut_and_recovered(name: str, cut: tuple[GroupWidth, ...], tmp_path: Path) -> None:
     made = make_task(name, tmp_path, target={"pruning.ignored": None, "recovery.learning_rate": 0.003})
     planned = PlannedRung(
         rung=Rung(
@@ -93,7 +90,6 @@ def test_what_can_be_cut_is_cut_and_recovered_and_the_rest_stays(
     with compressor_of(made) as compressor:
         groups = compressor.bench.groups
         assert {w.group for w in cut} <= {g.name for g in groups.groups}
-        assert set(kept) <= {g.name for g in groups.refused}
         model = compressor.compressed(planned)
         assert model.parameters < compressor.dense.parameters
         task, data = compressor.bench.task, compressor.bench.data.validation
