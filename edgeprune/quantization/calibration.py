@@ -10,7 +10,7 @@ from edgeprune.schema.target import Preprocessing
 
 
 def calibration_samples(train: Split, spec: Preprocessing, count: int, seed: int) -> np.ndarray:
-    """Draw preprocessed examples, each class in its share of the split and at least once where `count` allows.
+    """Draw preprocessed examples; classes, where there are any, in their shares and at least once if `count` allows.
 
     Args:
         train: the training split; validation and test data would leak into the artifact.
@@ -19,7 +19,7 @@ def calibration_samples(train: Split, spec: Preprocessing, count: int, seed: int
         seed: the same seed gives the same examples in the same order.
 
     Returns:
-        [min(count, examples), channels, ...], float32.
+        [min(count, examples), ...], as the model takes them.
     """
     return preprocess(train.inputs[_drawn(train, count, seed)], spec)
 
@@ -46,7 +46,7 @@ def _drawn(train: Split, count: int, seed: int) -> np.ndarray:
     """Positions of the calibration samples in the training split."""
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(train))
-    classes, labels = np.unique(train.labels[shuffled], return_inverse=True)
+    classes, labels = np.unique(train.strata[shuffled], return_inverse=True)
     quotas = _quotas(np.bincount(labels, minlength=len(classes)), min(count, len(train)))
     chosen = np.concatenate([shuffled[labels == k][:quota] for k, quota in enumerate(quotas)])
     # Mixed, because a quantizer that stops early must not have seen the first classes only.

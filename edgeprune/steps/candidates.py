@@ -20,6 +20,7 @@ from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.guarding import robustness_key
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.measuring import (
     Campaign,
@@ -30,6 +31,7 @@ from edgeprune.steps.measuring import (
     percentiles_of,
     require_enough,
 )
+from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
 from edgeprune.steps.quantizing import VariantSearcher
 from edgeprune.steps.variants import Quantizable
@@ -112,13 +114,13 @@ class CandidateMaker:
             BuildError: it cannot be made, or a float32 artifact disagrees with torch.
         """
         rung, model = planned.rung, self.compressor.compressed(planned)
-        quantization = self.bench.target.spec.quantization
+        spec = self.bench.target.spec
         key = digest(
             model.key,
             rung.name,
             compiler_versions(rung),
             asdict(variant),
-            [quantization.calibration_samples, quantization.qat_learning_rate],
+            [spec.quantization.calibration_samples, spec.quantization.qat_learning_rate],
             self.bench.data_key,
         )
 
@@ -135,10 +137,10 @@ class CandidateMaker:
         evaluation = self.bench.step(
             "evaluate",
             rung.name,
-            digest(key, self.assessor.evaluator(rung).facts.fingerprint),
+            digest(key, self.assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
             Evaluation,
-            lambda _: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder),
-            lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
+            lambda kept: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder, kept),
+            lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)
         if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:
@@ -290,6 +292,7 @@ class CandidateMaker:
             parameters=compiled.model.parameters,
             macs=compiled.model.macs,
             load_ms=ms_from_ns(statistics.median(loads)) if loads else None,
+            making=making_of(compiled.rung, compiled.model, self.compressor.dense, self.bench.target.spec),
             variants=compiled.variants,
         )
 

@@ -31,7 +31,7 @@ class CompileJob:
     Attributes:
         model: in evaluation mode; it is left alone.
         input_shape: with the batch of 1 in front.
-        calibration: [samples, *input_shape[1:]], float32, preprocessed; used for INT8 only.
+        calibration: [samples, *input_shape[1:]], preprocessed; its dtype is the model's. Values are for INT8 only.
         variant: how to quantize; used for INT8 only.
     """
 
@@ -49,7 +49,7 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
         BuildError: the compiler or the quantizer refuses the model.
     """
     runtime = RUNTIMES.get(rung.runtime)
-    inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
+    inputs = TensorSpec(name="input", shape=job.input_shape, dtype=job.calibration.dtype.name)
     if rung.precision is not Precision.INT8:
         # bf16 and fp16 are chosen when the device loads the float32 file.
         form = runtime.sparse_form() if rung.masked else None

@@ -26,7 +26,7 @@ from edgeprune.records.rung import Precision
 from edgeprune.records.verdict import Verdict
 from edgeprune.schema.target import Quantization, Quantizer
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.evaluating import accuracy_of, torch_outputs
+from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.variants import Quantizable, VariantBench, accuracy_gates, linear_share
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
@@ -68,11 +68,13 @@ class VariantSearcher:
     def search(self, subject: Quantizable, default: Accuracy) -> VariantSearch | None:
         """The variants that were tried; None where the default one is good enough, or nothing is to be tried.
 
+        What is lost is told in points: where the target's metric is no share, the default one stays.
+
         Args:
             subject: a rung in INT8; others need no search.
             default: accuracy of its default artifact on the validation split.
         """
-        if subject.rung.precision is not Precision.INT8 or not self._spec.variants:
+        if subject.rung.precision is not Precision.INT8 or not self._spec.variants or not default.is_share:
             return None
         why = self._why(subject, default)
         if why is None:
@@ -128,7 +130,7 @@ class VariantSearcher:
         if missed:
             return "; ".join(f"{gate.gate}: {gate.reason}" for gate in missed)
         tolerated = self._spec.tolerated_drop_points
-        drop_points = 100 * (self._float_accuracy(subject) - default.overall)
+        drop_points = 100 * (self._float_accuracy(subject) - default.value)
         if drop_points <= tolerated:
             return None
         return f"INT8 loses {drop_points:.2f} points against the float model, {tolerated:g} are tolerated"
@@ -136,7 +138,7 @@ class VariantSearcher:
     def _float_accuracy(self, subject: Quantizable) -> float:
         bench = self.bench
         outputs = torch_outputs(self.compressor.load(subject.model), bench.validation_inputs)
-        return accuracy_of(outputs, bench.data.validation, "validation", bench.data.class_names).overall
+        return bench.task.value(outputs, bench.data.validation.labels)
 
     def _key(self, subject: Quantizable) -> str:
         bench = self.bench

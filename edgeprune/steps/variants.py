@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.data.parts import sole
 from edgeprune.errors import BuildError, NotInstalledError
 from edgeprune.events import StageProgress
 from edgeprune.gating.judge import judge
@@ -145,7 +146,7 @@ class VariantBench:
     def _tried(self, variant: QuantizationVariant, folder: Path) -> VariantTrial:
         rung, bench = self.subject.rung, self.bench
         artifact = quantize_compiled(self._float(variant), self._job(variant), rung, folder)
-        accuracy = Assessor(bench).evaluate(rung, self._module(variant), artifact, folder).accuracy
+        accuracy = Assessor(bench).evaluate(rung, self._module(variant), artifact, folder, folder).accuracy
         look = quick_look(bench, rung, bench.device.place(folder, artifact), bench.samples_path)
         figures = ShapeFigures(
             rung=rung,
@@ -157,7 +158,7 @@ class VariantBench:
         )
         return VariantTrial(
             variant=variant,
-            accuracy=accuracy.overall,
+            accuracy=accuracy.value,
             meets_floors=accuracy_gates(self.subject.floors, accuracy).verdict is Verdict.PASS,
             p50_ms=figures.p50_ms,
             artifact_bytes=figures.artifact_bytes,
@@ -166,7 +167,7 @@ class VariantBench:
 
     def _run(self, rung: Rung, artifact: Artifact, folder: Path) -> np.ndarray:
         host = self.bench.host
-        return host.infer(rung, host.place(folder, artifact), self._held_out)
+        return sole(host.infer(rung, host.place(folder, artifact), self._held_out))
 
     @property
     def _held_out(self) -> np.ndarray:

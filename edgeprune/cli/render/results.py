@@ -213,4 +213,4 @@ def _closing(result: BuildResult) -> str:
 
 
 def _percent(accuracy: Accuracy | None) -> str:
-    return f"{100 * accuracy.overall:.2f} %" if accuracy else "-"
+    return accuracy.told if accuracy else "-"

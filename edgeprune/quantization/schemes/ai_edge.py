@@ -21,6 +21,7 @@ from edgeprune.errors import BuildError
 from edgeprune.libraries import library_call, versions_of
 from edgeprune.protocols import CompiledFiles, Scheme
 from edgeprune.quantization.ranges import clipped_range, histogram_of
+from edgeprune.quantization.schemes._matrix_products import center_, second_operands
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
@@ -89,6 +90,7 @@ class AiEdge:
                 ranges = _widest_ranges(floating, signature, source.inputs[0].name, calibration)
                 if variant.calibration not in {Calibration.DEFAULT, Calibration.MIN_MAX}:
                     _clip_(ranges, floating, calibration, variant)
+                center_(ranges, second_operands(floating))
             result = quantizer.Quantizer(str(floating), _recipe(variant)).quantize(ranges)
             result.export_model(str(folder / "model.tflite"))
             runner = Interpreter(str(folder / "model.tflite")).get_signature_runner(signature)
@@ -130,7 +132,9 @@ def _widest_ranges(floating: Path, signature: str, name: str, calibration: np.nd
         str(floating), mode=calibrator.CalibrationMode.CALIBRATION, qsv_update_func=_widen
     )
     run = watched.get_signature_runner(signature)
-    for sample in calibration[:, np.newaxis]:
+    # The converter takes token ids of int64 for int32.
+    taken = run.get_input_details()[name]["dtype"]
+    for sample in calibration[:, np.newaxis].astype(taken, copy=False):
         run(**{name: sample})
     return dict(watched.get_calibration_results())
 
@@ -151,7 +155,7 @@ def _clip_(ranges: dict[str, Any], floating: Path, calibration: np.ndarray, vari
         if indices.get(name) in written and np.size(found["min"]) == 1
     }
     histograms = {name: histogram_of(np.empty(0), *ends) for name, ends in bounds.items() if ends[0] < ends[1]}
-    for sample in calibration[:, np.newaxis]:
+    for sample in calibration[:, np.newaxis].astype(entry["dtype"], copy=False):
         interpreter.set_tensor(entry["index"], sample)
         interpreter.invoke()
         for name, histogram in histograms.items():
