@@ -11,7 +11,7 @@ import pytest
 import torch
 from compressors import compressor
 from records_for_tests import make_block
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.events import Event, Noted
 from edgeprune.protocols import CompiledFiles
@@ -207,6 +207,35 @@ def test_training_with_rounding_holds_zeros_exactly(tmp_path: Path) -> None:
         if weight.dim() > 1:
             assert torch.equal(weight == 0, after[name] == 0)
             assert not torch.equal(weight, after[name])
+
+
+class _Watched(nn.Linear):
+    """Notes at each run whether its weight is the parameter itself, or what rounding put in its place."""
+
+    def __init__(self, seen: set[bool]) -> None:
+        super().__init__(32 * 9, 4)
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add(isinstance(self.weight, nn.Parameter))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("order", ["prune_first", "quantize_first"])
+def test_order_says_when_rounding_is_trained(tmp_path: Path, order: str) -> None:
+    changes = {"quantization.order": order, "quantization.qat_epochs": 1, "recovery.epochs": 1, "recovery.rounds": 1}
+    first = order == "quantize_first"
+    with compressor(tmp_path, target=changes) as one:
+        rung = replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
+        assert one.compressed(replace(DENSE, rung=rung)).sparsity == pytest.approx(0.5, abs=0.05)
+        assert one.start.subject == ("dense-qat1" if first else "dense")
+        assert (one.bench.run.root / "compressed" / "dense-qat1").is_dir() == first
+        rounded = {"train": False, "recover": first, "quantize": True}
+        for stage, is_rounded in rounded.items():
+            model, seen = one.bench.fresh_model(), set[bool]()
+            model.head = _Watched(seen)
+            one.fit_(model, one.recovery_settings(1), stage, "watched")
+            assert seen == {not is_rounded}
 
 
 def _trial(accuracy: float | None, name: Calibration = Calibration.DEFAULT, **changes: object) -> VariantTrial:
