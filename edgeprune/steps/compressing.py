@@ -18,12 +18,19 @@ from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
-from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.finetune import EpochResult, FitSettings, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.evaluating import QualityOn
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.task import loss_of
+from edgeprune.steps.training import (
+    augmentation_of,
+    checkpoint_of,
+    fit_settings,
+    forget_checkpoints,
+    recovery_teacher,
+)
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -206,27 +213,14 @@ class Compressor:
             subject=subject,
             validate=validate,
             after_step=after_step,
+            checkpoint=checkpoint_of(bench, subject),
         )
         return result.epochs
 
     def _settings(
         self, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
     ) -> FitSettings:
-        spec = self.bench.target.spec
-        training = spec.training
-        return FitSettings(
-            epochs=epochs,
-            learning_rate=learning_rate or training.learning_rate,
-            loss=self.loss,
-            optimizer=training.optimizer,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            batch_size=training.batch_size,
-            augment=self._augment,
-            seed=spec.seed,
-            bf16=bf16_is_fast(),
-            distillation=teacher,
-        )
+        return fit_settings(self.bench, epochs, learning_rate, teacher)
 
     def _recovery_settings(self, round_number: int) -> FitSettings:
         """A fresh optimizer at a tenth of the learning rate; the last round has the epochs that do not divide."""
@@ -234,23 +228,12 @@ class Compressor:
         each, rest = divmod(recovery.epochs, recovery.rounds)
         epochs = each + (rest if round_number == recovery.rounds - 1 else 0)
         rate = recovery.learning_rate or LEARNING_RATE_SHARE * self.bench.target.spec.training.learning_rate
-        teacher = Distillation(
-            teacher=self.dense_module,
-            # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
-            weight=recovery.distillation_weight if self.bench.task.classifies else 0.0,
-            temperature=recovery.temperature,
-        )
-        return self._settings(epochs, rate, teacher)
+        return self._settings(epochs, rate, recovery_teacher(self.bench, recovery, self.dense_module))
 
-    @property
-    def _augment(self) -> Augment | None:
-        reference = self.bench.target.spec.training.augment
-        return self.bench.target.guarded(reference, key="training.augment") if reference else None
-
-    @property
+    @cached_property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
-        return loss_of(self.bench.target)
+        return loss_of(self.bench.target, self.bench.data.train.labels)
 
     def settle_(self, model: nn.Module) -> None:
         """Re-estimate a model's batch norms, in place, on training data that are augmented as in training.
@@ -269,7 +252,7 @@ class Compressor:
         seed = self.bench.target.spec.seed
         chosen = np.random.default_rng(seed).permutation(len(self.bench.train_inputs))[:_SETTLING_EXAMPLES]
         inputs = torch.from_numpy(self.bench.train_inputs[np.sort(chosen)])
-        augment = self._augment
+        augment = augmentation_of(self.bench)
         return augment(inputs, torch.Generator().manual_seed(seed)) if augment else inputs
 
     def _save(
@@ -285,6 +268,7 @@ class Compressor:
         sparsity: float = 0.0,
     ) -> TorchModel:
         save_pruned(model, recipe, folder)
+        forget_checkpoints(self.bench, subject)
         return TorchModel(
             subject=subject,
             key=key,

@@ -38,6 +38,7 @@ class Workbench:
     Attributes:
         device: the session on the device that is built for.
         host: the session on this host, where accuracy and parity are taken.
+        workers: processes that train together.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class Workbench:
     reporter: Reporter
     device: DeviceSession
     host: DeviceSession
+    workers: int = 1
 
     @cached_property
     def data(self) -> DataSplits:
@@ -125,7 +127,9 @@ class Workbench:
         files = [(n, h) for n, h in self.target.identity if n != "target.toml"]
         versions = dict(tool_versions())
         torch_versions = [versions.get("torch"), versions.get("torch-pruning")]
-        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_versions)
+        spec = self.target.spec
+        parts = [part and part.model_dump(mode="json") for part in (spec.model, spec.teacher)]
+        return digest(files, *parts, spec.seed, torch_versions)
 
     def fresh_model(self) -> nn.Module:
         """The factory's model, with pretrained weights where the target names some."""
