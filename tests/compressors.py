@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from targets_for_tests import make_target
+from targets_for_tests import MODEL_CODE, make_target
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.events import NullReporter, Reporter
@@ -23,6 +23,9 @@ def compressor(
     reporter: Reporter | None = None,
     target: Mapping[str, object] | None = None,
     profile: Mapping[str, object] | None = None,
+    *,
+    code: str = MODEL_CODE,
+    workers: int = 1,
 ) -> Iterator[Compressor]:
     """The torch side of a build of `make_target`'s target, in two rounds of recovery, with all groups to be cut.
 
@@ -30,9 +33,11 @@ def compressor(
         folder: for the target, the profile and the run folder.
         reporter: hears of the steps.
         target, profile: by dotted key, what is different in the file.
+        code: of the target's `model.py`.
+        workers: processes that train together.
     """
     changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
-    made = make_target(folder, target=changes, profile=profile)
+    made = make_target(folder, target=changes, profile=profile, code=code)
     device = load_device("local")
     with open_session(device) as session:
         bench = Workbench(
@@ -43,5 +48,6 @@ def compressor(
             reporter=reporter or NullReporter(),
             device=session,
             host=session,
+            workers=workers,
         )
         yield Compressor(bench)
