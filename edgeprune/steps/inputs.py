@@ -33,7 +33,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _TOOLS = (
     "edgeprune", "numpy", "torch", "torch-pruning", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
     "onnxruntime", "litert-converter",
-    "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
+    "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy", "lightning-fabric",
 )  # fmt: skip
 
 
