@@ -10,24 +10,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Noted, Reporter
+from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.limits import absolute_limits
 from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
-from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
+from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_parts_fit
+from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
 from edgeprune.steps.late_fallback import LateFallback, planned_of
 from edgeprune.steps.measuring import measured_in_turn
+from edgeprune.steps.model_card import split_identities
 from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.outcome import BuildInputs, forget_outcome, write_outcome, write_plan, write_refused_plan
 from edgeprune.steps.planning import make_plan
@@ -39,6 +44,7 @@ from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
 from edgeprune.store.inputs_file import write_inputs
+from edgeprune.store.readings import ReadingLog
 from edgeprune.store.run_folder import RunFolder, digest, step_name
 
 
@@ -90,6 +96,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
                 workers=inputs.workers,
             )
             check_parts_fit(inputs.target, bench.data, bench.fresh_model())
+            check_guards(inputs.target, bench.data)
             yield bench
 
 
@@ -127,6 +134,7 @@ class _Build:
         self.bench = bench
         self.maker = CandidateMaker(bench, Compressor(bench))
         self.losses = GroupLosses(self.maker.compressor, may_train=True)
+        self.readings = ReadingLog(bench.run.root, bench.data.test.identity())
         self.started_s = time.monotonic()
         self.planning_s = 0.0
 
@@ -173,6 +181,8 @@ class _Build:
             timeline=self._timeline(),
             seed=self.bench.target.spec.seed,
             versions=tool_versions(),
+            data=split_identities(self.bench.data),
+            test_readings=self.readings.readings,
         )
         return result, evidence
 
@@ -196,7 +206,7 @@ class _Build:
                 self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
                 climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
                 continue
-            attempt = self.maker.attempt(planned, compiled, dense_p50_ms)
+            attempt = self.maker.attempt(planned, compiled, dense_p50_ms, climbed.plan.limits)
             climbed.attempts.append(attempt)
             passed = attempt.candidate.status is CandidateStatus.CHOSEN
             told = f"{planned.rung.name}: {attempt.verdict}: {attempt.candidate.reason}"
@@ -246,10 +256,14 @@ class _Build:
             rung.name,
             digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
             Accuracy,
-            lambda _: self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test),
+            lambda _: self._read_test(rung, artifact, folder),
             lambda a: f"test {a.metric} {a.told}",
         )
         return replace(candidate, test=accuracy)
+
+    def _read_test(self, rung: Rung, artifact: Artifact, folder: Path) -> Accuracy:
+        self.readings.note(rung.name, artifact.digest)
+        return self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test)
 
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
@@ -261,7 +275,7 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
         alike = (ours.runtime, ours.precision, ours.pruning) == (theirs.runtime, theirs.precision, theirs.pruning)
         return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
 
-    return next((c for c in tried if same_but_less(c) and _failed_gates(c) & {"accuracy", "worst_class"}), None)
+    return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)
 
 
 def _failed_gates(candidate: Candidate) -> set[str]:

@@ -166,6 +166,26 @@ def smallest_sample_count(q: float, confidence: float) -> int:
     return count
 
 
+def share_bounds(hits: int, trials: int, confidence: float) -> tuple[float, float]:
+    """One-sided lower and upper confidence bounds of a probability, exact for every share and every number of trials.
+
+    Args:
+        hits: of `trials`.
+        trials: independent; 0 bounds nothing.
+        confidence: of each bound by itself, in (0, 1).
+
+    Source: Clopper & Pearson 1934, "The use of confidence or fiducial limits illustrated in the case of the
+    binomial", Biometrika 26.
+    """
+    from scipy.special import betaincinv
+
+    _check_share("confidence", confidence)
+    error = 1.0 - confidence
+    lower = float(betaincinv(hits, trials - hits + 1, error)) if hits else 0.0
+    upper = float(betaincinv(hits + 1, trials - hits, confidence)) if hits < trials else 1.0
+    return lower, upper
+
+
 def percentile(processes: ProcessSamples, percent: float, confidence: float) -> Percentile:
     """A percentile with its two-sided bound: each side may be wrong with half of 1 - confidence.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from targets_for_tests import MODEL_CODE, make_target
+from targets_for_tests import MODEL_CODE, MadeTarget, make_target
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.events import NullReporter, Reporter
@@ -23,8 +23,8 @@ def compressor(
     reporter: Reporter | None = None,
     target: Mapping[str, object] | None = None,
     profile: Mapping[str, object] | None = None,
-    *,
     code: str = MODEL_CODE,
+    *,
     workers: int = 1,
 ) -> Iterator[Compressor]:
     """The torch side of a build of `make_target`'s target, in two rounds of recovery, with all groups to be cut.
@@ -33,11 +33,19 @@ def compressor(
         folder: for the target, the profile and the run folder.
         reporter: hears of the steps.
         target, profile: by dotted key, what is different in the file.
-        code: of the target's `model.py`.
+        code: of `model.py`.
         workers: processes that train together.
     """
     changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
-    made = make_target(folder, target=changes, profile=profile, code=code)
+    with compressor_of(
+        make_target(folder, target=changes, profile=profile, code=code), reporter, workers=workers
+    ) as found:
+        yield found
+
+
+@contextmanager
+def compressor_of(made: MadeTarget, reporter: Reporter | None = None, *, workers: int = 1) -> Iterator[Compressor]:
+    """The same for any target that was made."""
     device = load_device("local")
     with open_session(device) as session:
         bench = Workbench(

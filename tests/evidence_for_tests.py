@@ -22,9 +22,10 @@ from edgeprune.gating.judge import judge
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.codec import to_json
 from edgeprune.records.measurement import DeviceFacts, Measurement
+from edgeprune.records.model_card import CardModel, ModelCard
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import Rung
-from edgeprune.records.verdict import Evidence
+from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.base import parse_toml
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
@@ -97,7 +98,21 @@ def make_bundle(
         origin=origin,
         profile=profile,
         manifest=to_json(manifest, indent=2),
+        card=_card(manifest, dense, profile),
     )
+
+
+def _card(manifest: Manifest, dense: DenseModel, profile: DeviceProfile) -> ModelCard:
+    before = CardModel(
+        rung=dense.rung, artifact=replace(manifest.artifact, precision=dense.rung.precision),
+        parameters=dense.parameters, macs=dense.macs, accuracy=(dense.validation,), percentiles=(),
+    )  # fmt: skip
+    after = replace(before, rung=manifest.rung, artifact=manifest.artifact, accuracy=(make_accuracy(480),))
+    return ModelCard(
+        target="door", description="", profile=profile.name, device="n100-1", status="chosen", verdict=Verdict.PASS,
+        dense=before, final=after, parity=None, making=None, settings=(), seed=7, data=(), test_readings=(),
+        controls=(), versions=(("edgeprune code", "12ab"),),
+    )  # fmt: skip
 
 
 def make_manifest(root: Path) -> Manifest:

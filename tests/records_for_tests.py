@@ -111,11 +111,14 @@ def make_measurement(
 
 
 def make_accuracy(correct: int = 465, total: int = 500, *, split: str = "validation", classes: int = 5) -> Accuracy:
-    """A confusion matrix with equal classes; all wrong answers are in the last class and say the first."""
+    """A confusion matrix with equal classes; wrong answers are in the last classes and say the first."""
     size = total // classes
     rows = [[size if i == j else 0 for j in range(classes)] for i in range(classes)]
-    rows[-1][-1] -= total - correct
-    rows[-1][0] += total - correct
+    wrong = total - correct
+    for k in reversed(range(1, classes)):
+        here = min(wrong, size)
+        rows[k][k], rows[k][0] = size - here, here
+        wrong -= here
     return Accuracy(
         split=split,
         confusion=tuple(tuple(row) for row in rows),

@@ -27,6 +27,11 @@ def parts_of(value: Part | tuple[Part, ...]) -> tuple[Part, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def sole(value: Part | tuple[Part, ...]) -> Part:
+    """What stands alone, or the first part: the class scores of a classifier, and its labels."""
+    return parts_of(value)[0]
+
+
 def mapped(function: Callable[[Part], Other], value: Part | tuple[Part, ...]) -> Other | tuple[Other, ...]:
     """A function of each part; one that stands alone stays alone."""
     return tuple(map(function, value)) if isinstance(value, tuple) else function(value)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
 
 from edgeprune.data.parts import mapped, parts_of
+from edgeprune.data.slices import check_same_slices, check_slices
 from edgeprune.errors import InputError
 from edgeprune.protocols import Arrays
 
@@ -24,10 +26,13 @@ class Split:
         inputs: [examples, ...], raw, before preprocessing; any numeric dtype.
         labels: what the outputs are compared with, the examples along the first dimension: class indices [examples],
             masks of classes [examples, height, width], values [examples, ...]; or a tuple of such arrays.
+        slices: parts that are looked at by themselves, such as one camera: name to a mask [examples] of bool, or to
+            indices. Of the validation and test splits.
     """
 
     inputs: np.ndarray
     labels: Arrays
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -55,6 +60,10 @@ class Split:
         for array in (self.inputs, *parts_of(self.labels)):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
+        for name in sorted(self.slices):
+            members = self.slices[name]
+            digest.update(f"{name}\0{members.dtype.str}{members.shape}".encode())
+            digest.update(np.ascontiguousarray(members).data)
         return digest.hexdigest()
 
 
@@ -99,8 +108,10 @@ def check_splits(data: object, *, where: str) -> DataSplits:
     for name in ("train", "validation", "test"):
         split = _as_split(getattr(data, name), where=f"{where}: split {name!r}")
         _check_split(split, len(data.class_names), where=f"{where}: split {name!r}")
+        check_slices(split.slices, len(split), where=f"{where}: split {name!r}")
         shapes[name] = split.inputs.shape[1:]
         labels[name] = tuple((part.dtype.kind, part.shape[1:]) for part in parts_of(split.labels))
+    check_same_slices(data.validation.slices, data.test.slices, where=where)
     if len(set(shapes.values())) != 1:
         raise InputError(f"{where}: expected one example shape in all splits, got {shapes}")
     if len(set(labels.values())) != 1:

@@ -10,12 +10,15 @@ from edgeprune.gating.archive import pack, unpack
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Parity
 from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.model_card import ModelCard
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import AccuracyFloors
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""2: floors of each class, of slices and of the robustness set. Evidence of 1 is judged by what it has."""
 
 EVIDENCE = "evidence.json"
 JUDGEMENT = "judgement.json"
@@ -23,6 +26,8 @@ MANIFEST = "manifest.json"
 ORIGIN = "origin.json"
 PROFILE = "profile.json"
 MEMBERS = (EVIDENCE, JUDGEMENT, MANIFEST, ORIGIN, PROFILE)
+CARD = "model_card.json"
+"""Of the artifact that was judged; evidence of schema 1 has none."""
 
 Record = TypeVar("Record")
 
@@ -75,6 +80,7 @@ class EvidenceBundle:
         evidence: limits, floors, raw samples, what shows that each block is valid, and the confusion matrix.
         judgement: what the gates said when it was written.
         manifest: `manifest.json` of the artifact that was judged, byte for byte.
+        card: its model card; None in evidence of schema 1.
     """
 
     evidence: Evidence
@@ -82,12 +88,15 @@ class EvidenceBundle:
     origin: Origin
     profile: DeviceProfile
     manifest: bytes
+    card: ModelCard | None = None
 
 
 def pack_evidence(bundle: EvidenceBundle) -> bytes:
     """The content of `evidence.zip`."""
+    card = {} if bundle.card is None else {CARD: to_json(bundle.card, indent=1)}
     return pack(
         {
+            **card,
             EVIDENCE: to_json(bundle.evidence),
             JUDGEMENT: to_json(bundle.judgement, indent=1),
             MANIFEST: bundle.manifest,
@@ -104,19 +113,21 @@ def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
         InputError: a byte was changed, a member is missing, added or doubled, or it is of another version.
     """
     members = unpack(content, where=where)
-    missing, unknown = sorted(set(MEMBERS) - members.keys()), sorted(members.keys() - set(MEMBERS))
+    missing, unknown = sorted(set(MEMBERS) - members.keys()), sorted(members.keys() - {*MEMBERS, CARD})
     if missing or unknown:
         parts = [f"no {name}" for name in missing] + [f"a foreign {name}" for name in unknown]
         raise InputError(f"{where}: expected evidence as edgeprune writes it, found {', '.join(parts)}", path=where)
     origin = _record(Origin, members, ORIGIN, where)
-    if origin.schema != SCHEMA:
-        raise InputError(f"{where}: schema: expected {SCHEMA}, got {origin.schema}", path=where)
+    if origin.schema not in READABLE:
+        expected = " or ".join(map(str, READABLE))
+        raise InputError(f"{where}: schema: expected {expected}, got {origin.schema}", path=where)
     return EvidenceBundle(
         evidence=_record(Evidence, members, EVIDENCE, where),
         judgement=_record(Judgement, members, JUDGEMENT, where),
         origin=origin,
         profile=_record(DeviceProfile, members, PROFILE, where),
         manifest=members[MANIFEST],
+        card=_record(ModelCard, members, CARD, where) if CARD in members else None,
     )
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edgeprune.records.fleet import FleetDemand, FleetDevice, FleetJudgement
 from edgeprune.records.verdict import Verdict, worst_verdict
+from edgeprune.statistics import share_bounds as binomial_bounds
 from edgeprune.units import format_ms
 
 DEVICE_ERROR_SHARE = 0.1
@@ -73,8 +74,8 @@ def share_bounds(boxes: int, passed: int, failed: int, demand: FleetDemand) -> t
     """
     error = 1.0 - demand.device_confidence
     false_pass, false_fail = error, min(error * max(1, demand.latency_limits), 0.5)
-    lower = (_lower_bound(passed, boxes, demand.confidence) - false_pass) / (1.0 - false_pass)
-    upper = (1.0 - _lower_bound(failed, boxes, demand.confidence)) / (1.0 - false_fail)
+    lower = (binomial_bounds(passed, boxes, demand.confidence)[0] - false_pass) / (1.0 - false_pass)
+    upper = (1.0 - binomial_bounds(failed, boxes, demand.confidence)[0]) / (1.0 - false_fail)
     return max(0.0, lower), min(1.0, upper)
 
 
@@ -220,10 +221,3 @@ def _agreed(verdicts: Sequence[Verdict]) -> Verdict:
     if len(set(verdicts)) == 1:
         return verdicts[0]
     return Verdict.INVALID if Verdict.INVALID in verdicts else Verdict.INCONCLUSIVE
-
-
-def _lower_bound(hits: int, trials: int, confidence: float) -> float:
-    """The exact one-sided lower bound of a probability (Clopper-Pearson)."""
-    from scipy.special import betaincinv
-
-    return float(betaincinv(hits, trials - hits + 1, 1.0 - confidence)) if hits else 0.0

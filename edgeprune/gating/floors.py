@@ -1,4 +1,4 @@
-"""What the two accuracy gates share: a share of right answers held to a floor."""
+"""A share of right answers over the whole split, held to a floor as it was counted."""
 
 from __future__ import annotations
 

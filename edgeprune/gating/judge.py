@@ -9,6 +9,9 @@ from edgeprune.gating.latency import stayed_disturbed
 from edgeprune.records.measurement import Measurement
 from edgeprune.records.verdict import Evidence, Judgement, Verdict, worst_verdict
 
+ACCURACY_GATES = frozenset({"accuracy", "worst_class", "classes", "slices", "robustness"})
+"""Those that judge answers: measuring again changes nothing of what they say."""
+
 _LATENCY_GATES = ("p50", "p99")
 
 

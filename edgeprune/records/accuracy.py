@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeprune.records.shares import Share
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
@@ -35,12 +37,16 @@ class Accuracy:
         confusion: confusion[true][predicted] = number of examples; empty where an example has not one class.
         class_names: of the rows and columns; empty without a confusion matrix.
         score: of another metric than accuracy; it is what the model is judged by then.
+        slices: of the parts that the data factory names; none where it names none.
+        robustness: of a sample of the split under each corruption; none where it was not evaluated.
     """
 
     split: str
     confusion: tuple[tuple[int, ...], ...] = ()
     class_names: tuple[str, ...] = ()
     score: Score | None = None
+    slices: tuple[Share, ...] = ()
+    robustness: tuple[Share, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -76,6 +82,12 @@ class Accuracy:
     def told(self) -> str:
         """The value as text: `97.25 %`, or `0.1234`."""
         return f"{self.shown:.2f} %" if self.is_share else f"{self.value:.4g}"
+
+    @property
+    def classes(self) -> tuple[Share, ...]:
+        """Right answers of each class: what its recall is made of."""
+        rows = zip(self.class_names, self.confusion, strict=True)
+        return tuple(Share(name=name, correct=row[i], total=sum(row)) for i, (name, row) in enumerate(rows))
 
     @property
     def total(self) -> int:

@@ -7,7 +7,10 @@ from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
+from edgeprune.records.control import Control
 from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
+from edgeprune.records.model_card import Making, Reading, SplitIdentity
+from edgeprune.records.quantization import VariantSearch
 from edgeprune.records.rung import GroupWidth, Plan, Rung
 from edgeprune.records.verdict import Judgement, Verdict
 
@@ -35,6 +38,8 @@ class Candidate:
         percentiles: p50, p90, p99 of its measurement.
         load_ms: median over the processes.
         seconds: wall-clock time that this build spent on it.
+        making: how it was pruned and recovered.
+        variants: the quantization variants that were tried on it; None where the default was good enough.
     """
 
     rung: Rung
@@ -53,6 +58,8 @@ class Candidate:
     macs: int | None = None
     load_ms: float | None = None
     seconds: float = 0.0
+    making: Making | None = None
+    variants: VariantSearch | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """The point value of a percentile, where measured."""
@@ -101,6 +108,9 @@ class BuildResult:
         folder: the run folder, absolute.
         verdict: of the chosen candidate; else of the nearest miss.
         parameters, macs: of the dense model.
+        data: which data it was built from.
+        test_readings: how often the test split was read in this run folder, this build included.
+        controls: that were asked for, beside the chosen model.
     """
 
     target: str
@@ -116,6 +126,9 @@ class BuildResult:
     timeline: tuple[TimelineEntry, ...]
     seed: int
     versions: tuple[tuple[str, str], ...]
+    data: tuple[SplitIdentity, ...] = ()
+    test_readings: tuple[Reading, ...] = ()
+    controls: tuple[Control, ...] = ()
     schema: int = 1
 
     @property

@@ -9,6 +9,7 @@ from enum import StrEnum
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.measurement import Measurement, MemoryProof
 from edgeprune.records.rung import Limits
+from edgeprune.records.shares import ShareFloor
 
 
 class Verdict(StrEnum):
@@ -42,11 +43,18 @@ class Floors:
     Attributes:
         metric: of the target's own metric in place of accuracy, in its own unit: the least value, or the most where
             lower is better.
+        worst_class_recall: of every class.
+        classes: of each class's recall by itself, from the dense model's recall of that class.
+        slices: of accuracy on named parts of the data.
+        robustness: of accuracy under each corruption.
     """
 
     accuracy: float | None = None
     worst_class_recall: float | None = None
     metric: float | None = None
+    classes: tuple[ShareFloor, ...] = ()
+    slices: tuple[ShareFloor, ...] = ()
+    robustness: tuple[ShareFloor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

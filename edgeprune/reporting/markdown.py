@@ -27,7 +27,7 @@ def render_markdown(judgement: Judgement, title: str, facts: Sequence[tuple[str,
         GitHub-flavoured Markdown that ends with a newline. Texts are escaped: they cannot break the table, nor add
         links or HTML.
     """
-    lines = [f"### {_MARKS[judgement.verdict]} {judgement.verdict}: {_escape(title)}", ""]
+    lines = [f"### {_MARKS[judgement.verdict]} {judgement.verdict}: {escape(title)}", ""]
     if not judgement.gates:
         lines += ["No limit is set, so no gate had anything to judge."]
     else:
@@ -35,7 +35,7 @@ def render_markdown(judgement: Judgement, title: str, facts: Sequence[tuple[str,
         lines += [_row(gate) for gate in judgement.gates]
     missed = [gate for gate in judgement.gates if gate.verdict is not Verdict.PASS]
     if missed:
-        lines += ["", *(f"- **{_escape(g.gate)} {g.verdict}**: {_escape(g.reason)}" for g in missed)]
+        lines += ["", *(f"- **{escape(g.gate)} {g.verdict}**: {escape(g.reason)}" for g in missed)]
     lines += _details(judgement, facts)
     return "\n".join(lines) + "\n"
 
@@ -43,14 +43,14 @@ def render_markdown(judgement: Judgement, title: str, facts: Sequence[tuple[str,
 def _details(judgement: Judgement, facts: Sequence[tuple[str, str]]) -> list[str]:
     """What few readers need each time: how the passed gates were decided, and what was measured where."""
     passed = [(g.gate, g.reason) for g in judgement.gates if g.verdict is Verdict.PASS]
-    shown = [f"- {_escape(name)}: {_escape(value)}" for name, value in (*facts, *passed)]
+    shown = [f"- {escape(name)}: {escape(value)}" for name, value in (*facts, *passed)]
     return ["", "<details><summary>How it was measured</summary>", "", *shown, "", "</details>"] if shown else []
 
 
 def _row(gate: GateResult) -> str:
     cells = (
         f"{_MARKS[gate.verdict]} {gate.verdict}",
-        _escape(gate.gate),
+        escape(gate.gate),
         _value(gate.measured, gate.unit),
         _value(gate.bound, gate.unit),
         _value(gate.limit, gate.unit),
@@ -62,5 +62,6 @@ def _value(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.4g} {unit}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """A text that cannot break a table, nor add links or HTML."""
     return " ".join(text.translate(_SPECIAL).split())

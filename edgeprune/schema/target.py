@@ -138,12 +138,21 @@ class Recovery(FileModel):
 
     rounds: Annotated[int, Field(ge=1)] = 2
     """Cuts to the final width."""
-    schedule: Literal["linear", "cubic"] = "linear"
-    """Of the pruning ratio over the rounds: in equal steps, or most of it early (Zhu and Gupta 2017)."""
+    schedule: Literal["one_shot", "linear", "geometric", "cubic", "steps"] = "linear"
+    """Of the pruning ratio over the rounds: all at once (in one round), in equal steps, the same fraction of what
+    remains each time, most of it early (AGP, Zhu and Gupta 2017), or by `steps`."""
+    steps: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...] = ()
+    """For the schedule `steps`: (epoch of recovery, share of the rung's pruning ratio that is out from then on),
+    ascending, to a share of 1; the rounds follow from it."""
     epochs: Annotated[int, Field(ge=0)] = 3
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
     learning_rate: Positive | None = None
-    """Peak in each round; by default a tenth of `training.learning_rate`."""
+    """Peak in each round; by default a tenth of `training.learning_rate`, all of it with `rewind`."""
+    rewind: Literal["none", "weights", "learning_rate"] = "none"
+    """What each round goes back to after its cut (lottery tickets): nothing; the weights of an early step of the dense
+    model's training, and its learning rate; or its learning rate alone."""
+    rewind_to: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """That early step, as a share of the dense model's training; 0 for the weights before it."""
     teacher: Literal["dense", "teacher"] = "dense"
     """Who teaches: the dense model, or the one of `[teacher]`."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -155,18 +164,38 @@ class Recovery(FileModel):
     feature_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of each layer's mean square difference, as a share of the teacher's mean square, beside the rest of the loss."""
 
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.schedule == "steps") != bool(self.steps):
+            raise ValueError('`steps` where `schedule` is "steps", and there alone')
+        epochs, shares = [epoch for epoch, _ in self.steps], [share for _, share in self.steps]
+        ascending = epochs == sorted(set(epochs)) and shares == sorted(set(shares))
+        if self.steps and not (ascending and shares[-1] == 1 and epochs[-1] <= self.epochs):
+            raise ValueError(f"steps ascending, within {self.epochs} epochs, to a share of 1")
+        if self.rewind != "none" and self.learning_rate is not None:
+            raise ValueError("learning_rate or rewind, not both: rewinding takes that of the training")
+        return self
+
 
 class Pruning(FileModel):
     """What may be cut, and in which steps."""
 
     criterion: str = "l2"
-    """A file of `edgeprune/pruning/criteria`."""
+    """Which channels go first: a file of `edgeprune/pruning/criteria` that scores channels."""
+    weight_criterion: str = "lamp"
+    """Which single weights go first in mask rungs: a file of `edgeprune/pruning/criteria` that scores weights."""
+    scoring_samples: Annotated[int, Field(ge=16)] = 1024
+    """Examples that criteria and `reconstruct` look at, taken from the training split, at a fixed seed."""
+    reconstruct: bool = False
+    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     ignored: tuple[str, ...] = ()
     """Layers that must keep their width, by name; `*` is a wildcard. The last layer is always kept."""
+    embeddings: bool = False
+    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
 
@@ -179,15 +208,106 @@ class Pruning(FileModel):
         return self
 
 
+Quantizer = Literal[
+    "min_max",
+    "percentile",
+    "entropy",
+    "squared_error",
+    "bias_correction",
+    "equalization",
+    "smoothing",
+    "mixed_precision",
+    "weights8",
+    "dynamic8",
+    "weights4",
+    "weights16",
+    "qat",
+]
+
+
 class Quantization(FileModel):
-    """Post-training quantization."""
+    """INT8, and what is tried where its default loses too much."""
 
     calibration_samples: Annotated[int, Field(ge=16)] = 256
     """Taken from the training split, at a fixed seed."""
+    variants: tuple[Quantizer, ...] = (
+        "min_max",
+        "percentile",
+        "entropy",
+        "squared_error",
+        "bias_correction",
+        "equalization",
+        "smoothing",
+        "mixed_precision",
+        "weights8",
+        "dynamic8",
+        "weights16",
+        "qat",
+    )
+    """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
+    tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    """Percent of an activation's values that its range holds, for the variant of that name."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Alpha of SmoothQuant: how much of what is hard to quantize moves from activations into weights."""
+    max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
+    qat_epochs: Annotated[int, Field(ge=1)] = 2
+    """Of training with INT8 rounding in the forward pass, for the variant `qat`."""
+    qat_learning_rate: Positive | None = None
+    """Peak; by default a tenth of the recovery's."""
+
+
+class PartFloor(FileModel):
+    """What must be kept on a part of the data."""
+
+    max_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Percentage points of accuracy under the dense model on the same examples, at most."""
+    min_accuracy: Share | None = None
+    """Accuracy, at least, in [0, 1]."""
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything must be kept."""
+        return self.max_drop_points is not None or self.min_accuracy is not None
+
+
+class SliceFloor(PartFloor):
+    """What must be kept on a slice that the data factory names."""
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Self:
+        if not self.is_set:
+            raise ValueError("max_drop_points, min_accuracy, or both")
+        return self
+
+
+class RobustnessSet(PartFloor):
+    """Corrupted validation images: the dense model and the artifact are compared on them, through the compiled files.
+
+    Each corruption is drawn at the target's seed, and none is trained on. 0 leaves one out. The floors are optional,
+    and hold for each corruption by itself.
+    """
+
+    examples: Annotated[int, Field(ge=0)] = 256
+    """Drawn from the validation split, at the target's seed; 0 for no robustness set."""
+    noise: Annotated[float, Field(ge=0, lt=1)] = 0.08
+    """Standard deviation of normal noise, as a share of the range from the smallest to the largest raw value."""
+    blur_px: Annotated[float, Field(ge=0)] = 0.75
+    """Standard deviation of a Gaussian blur, in pixels."""
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Added to every pixel, and in another set taken away, as a share of that range."""
+    shift_px: Annotated[int, Field(ge=0)] = 1
+    """Pixels that an image is moved, up, down, left or right; its edge is repeated."""
 
 
 class AccuracyFloors(FileModel):
-    """What the compiled artifact must keep, on the validation split."""
+    """What the compiled artifact must keep, on the validation split.
+
+    The recall of a class, and accuracy on a slice or under a corruption, FAIL only where they are under their floor
+    beyond chance (exact binomial bound, 95 % over all parts); under it within chance is INCONCLUSIVE.
+    """
 
     max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Percentage points of accuracy, or of another metric in [0, 1], under the dense model, at most."""
@@ -198,9 +318,12 @@ class AccuracyFloors(FileModel):
     min_accuracy: Share | None = None
     """Accuracy, at least, in [0, 1]."""
     max_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Percentage points of the worst class's recall under the dense model's worst class, at most."""
+    """Percentage points of each class's recall under the dense model's recall of that class, at most."""
     min_class_recall: Share | None = None
     """Recall of the worst class, at least, in [0, 1]."""
+    slices: dict[str, SliceFloor] = Field(default_factory=dict)
+    """By name of the slice, as the data factory names it."""
+    robustness: RobustnessSet = RobustnessSet()
 
 
 class TargetSpec(FileModel):
@@ -236,4 +359,13 @@ class TargetSpec(FileModel):
             raise ValueError(
                 'no section [teacher], or recovery.teacher = "teacher": the dense model is not trained here'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _can_rewind(self) -> Self:
+        if self.recovery.rewind == "weights":
+            if self.model.weights is not None or self.training.epochs == 0:
+                raise ValueError('recovery.rewind "weights" only where the dense model is trained here')
+            if self.pruning.reconstruct:
+                raise ValueError("pruning.reconstruct or recovery.rewind of the weights, not both")
         return self

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.data.parts import sole
 from edgeprune.data.splits import Split
 from edgeprune.errors import BuildError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.steps.evaluating import agreement_of, noise_of, parity_of, torch_outputs
+from edgeprune.steps.guarding import answers_of, robustness_shares, save_answers, with_guards
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
 
@@ -39,13 +41,23 @@ class Assessor:
 
     bench: Workbench
 
-    def evaluate(self, rung: Rung, model: nn.Module, artifact: Artifact, folder: Path) -> Evaluation:
-        """Accuracy on the validation split, and parity with the torch model there."""
-        inputs, evaluator = self.bench.validation_inputs, self.evaluator(rung)
-        outputs = evaluator.infer(rung, evaluator.place(folder, artifact), inputs)
+    def evaluate(self, rung: Rung, model: nn.Module, artifact: Artifact, folder: Path, kept: Path) -> Evaluation:
+        """Accuracy on the validation split, its slices and its corrupted images, and parity with the torch model.
+
+        The artifact is in `folder`; each example's answer is written to `kept`, for the report.
+        """
+        inputs, evaluator, split = self.bench.validation_inputs, self.evaluator(rung), self.bench.data.validation
+        place = evaluator.place(folder, artifact)
+        outputs = evaluator.infer(rung, place, inputs)
         reference = torch_outputs(model, inputs)
         task = self.bench.task
-        accuracy = task.accuracy_of(outputs, self.bench.data.validation, "validation")
+        accuracy = task.accuracy_of(outputs, split, "validation")
+        if task.classifies:
+            robustness = robustness_shares(
+                split, self.bench.target, lambda worse: sole(evaluator.infer(rung, place, worse))
+            )
+            accuracy = replace(with_guards(accuracy, sole(outputs), split), robustness=robustness)
+            save_answers(kept, answers_of(sole(outputs), sole(split.labels)))
         parity = parity_of(outputs, reference, rung.precision, classifies=task.classifies)
         return Evaluation(accuracy=accuracy, parity=parity)
 
@@ -81,4 +93,5 @@ class Assessor:
         """Accuracy on the test split. Called when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        return self.bench.task.accuracy_of(outputs, split, "test")
+        accuracy = self.bench.task.accuracy_of(outputs, split, "test")
+        return with_guards(accuracy, sole(outputs), split) if self.bench.task.classifies else accuracy

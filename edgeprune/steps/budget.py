@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.rung import Limits
+from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import Floors, Speedups
 from edgeprune.schema.profile import Budget
-from edgeprune.schema.target import AccuracyFloors
+from edgeprune.schema.target import AccuracyFloors, PartFloor, RobustnessSet
 from edgeprune.units import bytes_from_mb
 
 
@@ -33,6 +36,43 @@ def limits_to_judge(budget: Budget) -> tuple[Limits, Speedups]:
 
 def floors_from(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
+    relative = dense.overall - wanted.max_drop_points / 100
+    return Floors(
+        accuracy=max(relative, wanted.min_accuracy or 0.0),
+        worst_class_recall=wanted.min_class_recall,
+        classes=_class_floors(wanted.max_class_drop_points, dense),
+        slices=tuple(_part_floor(name, floor, dense.slices) for name, floor in sorted(wanted.slices.items())),
+        robustness=_robustness_floors(wanted.robustness, dense),
+    )
+
+
+def _class_floors(max_drop_points: float | None, dense: Accuracy) -> tuple[ShareFloor, ...]:
+    """Each class under its own recall: held against the worst one alone, all others could fall to that."""
+    if max_drop_points is None:
+        return ()
+    floor = PartFloor(max_drop_points=max_drop_points)
+    return tuple(_part_floor(share.name, floor, dense.classes) for share in dense.classes if share.total)
+
+
+def _robustness_floors(wanted: RobustnessSet, dense: Accuracy) -> tuple[ShareFloor, ...]:
+    if not wanted.is_set:
+        return ()
+    names = [share.name for share in dense.robustness] or ["robustness set"]
+    return tuple(_part_floor(name, wanted, dense.robustness) for name in names)
+
+
+def _part_floor(name: str, wanted: PartFloor, dense: Sequence[Share]) -> ShareFloor:
+    least = wanted.min_accuracy or 0.0
+    if wanted.max_drop_points is None:
+        return ShareFloor(name=name, floor=least)
+    before = next((share for share in dense if share.name == name), None)
+    if before is None:
+        return ShareFloor(name=name, floor=None)
+    return ShareFloor(name=name, floor=max(least, before.value - wanted.max_drop_points / 100), before=before)
+
+
+def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
+    """As evidence of schema 1 has them: only the worst class was held against the dense model, by its worst."""
     relative = dense.overall - wanted.max_drop_points / 100
     worst = [wanted.min_class_recall] if wanted.min_class_recall is not None else []
     if wanted.max_class_drop_points is not None:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.parts import mapped, outputs_of, parts_of
-from edgeprune.data.splits import Split
 from edgeprune.protocols import Arrays
-from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Parity
 from edgeprune.records.rung import Precision
-from edgeprune.steps.task import Task, classification
+from edgeprune.steps.task import Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,21 +26,6 @@ INT8_NOISE = 0.1
 """Largest noise of an INT8 artifact's outputs that are no class scores: a tenth of what the outputs vary by, 20 dB."""
 
 _BATCH = 256
-
-
-def accuracy_of(outputs: np.ndarray, split: Split, name: str, class_names: tuple[str, ...]) -> Accuracy:
-    """Count what the outputs of a classifier get right.
-
-    Args:
-        outputs: [examples, classes], any float; the arg max is the prediction.
-        split: whose labels to compare with.
-        name: of the split, for the record.
-        class_names: one a column of `outputs`.
-
-    Raises:
-        BuildError: the outputs are not one row an example and one column a class, or not finite.
-    """
-    return classification(class_names).accuracy_of(outputs, split, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

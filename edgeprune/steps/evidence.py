@@ -26,8 +26,9 @@ from edgeprune.records.codec import from_json
 from edgeprune.records.result import BuildResult
 from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import AccuracyFloors
-from edgeprune.steps.budget import floors_from, limits_to_judge
+from edgeprune.schema.target import TargetSpec
+from edgeprune.steps.budget import floors_from, floors_of_schema_1, limits_to_judge
+from edgeprune.steps.model_card import card_of
 from edgeprune.store.artifacts import MANIFEST, Manifest
 from edgeprune.store.run_folder import step_name
 
@@ -76,7 +77,7 @@ class StoredEvidence:
 
 
 def write_evidence(
-    root: Path, result: BuildResult, evidence: Evidence, profile: DeviceProfile, floors: AccuracyFloors
+    root: Path, result: BuildResult, evidence: Evidence, profile: DeviceProfile, spec: TargetSpec
 ) -> None:
     """Write `evidence.zip` into a run folder, whole or not at all."""
     judged = next(c for c in result.candidates if c.measurement == evidence.measurement and c.judgement is not None)
@@ -89,7 +90,7 @@ def write_evidence(
         device=result.device,
         seed=result.seed,
         versions=result.versions,
-        floors=floors,
+        floors=spec.accuracy,
         dense=DenseModel(
             rung=dense.rung,
             artifact_digest=dense.artifact.digest,
@@ -107,6 +108,7 @@ def write_evidence(
         origin=origin,
         profile=profile,
         manifest=(root / step_name("compile", judged.rung.name) / MANIFEST).read_bytes(),
+        card=card_of(result, judged, spec),
     )
     write_atomically(root / EVIDENCE, pack_evidence(bundle))
 
@@ -149,13 +151,22 @@ def contradictions_of(bundle: EvidenceBundle) -> Iterator[str]:
         return
     if (evidence.limits, evidence.speedups) != limits_to_judge(bundle.profile.budget):
         yield "the limits are not those of the profile's budget"
-    if evidence.floors != floors_from(origin.floors, origin.dense.validation):
+    follow = floors_of_schema_1 if origin.schema == 1 else floors_from
+    if evidence.floors != follow(origin.floors, origin.dense.validation):
         yield "the accuracy floors do not follow from the target's and the dense model's accuracy"
     size = manifest.artifact.size_bytes
     if evidence.artifact_bytes != size:
         yield f"the size is {evidence.artifact_bytes} bytes, and the manifest's files are {size}"
+    if bundle.card is not None and bundle.card.final.artifact != manifest.artifact:
+        yield "the model card is not that of the artifact"
     if evidence.release is not None:
         yield "a release to compare with is given when judging, and never stored"
+    yield from _foreign_measurements(bundle, manifest)
+
+
+def _foreign_measurements(bundle: EvidenceBundle, manifest: Manifest) -> Iterator[str]:
+    """What was measured, and is not the artifact or the dense model; and disturbed blocks that are counted."""
+    evidence, origin = bundle.evidence, bundle.origin
     expected = ((evidence.measurement, manifest.artifact.digest, manifest.rung, "artifact"),)
     dense = ((evidence.baseline, origin.dense.artifact_digest, origin.dense.rung, "dense model"),)
     for measurement, artifact_digest, rung, name in (*expected, *dense):

@@ -14,6 +14,7 @@ from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.weights import load_weights_
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.task import loss_of, task_of
 
@@ -41,9 +42,11 @@ def examine(target: Target) -> tuple[str, ...]:
     if weights is not None:
         load_weights_(model, weights)
     check_parts_fit(target, data, model)
+    check_guards(target, data)
     examples = preprocess(data.validation.inputs[:1], target.spec.preprocessing)
     example = torch.from_numpy(examples[:1])
-    groups = find_groups(model, example, target.spec.pruning.ignored)
+    pruning = target.spec.pruning
+    groups = find_groups(model, example, pruning.ignored, embeddings=pruning.embeddings)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
     return (
         f"data: {sizes} examples, {_labels(data)}, input {examples.dtype} {examples.shape[1:]}",

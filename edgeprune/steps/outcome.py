@@ -11,15 +11,17 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError
 from edgeprune.files import write_atomically
+from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.result import BuildResult, Candidate
 from edgeprune.records.rung import Plan
-from edgeprune.records.verdict import Evidence, Verdict
+from edgeprune.records.verdict import Evidence, Judgement, Verdict
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
 from edgeprune.steps.inputs import Target, tool_versions
+from edgeprune.steps.model_card import CARD_FILES, write_cards
 from edgeprune.store.inputs_file import Inputs, changes_since, forget_inputs, read_inputs
 from edgeprune.store.run_folder import digest, step_name
 
@@ -88,15 +90,25 @@ def forget_outcome(root: Path) -> Path | None:
     # First of all: without it nobody takes the folder for a finished build.
     forget_inputs(root)
     for candidate in result.candidates if result else ():
-        judgement = candidate.judgement
-        if judgement is not None and judgement.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}:
+        if candidate.judgement is not None and _measuring_may_decide(candidate.judgement):
             measured = root / step_name("measure", candidate.rung.name)
             if measured.is_dir():
                 measured.rename(measured.with_name(f"measure-undecided-{undecided_campaigns(measured) + 1}"))
     kept_aside = _keep_aside(root)
     for name in (*_OUTCOME, PLAN, PLAN_PAGE):
         (root / name).unlink(missing_ok=True)
+    for card in CARD_FILES:
+        for stale in root.glob(f"candidates/*/{card}"):
+            stale.unlink()
     return kept_aside
+
+
+def _measuring_may_decide(judgement: Judgement) -> bool:
+    """Whether samples were too few or disturbed; too few examples of a class stay too few."""
+    open_gates = {g.gate for g in judgement.gates if g.verdict in {Verdict.INVALID, Verdict.INCONCLUSIVE}}
+    return judgement.verdict is Verdict.INVALID or (
+        judgement.verdict is Verdict.INCONCLUSIVE and bool(open_gates - ACCURACY_GATES)
+    )
 
 
 _OUTCOME = (EVIDENCE, EVIDENCE + SUFFIX, REPORT, SUMMARY)
@@ -136,7 +148,8 @@ def write_outcome(inputs: BuildInputs, result: BuildResult, evidence: Evidence |
 
     root = inputs.folder
     if evidence is not None:
-        write_evidence(root, result, evidence, inputs.profile, inputs.target.spec.accuracy)
+        write_evidence(root, result, evidence, inputs.profile, inputs.target.spec)
+    write_cards(root, result, inputs.target.spec)
     if result.chosen is not None:
         _publish_artifact(root, result.chosen)
     write_atomically(root / REPORT, render_html(result).encode())
@@ -176,4 +189,6 @@ def _publish_artifact(root: Path, chosen: Candidate) -> None:
     partial = root / ".partial" / ARTIFACT
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(source, partial, ignore=shutil.ignore_patterns("record.json", "step.json"))
+    for name in CARD_FILES:
+        shutil.copyfile(root / chosen.folder / name, partial / name)
     partial.rename(root / ARTIFACT)

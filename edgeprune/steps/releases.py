@@ -12,6 +12,7 @@ from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.verdict import Verdict
 from edgeprune.statistics import quantile
 from edgeprune.steps.evidence import EVIDENCE, StoredEvidence, read_evidence
+from edgeprune.steps.model_card import write_card
 from edgeprune.store.artifacts import read_manifest
 from edgeprune.store.releases import CURRENT, ReleaseEntry, ReleaseFolder
 from edgeprune.units import ms_from_ns
@@ -62,6 +63,9 @@ def promote(run: Path, name: str, folder: Path) -> ReleaseSummary:
         # Only what the manifest names: nothing that somebody left beside it ships.
         for file in ("manifest.json", *(f.name for f in found.artifact.files)):
             shutil.copyfile(root / ARTIFACT / file, release / ARTIFACT / file)
+        if stored.bundle.card is not None:
+            # From the evidence, not from the folder: this one cannot have been changed.
+            write_card(release / ARTIFACT, stored.bundle.card)
         (release / EVIDENCE).write_bytes(stored.content)
         signature = stored.path.with_name(stored.path.name + SUFFIX)
         if signature.is_file():

@@ -18,19 +18,18 @@ import numpy as np
 
 from edgeprune.data.parts import label_tensors, mapped
 from edgeprune.graph.blocks import remove_blocks
+from edgeprune.graph.groups import ChannelGraph
 from edgeprune.graph.names import block_of
 from edgeprune.protocols import Arrays
-from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.surgery import structured_prune
+from edgeprune.pruning.surgery import cut_by_scores
 from edgeprune.records.rung import Rung
 from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, LossIncrease, Sensitivity
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
-from edgeprune.steps.sparsity import make_masks
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGroup
 
@@ -67,8 +66,8 @@ class SensitivityBench:
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
         spec = bench.target.spec
-        widths = probe_widths(group.width, spec.pruning.ratios)
-        key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, spec.pruning.criterion, spec.seed)
+        widths = probe_widths(group.width, spec.pruning.ratios, group.unit)
+        key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, self.compressor.scorer.key)
 
         def make(_folder: object) -> GroupCurve:
             points = tuple(self._point(group.name, width) for width in widths)
@@ -77,11 +76,8 @@ class SensitivityBench:
         return bench.step("sensitivity", group.name, key, GroupCurve, make, _summary)
 
     def _point(self, group: str, width: int) -> CurvePoint:
-        bench = self.compressor.bench
-        spec = bench.target.spec
-        criterion = CRITERIA.get(spec.pruning.criterion)
-        dense = self.compressor.dense_module
-        model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
+        scores = {group: self._scores[group]}
+        model, _ = cut_by_scores(self.compressor.dense_module, self._graph, {group: width}, scores)
         found = self._settled_increase(model)
         return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
@@ -102,9 +98,8 @@ class SensitivityBench:
 
     def masked_increase(self, rung: Rung) -> LossIncrease:
         """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
-        spec = self.compressor.bench.target.spec
         model = copy.deepcopy(self.compressor.dense_module)
-        make_masks(model, rung, rung.pruning_ratio, spec.pruning.ignored).make_permanent()
+        self.compressor.scorer.masks(model, rung, rung.pruning_ratio).make_permanent()
         return self._settled_increase(model)
 
     def increase(self, outputs: Arrays) -> LossIncrease:
@@ -147,6 +142,16 @@ class SensitivityBench:
             accuracy=self.compressor.bench.task.value(outputs, self._labels),
             singles=np.asarray([single(index) for index in range(len(self._chosen))]),
         )
+
+    @cached_property
+    def _graph(self) -> ChannelGraph:
+        return ChannelGraph(self.compressor.dense_module, self.compressor.bench.example)
+
+    @cached_property
+    def _scores(self) -> dict[str, Tensor]:
+        """By group; taken once for all cuts."""
+        groups = [group.name for group in self.compressor.bench.groups.groups]
+        return self.compressor.scorer.channels(self.compressor.dense_module, self._graph, groups)
 
     @cached_property
     def _dense(self) -> _Score:
@@ -234,10 +239,13 @@ class GroupLosses:
         return {g.name: g.width for g in self.compressor.bench.groups.groups}
 
 
-def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
-    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one."""
+def probe_widths(width: int, ratios: tuple[float, ...], unit: int = 1) -> tuple[int, ...]:
+    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one.
+
+    They are multiples of `unit`.
+    """
     chosen = {ratios[0], ratios[len(ratios) // 2], ratios[-1]}
-    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in chosen}
+    found = {ceil(max(1, width * (1 - ratio) - 1e-9) / unit) * unit for ratio in chosen}
     return tuple(sorted(found - {width}))
 
 

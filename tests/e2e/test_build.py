@@ -20,6 +20,7 @@ from edgeprune.cli import run
 from edgeprune.gating.archive import pack, unpack
 from edgeprune.gating.evidence import EVIDENCE, PROFILE, pack_evidence
 from edgeprune.records.codec import from_json, to_plain
+from edgeprune.records.model_card import ModelCard
 from edgeprune.records.result import BuildResult, CandidateStatus
 from edgeprune.records.rung import Plan, PruningKind
 from edgeprune.records.verdict import Verdict
@@ -64,7 +65,17 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
         assert candidate.parity.passed
     manifest = json.loads((built.run / "artifact" / "manifest.json").read_text())
     names = {file["name"] for file in manifest["artifact"]["files"]}
-    assert {p.name for p in (built.run / "artifact").iterdir()} == {"manifest.json", *names}
+    cards = {"MODEL_CARD.md", "model_card.json"}
+    assert {p.name for p in (built.run / "artifact").iterdir()} == {"manifest.json", *names, *cards}
+    card = from_json(ModelCard, (built.run / "artifact" / "model_card.json").read_bytes())
+    assert read_evidence(built.run).bundle.card == card
+    assert card.making is not None
+    assert (card.making.criterion, card.making.training_epochs, card.making.recovery_epochs) == ("l2", 2, 1)
+    assert {x.layer for x in card.making.layers} == {"conv1", "conv2", "head"}
+    assert [(a.split, a.total) for a in card.final.accuracy] == [("validation", 96), ("test", 64)]
+    (reading,) = card.test_readings
+    assert {name for name, _ in reading.models} == {result.dense.rung.name, result.chosen.rung.name}
+    assert "The test split was read once" in (built.run / "artifact" / "MODEL_CARD.md").read_text()
     assert manifest["class_names"] == ["nw", "ne", "sw", "se"]
     page = (built.run / "report.html").read_text()
     assert result.chosen.rung.name in page

@@ -9,7 +9,7 @@ from evidence_for_tests import make_bundle, make_manifest
 
 from edgeprune.errors import InputError
 from edgeprune.gating.archive import pack, unpack
-from edgeprune.gating.evidence import MEMBERS, EvidenceBundle, pack_evidence, unpack_evidence
+from edgeprune.gating.evidence import CARD, MEMBERS, EvidenceBundle, pack_evidence, unpack_evidence
 from edgeprune.gating.judge import judge
 from edgeprune.records.verdict import Verdict
 
@@ -32,7 +32,7 @@ def test_flips_in_every_member_and_in_the_structure_are_found(bundle: EvidenceBu
     content, rng = pack_evidence(bundle), random.Random(1)
     members = unpack(content, where="e.zip")
     places = [rng.randrange(len(content)) for _ in range(150)]
-    for name in MEMBERS:
+    for name in (*MEMBERS, CARD):
         start = content.index(members[name])
         places += [start, start + len(members[name]) - 1]
         places += [start + rng.randrange(len(members[name])) for _ in range(20)]
@@ -53,6 +53,12 @@ def test_an_archive_without_a_member_is_no_evidence(bundle: EvidenceBundle, name
         unpack_evidence(pack(members), where="e.zip")
 
 
+def test_evidence_of_before_has_no_card(bundle: EvidenceBundle) -> None:
+    members = unpack(pack_evidence(bundle), where="e.zip")
+    del members[CARD]
+    assert unpack_evidence(pack(members), where="e.zip") == replace(bundle, card=None)
+
+
 def test_a_foreign_member_is_refused(bundle: EvidenceBundle) -> None:
     members = {**unpack(pack_evidence(bundle), where="e.zip"), "notes.txt": b"hello"}
     with pytest.raises(InputError, match=r"a foreign notes\.txt"):
@@ -67,6 +73,6 @@ def test_a_member_that_is_no_such_record_is_named(bundle: EvidenceBundle, name: 
 
 
 def test_another_version_is_refused(bundle: EvidenceBundle) -> None:
-    later = replace(bundle, origin=replace(bundle.origin, schema=2))
-    with pytest.raises(InputError, match="schema: expected 1, got 2"):
+    later = replace(bundle, origin=replace(bundle.origin, schema=3))
+    with pytest.raises(InputError, match="schema: expected 1 or 2, got 3"):
         unpack_evidence(pack_evidence(later), where="e.zip")

@@ -23,6 +23,7 @@ from edgeprune.gating.gates import GATES
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.measurement import Block, DisturbedBlock
 from edgeprune.records.rung import Limits
+from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import Evidence, Floors, GateResult, Release, Verdict
 from edgeprune.statistics import quantile_bounds
 
@@ -31,12 +32,34 @@ NO_LIMITS = make_evidence(Limits(), Floors())
 # Beside a dense model, and held against a release that was exactly as fast.
 DENSE = make_measurement(FLOAT, p50_ms=6.0, seed=40)
 SAME = Release(name="1.0", measurement=make_measurement(seed=20), baseline=DENSE, max_regression=0.2)
-GOOD = replace(make_evidence(), baseline=DENSE, release=SAME)
+# What the dense model gets right, and floors under it: of a class, a slice and a corruption.
+BEFORE = Share(name="class4", correct=82, total=100)
+NIGHT, BLUR = Share(name="night", correct=38, total=40), Share(name="blur 0.75 px", correct=200, total=256)
+
+
+def all_floors(floor: float, accuracy: float) -> Floors:
+    """Every kind of floor, each at one height."""
+    return Floors(
+        accuracy=accuracy,
+        worst_class_recall=floor,
+        classes=(ShareFloor(name="class4", floor=floor, before=BEFORE),),
+        slices=(ShareFloor(name="night", floor=floor),),
+        robustness=(ShareFloor(name="blur 0.75 px", floor=floor),),
+    )
+
+
+ACCURACY = replace(make_accuracy(480), slices=(NIGHT,), robustness=(BLUR,))
+GOOD = replace(make_evidence(floors=all_floors(0.75, 0.905), accuracy=ACCURACY), baseline=DENSE, release=SAME)
 BARE = replace(GOOD, measurement=None, accuracy=None)
 TIGHT = replace(
     make_evidence(
         Limits(p50_ms=1.0, p99_ms=1.0, memory_bytes=1, artifact_bytes=1),
-        Floors(accuracy=0.999, worst_class_recall=0.999),
+        all_floors(0.9999, 0.999),
+        accuracy=replace(
+            make_accuracy(480),
+            slices=(Share(name="night", correct=20, total=40),),
+            robustness=(Share(name="blur 0.75 px", correct=128, total=256),),
+        ),
     ),
     baseline=DENSE,
     release=replace(SAME, measurement=make_measurement(p50_ms=1.0, seed=20), max_regression=0.0),
@@ -49,8 +72,10 @@ def judged(name: str, evidence: Evidence) -> GateResult:
     return result
 
 
-def test_the_folder_has_the_seven_gates() -> None:
-    assert NAMES == ("accuracy", "memory", "p50", "p99", "regression", "size", "worst_class")
+def test_the_folder_has_the_ten_gates() -> None:
+    assert NAMES == (
+        "accuracy", "classes", "memory", "p50", "p99", "regression", "robustness", "size", "slices", "worst_class",
+    )  # fmt: skip
 
 
 def test_an_unknown_gate_is_refused_with_the_closest() -> None:
@@ -188,7 +213,7 @@ def test_worst_class_names_the_class_that_an_average_hides() -> None:
     accuracy = make_accuracy(450)
     found = judged("worst_class", make_evidence(floors=FLOORS, accuracy=accuracy))
     assert (found.verdict, found.measured) == (Verdict.FAIL, 50.0)
-    assert found.reason == "50 of 100 right: class class4, validation examples"
+    assert found.reason.startswith("class class4: 50 of 100 right, floor 80.0%; at most ")
 
 
 @pytest.mark.parametrize("name", ["accuracy", "worst_class"])

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records_for_tests import make_failed_result
 
 from edgeprune.errors import InputError
+from edgeprune.records.codec import to_json
+from edgeprune.records.verdict import GateResult, Judgement, Verdict, worst_verdict
 from edgeprune.steps.evidence import read_evidence
 from edgeprune.steps.outcome import forget_outcome
 
@@ -63,3 +67,32 @@ def test_a_folder_without_evidence_says_how_its_last_build_ended(tmp_path: Path)
     (tmp_path / "report.html").touch()
     with pytest.raises(InputError, match="without a judged candidate"):
         read_evidence(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("gates", "again"),
+    [
+        ({"p99": Verdict.INCONCLUSIVE}, True),
+        ({"p99": Verdict.INCONCLUSIVE, "classes": Verdict.INCONCLUSIVE}, True),
+        ({"p99": Verdict.PASS, "classes": Verdict.INCONCLUSIVE}, False),
+        ({"p99": Verdict.PASS, "classes": Verdict.FAIL}, False),
+    ],
+)
+def test_only_what_measuring_may_decide_is_measured_again(
+    tmp_path: Path, gates: dict[str, Verdict], *, again: bool
+) -> None:
+    judgement = Judgement(
+        verdict=worst_verdict(gates.values()),
+        gates=tuple(
+            GateResult(gate=g, verdict=v, measured=1.0, bound=1.0, limit=1.0, unit="%", reason="")
+            for g, v in gates.items()
+        ),
+    )
+    result = make_failed_result()
+    candidate = replace(result.candidates[-2], judgement=judgement)
+    (tmp_path / "summary.json").write_bytes(to_json(replace(result, candidates=(candidate,))))
+    measured = tmp_path / candidate.folder / "measure"
+    measured.mkdir(parents=True)
+    forget_outcome(tmp_path)
+    assert measured.is_dir() is not again
+    assert measured.with_name("measure-undecided-1").is_dir() is again

@@ -17,14 +17,16 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_release_has_what_ships_and_why_it_may(run: Path, tmp_path: Path) -> None:
     (run / "artifact" / "notes.txt").write_text("nobody asked for this")
+    (run / "artifact" / "MODEL_CARD.md").write_text("edited, and not the one of the evidence")
     signature, _ = sign_evidence(run, make_key(tmp_path))
     made = promote(run, "1.0", tmp_path / "releases")
     folder = tmp_path / "releases" / "1.0"
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "artifact/manifest.json", "artifact/model.xml", "artifact/model.bin", "evidence.zip", "evidence.zip.sig",
-        "before.json",
+        "before.json", "artifact/MODEL_CARD.md", "artifact/model_card.json",
     }  # fmt: skip
     assert (folder / "evidence.zip.sig").read_bytes() == signature.read_bytes()
+    assert (folder / "artifact" / "MODEL_CARD.md").read_text().startswith("# door: openvino-int8-t1")
     assert made.current
     assert list_releases(tmp_path / "releases") == (made,)
 

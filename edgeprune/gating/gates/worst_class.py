@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeprune.gating.floors import RightAnswers, judge_floor
+from edgeprune.gating.shares import judge_shares
 from edgeprune.protocols import Gate
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.shares import ShareFloor
 from edgeprune.records.verdict import Evidence, GateResult
 
 
@@ -14,23 +14,13 @@ class WorstClassGate:
     """PASS where every class's recall is at or over the floor: an average can hide a class that is lost."""
 
     def judge(self, evidence: Evidence) -> GateResult | None:
-        """Judge the class with the lowest recall; None where the target sets no floor."""
-        floor = evidence.floors.worst_class_recall
+        """Judge every class that has examples, the lowest first; None where the target sets no floor."""
+        floor, accuracy = evidence.floors.worst_class_recall, evidence.accuracy
         if floor is None:
             return None
-        accuracy = evidence.accuracy
-        return judge_floor("worst_class", None if accuracy is None else _worst(accuracy), floor)
-
-
-def _worst(accuracy: Accuracy) -> RightAnswers | None:
-    """The counts behind `Accuracy.worst_class`; None for a split without examples."""
-    if not accuracy.total:
-        return None
-    recalls = accuracy.recalls
-    row = min(range(len(recalls)), key=recalls.__getitem__)
-    name = accuracy.class_names[row]
-    counts = accuracy.confusion[row]
-    return RightAnswers(correct=counts[row], total=sum(counts), subject=f"class {name}, {accuracy.split} examples")
+        shares = None if accuracy is None else tuple(s for s in accuracy.classes if s.total)
+        floors = tuple(ShareFloor(name=s.name, floor=floor) for s in shares or ())
+        return judge_shares("worst_class", "class", floors or (ShareFloor(name="(any)", floor=floor),), shares)
 
 
 GATE: Final[Gate] = WorstClassGate()
