@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.lifetimes import Operation, lifetimes
 from edgeprune.graph.slicing import remove_channels_
@@ -114,7 +114,7 @@ def _recorded(model: nn.Module, example: Tensor) -> _Record:
     return recorder.record
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Numbers the tensors that come of the input, by the memory that they lie in."""
 
     def __init__(self, example: Tensor) -> None:

@@ -100,8 +100,10 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), 
         if not reasons[name]:
             candidates[name] = edits
     bench = TrialBench(model, example)
-    halves = {name: graph.edits(name, bench.removed_half(graph.units(name))) for name in candidates}
-    trials = bench.try_cuts(halves)
+    halves = {name: bench.removed_half(graph.units(name)) for name in candidates}
+    trials = bench.try_cuts({name: graph.edits(name, half) for name, half in halves.items()})
+    rest = {n: sorted(set(range(graph.width(n))) - set(halves[n])) for n, t in trials.items() if not t.reason}
+    trials |= bench.try_cuts({name: graph.edits(name, other) for name, other in rest.items()})
     gone = {name for name, trial in trials.items() if trial.verdict is TrialVerdict.CHANGES_OUTPUT}
     reasons |= {name: trial.reason for name, trial in trials.items()}
     return Groups(
@@ -137,7 +139,9 @@ class ChannelGraph:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self._model = copy.deepcopy(model).eval()
+        # The tensors are shared: nothing writes into them.
+        shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        self._model = copy.deepcopy(model, shared).eval()
         self._layers = dict(self._model.named_modules())
         self._labels = trace(self._model, example)
         self._parts = self._labels.components()
@@ -179,6 +183,20 @@ class ChannelGraph:
         for channel, part in enumerate(self._root_parts(name).tolist()):
             found.setdefault(part, []).append(channel)
         return tuple(map(tuple, found.values()))
+
+    def needed(self, name: str) -> tuple[frozenset[int], ...]:
+        """Of each set of units one must stay, or a layer would be left with nothing; units by their place."""
+        places: dict[int, int] = {}
+        for part in self._root_parts(name).tolist():
+            places.setdefault(part, len(places))
+        numbers = np.full(int(self._parts.max()) + 1, -1)
+        numbers[list(places)] = list(places.values())
+        found = set()
+        for axis in self._labels.axes:
+            units = np.unique(numbers[self._parts[axis.offset : axis.offset + axis.size]])
+            if units[0] >= 0:
+                found.add(frozenset(units.tolist()))
+        return tuple(found)
 
     def edits(self, name: str, removed: Sequence[int] | None = None) -> tuple[ChannelEdit, ...]:
         """All that must be cut when these output channels of a layer go; every channel when `removed` is None.

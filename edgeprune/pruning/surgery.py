@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def structured_prune(
         if width == present:
             continue
         scores = _group_scores(model, group, graph.edits(group), criterion, seed=seed)
-        removed = _worst(scores, graph.units(group), width)
+        removed = _worst(scores, graph.units(group), graph.needed(group), width)
         if not removed:
             continue
         cuts.append(Cut(group=group, removed=removed))
@@ -67,11 +68,17 @@ def structured_prune(
     return pruned, tuple(cuts)
 
 
-def _worst(scores: Tensor, units: Sequence[Sequence[int]], width: int) -> tuple[int, ...]:
+def _worst(
+    scores: Tensor, units: Sequence[Sequence[int]], needed: Iterable[frozenset[int]], width: int
+) -> tuple[int, ...]:
     """Channels of the units that go, ascending; a unit counts as the mean of its channels."""
-    means = torch.stack([scores[list(unit)].mean() for unit in units])
+    values = scores.tolist()
+    means = [fsum(values[channel] for channel in unit) / len(unit) for unit in units]
     # A stable order, so that equal scores keep the channels of the lower index on every machine.
-    order = torch.argsort(means, descending=True, stable=True).tolist()
+    order = sorted(range(len(units)), key=lambda unit: -means[unit])
+    # No layer may lose all that it reads: the best of those stays, whatever its score.
+    first = {min(some, key=order.index) for some in needed}
+    order.sort(key=lambda unit: unit not in first)
     kept = 0
     while order and kept < width:
         kept += len(units[order.pop(0)])

@@ -1,0 +1,13 @@
+"""Watching the operations that torch runs."""
+
+from __future__ import annotations
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """torch's mode without its import of the compiler, which takes seconds and is no help here."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
