@@ -118,7 +118,7 @@ class _Recorder(DispatchMode):
     """Numbers the tensors that come of the input, by the memory that they lie in."""
 
     def __init__(self, example: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.record = _Record(sizes=[example.numel()])
         self._numbers = {_memory(example): 0}
         # Memory is given away again as soon as its tensor is gone.

@@ -106,6 +106,7 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), 
     trials |= bench.try_cuts({name: graph.edits(name, other) for name, other in rest.items()})
     gone = {name for name, trial in trials.items() if trial.verdict is TrialVerdict.CHANGES_OUTPUT}
     reasons |= {name: trial.reason for name, trial in trials.items()}
+    reasons |= graph.unknown()
     return Groups(
         groups=tuple(
             graph.describe(name, edits) for name, edits in candidates.items() if not reasons[name] and name not in gone
@@ -239,6 +240,15 @@ class ChannelGraph:
     def makes_output(self, name: str) -> bool:
         """Whether any of the channels is a feature of the model's output."""
         return any(self._reasons.get(part) == "" for part in self._root_parts(name).tolist())
+
+    def unknown(self) -> dict[str, str]:
+        """Layers whose weights no edit knows, by name, with the reason why they stay."""
+        owners = {a.layer.rpartition(".")[0]: a for a in self._labels.axes if a.layer.endswith(".weight")}
+        return {
+            name: f"no cut is known for a {type(self._layers[name]).__name__}"
+            for name, axis in owners.items()
+            if axis.side is Side.PARAMETER and axis.dimension > 0
+        }
 
     def obstacle(self, name: str, edits: Sequence[ChannelEdit], *, embeddings: bool = False) -> str:
         """Why a group cannot be cut, as far as that can be told without trying; else empty."""

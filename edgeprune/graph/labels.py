@@ -101,8 +101,7 @@ class Labels:
 
     def join(self, left: Tensor, right: Tensor) -> None:
         """Slices at the same place go together; what meets nothing that can be cut is kept."""
-        shape = torch.broadcast_shapes(left.shape, right.shape)
-        first, second = left.expand(shape), right.expand(shape)
+        first, second = left + torch.zeros_like(right), right + torch.zeros_like(left)
         # Both in one number, which sorts much faster than pairs do.
         packed = torch.unique(first.reshape(-1) * _MOST + second.reshape(-1))
         pairs = torch.stack([packed // _MOST, packed % _MOST])

@@ -53,7 +53,7 @@ class _Tracer(DispatchMode):
     """Holds the labels of every tensor that was made."""
 
     def __init__(self, model: nn.Module, labels: Labels) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._labels = labels
         self._layers = dict(model.named_modules())
         self._convolutions: dict[int, str] = {}
