@@ -20,13 +20,20 @@ from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
-from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.evaluating import QualityOn
 from edgeprune.steps.pruning_rounds import UNCUT, Pruned, PruningRounds
 from edgeprune.steps.scoring import Scorer
 from edgeprune.steps.task import loss_of
+from edgeprune.steps.training import (
+    augmentation_of,
+    checkpoint_of,
+    fit_settings,
+    forget_checkpoints,
+    recovery_teacher,
+)
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -105,7 +112,7 @@ class Compressor:
             epochs = self.fit_(model, self.training_settings(), "train", "dense") if self._is_trained else ()
             return self._save(Pruned(model=model, epochs=epochs), folder, "dense", key)
 
-        return self.bench.step("compress", "dense", key, TorchModel, make, _summary)
+        return self._step("dense", key, make)
 
     @cached_property
     def dense_module(self) -> nn.Module:
@@ -143,7 +150,7 @@ class Compressor:
             pruned = rounds.structured(planned, subject) if structured else rounds.masked(rung, subject)
             return self._save(pruned, folder, subject, key, widths=planned.widths if structured else ())
 
-        return self.bench.step("compress", subject, key, TorchModel, make, _summary)
+        return self._step(subject, key, make)
 
     @cached_property
     def start(self) -> TorchModel:
@@ -182,7 +189,7 @@ class Compressor:
                 model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
             )
 
-        return bench.step("compress", subject, key, TorchModel, make, _summary)
+        return self._step(subject, key, make)
 
     def load(self, model: TorchModel) -> nn.Module:
         """Rebuild a kept model from the factory, its recipe and its weights."""
@@ -194,6 +201,11 @@ class Compressor:
     def _folder(self, model: TorchModel) -> Path:
         return self.bench.run.path(step_name("compress", model.subject))
 
+    def _step(self, subject: str, key: str, make: Callable[[Path], TorchModel]) -> TorchModel:
+        made = self.bench.step("compress", subject, key, TorchModel, make, _summary)
+        forget_checkpoints(self.bench, subject)
+        return made
+
     def fit_(
         self,
         model: nn.Module,
@@ -201,18 +213,32 @@ class Compressor:
         stage: str,
         subject: str,
         after_step: Callable[[], None] | None = None,
+        *,
+        alone: bool = False,
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
 
         With INT8 rounding in the stage `quantize`, and where it comes first in `recover` as well; then in float32,
         because bfloat16 would add a rounding of its own.
 
+        Args:
+            model: changed in place.
+            settings: how to train.
+            stage: for the events.
+            subject: for the events, and of the state that is kept after each epoch.
+            after_step: called after each step of the optimizer.
+            alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
+                no state dict has; with rounding always.
+
         Raises:
             BuildError: training diverged.
         """
         bench = self.bench
-        validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
         rounds = stage == "quantize" or (stage == "recover" and self._rounds_first)
+        alone = alone or rounds
+        if alone:
+            settings = replace(settings, workers=Workers())
+        validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
         with fake_quantized_(model) if rounds else nullcontext():
             result = fit_(
                 model,
@@ -224,27 +250,14 @@ class Compressor:
                 subject=subject,
                 validate=validate,
                 after_step=after_step,
+                checkpoint=None if alone else checkpoint_of(bench, subject),
             )
         return result.epochs
 
     def _settings(
         self, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
     ) -> FitSettings:
-        spec = self.bench.target.spec
-        training = spec.training
-        return FitSettings(
-            epochs=epochs,
-            learning_rate=learning_rate or training.learning_rate,
-            loss=self.loss,
-            optimizer=training.optimizer,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            batch_size=training.batch_size,
-            augment=self._augment,
-            seed=spec.seed,
-            bf16=bf16_is_fast(),
-            distillation=teacher,
-        )
+        return fit_settings(self.bench, epochs, learning_rate, teacher)
 
     def training_settings(self) -> FitSettings:
         """Of the dense model."""
@@ -254,28 +267,17 @@ class Compressor:
         """Of a round: a fresh optimizer at a tenth of the learning rate, or at all of it where it is rewound."""
         recovery = self.recovery
         rate = recovery.learning_rate or self._recovery_rate
-        teacher = Distillation(
-            teacher=self.dense_module,
-            # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
-            weight=recovery.distillation_weight if self.bench.task.classifies else 0.0,
-            temperature=recovery.temperature,
-        )
-        return self._settings(epochs, rate, teacher)
+        return self._settings(epochs, rate, recovery_teacher(self.bench, recovery, self.dense_module))
 
     @property
     def _recovery_rate(self) -> float:
         share = LEARNING_RATE_SHARE if self.recovery.rewind == "none" else 1.0
         return share * self.bench.target.spec.training.learning_rate
 
-    @property
-    def _augment(self) -> Augment | None:
-        reference = self.bench.target.spec.training.augment
-        return self.bench.target.guarded(reference, key="training.augment") if reference else None
-
-    @property
+    @cached_property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
-        return loss_of(self.bench.target)
+        return loss_of(self.bench.target, self.bench.data.train.labels)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -299,7 +301,7 @@ class Compressor:
         seed = self.bench.target.spec.seed
         chosen = np.random.default_rng(seed).permutation(len(self.bench.train_inputs))[:_SETTLING_EXAMPLES]
         inputs = torch.from_numpy(self.bench.train_inputs[np.sort(chosen)])
-        augment = self._augment
+        augment = augmentation_of(self.bench)
         return augment(inputs, torch.Generator().manual_seed(seed)) if augment else inputs
 
     def _save(

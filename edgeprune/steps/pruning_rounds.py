@@ -164,7 +164,9 @@ class PruningRounds:
             early = EarlyWeights(model, wanted, end=True)
             if wanted:
                 with suppress(EarlyEnoughError):
-                    compressor.fit_(model, compressor.training_settings(), "train", "early", early.after_step)
+                    compressor.fit_(
+                        model, compressor.training_settings(), "train", "early", early.after_step, alone=True
+                    )
             save_file(early.state, folder / _EARLY_FILE)
             return EarlyStep(step=wanted)
 
