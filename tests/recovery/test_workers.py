@@ -14,7 +14,7 @@ from torch.nn import functional
 from trained_in_workers import Normed, NormFree, die_in_worker, noise, refuse, stripes
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.events import Event, Noted, NullReporter, StageFinished, StageProgress, StageStarted
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.finetune import FitResult, FitSettings, Workers, accuracy_of, fit_
 
@@ -61,7 +61,8 @@ def test_two_workers_follow_the_loss_curve_of_one() -> None:
     assert others.sparsity == zeros.sparsity == 0.5
     assert (dict(os.environ), torch.get_num_threads()) == (environment, threads)
     assert not together.training
-    assert reporter.events[0] == StageStarted(stage="train", subject="", total=18, unit="batches")
+    assert reporter.events[0] == Noted(message="train: 2 processes train together")
+    assert reporter.events[1] == StageStarted(stage="train", subject="", total=18, unit="batches")
     assert [e.done for e in reporter.events if isinstance(e, StageProgress)][-1] == 18
     assert isinstance(reporter.events[-1], StageFinished)
 
@@ -97,7 +98,7 @@ def test_interrupt_ends_the_workers() -> None:
     class CtrlC(_List):
         def emit(self, event: Event) -> None:
             super().emit(event)
-            if isinstance(event, StageProgress) and len(self.events) == 2:
+            if isinstance(event, StageProgress) and len(self.events) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
