@@ -276,7 +276,7 @@ def _type(value: Mapping[str, Any]) -> str:
     if "enum" in value:
         return "one of " + ", ".join(f"`{json.dumps(v)}`" for v in value["enum"])
     if "prefixItems" in value:
-        return f"[{', '.join(_type(v) for v in value['prefixItems'])}]"
+        return f"[{', '.join(map(_type, value['prefixItems']))}]"
     if value["type"] == "array":
         return f"list of: {_type(value['items'])}"
     bounds = [f"{sign} {value[name]:g}" for name, sign in _BOUNDS.items() if name in value]

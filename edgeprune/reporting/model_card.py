@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.control import Control
 from edgeprune.records.model_card import CardModel, Making, ModelCard
 from edgeprune.reporting.markdown import escape
@@ -77,8 +77,9 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
     dense = {a.split: a for a in card.dense.accuracy}
     for found in card.final.accuracy:
         before = dense.get(found.split)
-        known = _known(found.correct, found.total)
-        yield escape(found.split), _percent(before), _percent(found), known
+        known = _known(found.correct, found.total) if found.score is None else _known_of(found.score)
+        judged_by = "" if found.score is None else f", {found.metric}"
+        yield escape(f"{found.split}{judged_by}"), _percent(before), _percent(found), known
         if found.total:
             name, recall = found.worst_class
             share = next(s for s in found.classes if s.name == name)
@@ -94,7 +95,7 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _percent(accuracy: Accuracy | None) -> str:
-    return NONE if accuracy is None else f"{accuracy.overall:.2%}"
+    return NONE if accuracy is None else f"{accuracy.value:.2%}" if accuracy.is_share else accuracy.told
 
 
 def _known(correct: int, total: int) -> str:
@@ -102,6 +103,10 @@ def _known(correct: int, total: int) -> str:
         return "no example"
     lower, upper = share_bounds(correct, total, _CONFIDENCE)
     return f"{correct} of {total} ({lower:.1%} to {upper:.1%})"
+
+
+def _known_of(score: Score) -> str:
+    return f"{score.examples} examples, standard error {score.error:.2g}"
 
 
 def _readings(card: ModelCard) -> str:

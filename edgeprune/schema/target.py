@@ -254,9 +254,11 @@ class Quantization(FileModel):
     max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
     qat_epochs: Annotated[int, Field(ge=1)] = 2
-    """Of training with INT8 rounding in the forward pass, for the variant `qat`."""
+    """Of training with INT8 rounding in the forward pass, for the variant `qat` and for `order`."""
     qat_learning_rate: Positive | None = None
     """Peak; by default a tenth of the recovery's."""
+    order: Literal["prune_first", "quantize_first"] = "prune_first"
+    """`quantize_first`, for comparison: INT8 rounding is trained before the first cut, and goes on during recovery."""
 
 
 class PartFloor(FileModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -131,7 +132,7 @@ class Compressor:
             return self.dense
         spec = self.bench.target.spec
         key = digest(
-            self.dense.key,
+            self.start.key,
             self.bench.data_key,
             _pruning_name(rung),
             # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
@@ -139,6 +140,7 @@ class Compressor:
             [(w.group, w.after) for w in planned.widths],
             planned.removed_blocks,
             [part.model_dump(mode="json") for part in (spec.pruning, self.recovery, spec.training)],
+            spec.quantization.order,
         )
         subject = f"{_pruning_name(rung)}-{key[:8]}"
 
@@ -150,10 +152,20 @@ class Compressor:
 
         return self._step(subject, key, make)
 
+    @cached_property
+    def start(self) -> TorchModel:
+        """What is cut: the dense model; where INT8 comes first, the dense model that was trained on with rounding."""
+        quantization = self.bench.target.spec.quantization
+        return self.quantization_aware(self.dense, quantization.qat_epochs if self._rounds_first else 0)
+
+    @property
+    def _rounds_first(self) -> bool:
+        return self.bench.target.spec.quantization.order == "quantize_first"
+
     def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
         """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.
 
-        The dense model teaches it, as after a cut; in float32, because bfloat16 would add a rounding of its own.
+        The dense model teaches it, as after a cut.
 
         Raises:
             BuildError: training diverged.
@@ -169,10 +181,9 @@ class Compressor:
             trained = copy.deepcopy(self.load(model))
             settings = self.recovery_settings(epochs)
             rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
-            settings = replace(settings, learning_rate=rate, bf16=False)
+            settings = replace(settings, learning_rate=rate)
             hold = zero_holder(trained) if model.sparsity else None
-            with fake_quantized_(trained):
-                done = self.fit_(trained, settings, "quantize", subject, after_step=hold, alone=True)
+            done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
             save_pruned(trained, model.recipe, folder)
             return replace(
                 model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
@@ -207,6 +218,9 @@ class Compressor:
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
 
+        With INT8 rounding in the stage `quantize`, and where it comes first in `recover` as well; then in float32,
+        because bfloat16 would add a rounding of its own.
+
         Args:
             model: changed in place.
             settings: how to train.
@@ -214,27 +228,30 @@ class Compressor:
             subject: for the events, and of the state that is kept after each epoch.
             after_step: called after each step of the optimizer.
             alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
-                no state dict has.
+                no state dict has; with rounding always.
 
         Raises:
             BuildError: training diverged.
         """
         bench = self.bench
+        rounds = stage == "quantize" or (stage == "recover" and self._rounds_first)
+        alone = alone or rounds
         if alone:
             settings = replace(settings, workers=Workers())
         validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
-        result = fit_(
-            model,
-            bench.train_inputs,
-            bench.data.train.labels,
-            settings,
-            reporter=bench.reporter,
-            stage=stage,
-            subject=subject,
-            validate=validate,
-            after_step=after_step,
-            checkpoint=None if alone else checkpoint_of(bench, subject),
-        )
+        with fake_quantized_(model) if rounds else nullcontext():
+            result = fit_(
+                model,
+                bench.train_inputs,
+                bench.data.train.labels,
+                replace(settings, bf16=settings.bf16 and not rounds),
+                reporter=bench.reporter,
+                stage=stage,
+                subject=subject,
+                validate=validate,
+                after_step=after_step,
+                checkpoint=None if alone else checkpoint_of(bench, subject),
+            )
         return result.epochs
 
     def _settings(

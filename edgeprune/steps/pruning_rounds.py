@@ -77,7 +77,7 @@ class PruningRounds:
         """
         compressor = self.compressor
         model, cuts, epochs = (
-            remove_blocks(compressor.dense_module, planned.removed_blocks),
+            remove_blocks(compressor.load(compressor.start), planned.removed_blocks),
             list[Cut](),
             list[EpochResult](),
         )
@@ -106,7 +106,7 @@ class PruningRounds:
             BuildError: training diverged.
         """
         compressor = self.compressor
-        model, epochs = copy.deepcopy(compressor.dense_module), list[EpochResult]()
+        model, epochs = copy.deepcopy(compressor.load(compressor.start)), list[EpochResult]()
         rounds = recovery_rounds(compressor.recovery, rung.pruning_ratio)
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = compressor.scorer.masks(model, rung, sparsity)
