@@ -5,7 +5,7 @@ model gives that layer to read, so that each makes up for those before it. A rid
 data may not say enough about all of them (`least_squares.py`). Batch norms are best re-estimated afterwards.
 
 Sources: for channels He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks", section 3.1,
-equation 5, arXiv:1707.06168. For single weights the objective of Frantar and Alistarh 2022, "Optimal Brain
+arXiv:1707.06168. For single weights the objective of Frantar and Alistarh 2022, "Optimal Brain
 Compression", section 3, equation 1, arXiv:2208.11580, solved for a mask that is given, as in their "SparseGPT", section
 3.1, arXiv:2301.00774, here exactly (conjugate gradients), not column by column.
 """

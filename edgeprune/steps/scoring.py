@@ -54,7 +54,10 @@ class Scorer:
         bench, spec = self.bench, self.bench.target.spec
         # Drawn, not the first ones: many data sets are sorted by class.
         drawn = np.random.default_rng(spec.seed).permutation(len(bench.train_inputs))[: spec.pruning.scoring_samples]
-        inputs, labels = (torch.from_numpy(a[drawn]) for a in (bench.train_inputs, bench.data.train.labels))
+        inputs = torch.from_numpy(bench.train_inputs[drawn])
+        labels = torch.from_numpy(bench.data.train.labels[drawn])
+        # As in training: losses take classes as 64-bit integers.
+        labels = labels if labels.is_floating_point() else labels.long()
         size = spec.training.batch_size
         batches = tuple(zip(torch.split(inputs, size), torch.split(labels, size), strict=True))
         return ScoringData(batches=batches, loss=self.loss, learning_rate=self.learning_rate)

@@ -20,8 +20,8 @@ class _Movement:
 
         Positive for a weight that moves away from zero. Norms keep their statistics, and only the scored weights learn.
 
-        Source: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", equations 4 and 5 (without masks
-        while the scores are gathered), arXiv:2005.07683.
+        Source: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", section 4 (without masks while
+        the scores are gathered), arXiv:2005.07683.
         """
         import torch
 

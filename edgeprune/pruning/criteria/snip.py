@@ -18,7 +18,7 @@ class _Snip:
     def score(self, task: ScoringTask) -> Mapping[str, Tensor]:
         """|gradient x weight| of the loss over all data, as a share of all scored weights; summed over a filter.
 
-        Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", equation 6,
+        Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", section 4.1,
         arXiv:1810.02340.
         """
         from edgeprune.pruning.passes import batch_gradients, data_of
