@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.lifetimes import Operation, lifetimes
-from edgeprune.graph.slicing import remove_channels_
+from edgeprune.graph.slicing import headwise_, remove_channels_
 from edgeprune.graph.trial import run
 from edgeprune.records.memory import OpenSchedule, OpenTensor
 
@@ -52,21 +52,25 @@ def model_activations(model: nn.Module, example: Tensor, groups: Sequence[Channe
 def _open_schedule(
     whole: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], graph: ChannelGraph | None
 ) -> OpenSchedule:
+    for group in groups:
+        # So that it makes the same calls as what a cut leaves of it.
+        headwise_(whole, group.name)
     full = _recorded(whole, example)
     shares: dict[int, list[tuple[str, float]]] = {}
     for group in groups:
         if graph is None or group.width == 1:
             continue
-        removed = group.width // 2
+        units = graph.units(group.name)
+        removed = [channel for unit in units[: len(units) // 2] for channel in unit]
         # The tensors are shared: a cut replaces tensors and never writes into them.
         cut = copy.deepcopy(whole, {id(t): t for t in (*whole.parameters(), *whole.buffers())})
-        remove_channels_(cut, graph.edits(group.name, range(removed)))
+        remove_channels_(cut, graph.edits(group.name, removed))
         found = _recorded(cut, example)
         if found.operations != full.operations:
             raise BuildError(f"the model makes other calls when group {group.name!r} is cut", group=group.name)
         for key, size in enumerate(full.sizes):
             if size != found.sizes[key]:
-                shares.setdefault(key, []).append((group.name, (size - found.sizes[key]) / removed))
+                shares.setdefault(key, []).append((group.name, (size - found.sizes[key]) / len(removed)))
     return _schedule(full, shares, {group.name: group.width for group in groups})
 
 
@@ -113,11 +117,11 @@ def _recorded(model: nn.Module, example: Tensor) -> _Record:
     return recorder.record
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Numbers the tensors that come of the input, by the memory that they lie in."""
 
     def __init__(self, example: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.record = _Record(sizes=[example.numel()])
         self._numbers = {_memory(example): 0}
         # Memory is given away again as soon as its tensor is gone.

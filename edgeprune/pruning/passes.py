@@ -48,11 +48,8 @@ def working_copy(model: nn.Module) -> nn.Module:
 
 def scored_parameters(model: nn.Module, task: ScoringTask) -> dict[str, nn.Parameter]:
     """Weights and biases of the task's layers in a copy of its model, by full name."""
-    found: dict[str, nn.Parameter] = {}
-    for name in task.layers:
-        layer = model.get_submodule(name)
-        found |= {f"{name}.{n}": p for n, p in layer.named_parameters(recurse=False) if n in {"weight", "bias"}}
-    return found
+    own = {name: model.get_submodule(name).named_parameters(recurse=False) for name in task.layers}
+    return {f"{name}.{n}": p for name, parameters in own.items() for n, p in parameters}
 
 
 def gradients(model: nn.Module, parameters: Mapping[str, Tensor], data: ScoringData, number: int) -> dict[str, Tensor]:

@@ -6,16 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError
-from edgeprune.graph.slicing import ChannelEdit, Side
+from edgeprune.graph.slicing import ChannelEdit, Side, output_weight
 from edgeprune.protocols import Criterion, Granularity, ScoringData, ScoringTask
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGraph
 
@@ -61,12 +59,16 @@ def channel_scores(
     granularity = channel_granularity(criterion)
     members = {g: [e for e in graph.edits(g) if e.side in _SIDES[granularity]] for g in groups}
     named = dict.fromkeys(e.layer for edits in members.values() for e in edits)
-    layers = tuple(n for n in named if isinstance(model.get_submodule(n), _ConvNd | nn.Linear | _BatchNorm))
+    layers = tuple(n for n in named if _can_be_scored(model.get_submodule(n)))
     if not members:
         return {}
     task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=tuple(heads))
     scores = criterion.score(task)
     return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
+
+
+def _can_be_scored(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) or output_weight(layer) is not None
 
 
 def channel_granularity(criterion: Criterion) -> Granularity:

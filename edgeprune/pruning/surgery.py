@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.files import appearing, write_atomically
@@ -41,7 +40,8 @@ def structured_prune(
     Args:
         model: left alone.
         example: one input, with its batch dimension.
-        widths: channels to keep, by group name; groups that are not named, or have that width, stay as they are.
+        widths: channels to keep, by group name; groups that are not named, or have that width, stay as they are. Where
+            channels only go in units, such as attention heads, a width is rounded up to whole ones.
         criterion: scores the channels: see `pruning.scoring.channel_scores`.
         seed: for criteria that draw at random.
         data: for criteria that look at data.
@@ -81,14 +81,31 @@ def cut_by_scores(
         _check_width(graph, group, width)
         if width == graph.width(group):
             continue
-        # A stable order, so that equal scores keep the channels of the lower index on every machine.
-        worst = torch.argsort(scores[group], descending=True, stable=True)[width:]
-        removed = tuple(sorted(worst.tolist()))
+        removed = _worst(scores[group], graph.units(group), graph.needed(group), width)
+        if not removed:
+            continue
         cuts.append(Cut(group=group, removed=removed))
         edits.extend(graph.edits(group, removed))
     pruned = copy.deepcopy(model)
     remove_channels_(pruned, edits)
     return pruned, tuple(cuts)
+
+
+def _worst(
+    scores: Tensor, units: Sequence[Sequence[int]], needed: Iterable[frozenset[int]], width: int
+) -> tuple[int, ...]:
+    """Channels of the units that go, ascending; a unit counts as the mean of its channels."""
+    values = scores.tolist()
+    means = [fsum(values[channel] for channel in unit) / len(unit) for unit in units]
+    # A stable order, so that equal scores keep the channels of the lower index on every machine.
+    order = sorted(range(len(units)), key=lambda unit: -means[unit])
+    # No layer may lose all that it reads: the best of those stays, whatever its score.
+    first = {min(some, key=order.index) for some in needed}
+    order.sort(key=lambda unit: unit not in first)
+    kept = 0
+    while order and kept < width:
+        kept += len(units[order.pop(0)])
+    return tuple(sorted(channel for unit in order for channel in units[unit]))
 
 
 def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Module:

@@ -126,6 +126,8 @@ class Pruning(FileModel):
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     ignored: tuple[str, ...] = ()
     """Layers that must keep their width, by name; `*` is a wildcard. The last layer is always kept."""
+    embeddings: bool = False
+    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
 

@@ -36,7 +36,8 @@ def examine(target: Target) -> tuple[str, ...]:
     examples = preprocess(data.validation.inputs[:2], target.spec.preprocessing)
     check_model_takes(model, examples, len(data.class_names), where=str(target.file))
     example = torch.from_numpy(examples[:1])
-    groups = find_groups(model, example, target.spec.pruning.ignored)
+    pruning = target.spec.pruning
+    groups = find_groups(model, example, pruning.ignored, embeddings=pruning.embeddings)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
     return (
         f"data: {sizes} examples, {len(data.class_names)} classes, input {examples.shape[1:]}",

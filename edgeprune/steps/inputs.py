@@ -31,7 +31,7 @@ _SHIPPED = Path(__file__).resolve().parent.parent / "_shipped"
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # Whatever of these is installed has a say in the outcome of a build.
 _TOOLS = (
-    "edgeprune", "numpy", "torch", "torch-pruning", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
+    "edgeprune", "numpy", "torch", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
     "onnxruntime", "litert-converter",
     "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
 )  # fmt: skip

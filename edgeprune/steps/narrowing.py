@@ -10,6 +10,7 @@ from itertools import chain
 
 from edgeprune.errors import BuildError
 from edgeprune.graph.activations import model_activations
+from edgeprune.graph.groups import ChannelGroup
 from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
@@ -74,7 +75,7 @@ class Narrower:
         """
         blocks = self.shapes.bench.blocks.removable
         exact = {g: self._minimum(g) for g in self._full if block_of(g, blocks) is None}
-        rounded = {g: min(self._full[g], -(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
+        rounded = {g: self._groups[g].at_least(-(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
         found = [
             self._measure(place, Configuration(widths=widths, removed_blocks=frozenset(blocks)))
             for widths in ([exact] if exact == rounded else [exact, rounded])
@@ -311,14 +312,19 @@ class Narrower:
         step = _VECTOR if full <= _FINE else 2 * _VECTOR
         least = self._minimum(group)
         # The narrowest is there although it may be no multiple: it can be the only one that is fast enough.
-        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
+        found = {*range(-(-least // step) * step, full + 1, step), least, full}
+        return tuple(sorted({self._groups[group].at_least(width) for width in found}))
 
     def _minimum(self, group: str) -> int:
-        return max(1, math.ceil(self._full[group] * (1 - self._most) - 1e-9))
+        return self._groups[group].at_least(max(1, math.ceil(self._full[group] * (1 - self._most) - 1e-9)))
 
     @property
     def _most(self) -> float:
         return self.shapes.bench.target.spec.pruning.ratios[-1]
+
+    @cached_property
+    def _groups(self) -> dict[str, ChannelGroup]:
+        return {g.name: g for g in self.shapes.bench.groups.groups}
 
     @cached_property
     def _full(self) -> dict[str, int]:

@@ -64,7 +64,7 @@ class SensitivityBench:
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
         spec = bench.target.spec
-        widths = probe_widths(group.width, spec.pruning.ratios)
+        widths = probe_widths(group.width, spec.pruning.ratios, group.unit)
         key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, self.compressor.scorer.key)
 
         def make(_folder: object) -> GroupCurve:
@@ -233,10 +233,13 @@ class GroupLosses:
         return {g.name: g.width for g in self.compressor.bench.groups.groups}
 
 
-def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
-    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one."""
+def probe_widths(width: int, ratios: tuple[float, ...], unit: int = 1) -> tuple[int, ...]:
+    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one.
+
+    They are multiples of `unit`.
+    """
     chosen = {ratios[0], ratios[len(ratios) // 2], ratios[-1]}
-    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in chosen}
+    found = {ceil(max(1, width * (1 - ratio) - 1e-9) / unit) * unit for ratio in chosen}
     return tuple(sorted(found - {width}))
 
 

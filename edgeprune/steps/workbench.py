@@ -99,7 +99,8 @@ class Workbench:
     @cached_property
     def groups(self) -> Groups:
         """The channel groups that can be cut, each proved by a trial cut."""
-        return find_groups(self.fresh_model(), self.example, self.target.spec.pruning.ignored)
+        pruning = self.target.spec.pruning
+        return find_groups(self.fresh_model(), self.example, pruning.ignored, embeddings=pruning.embeddings)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -113,9 +114,8 @@ class Workbench:
     def model_key(self) -> str:
         """Identity of the model's code, weights and seed, and of the torch that runs them."""
         files = [(n, h) for n, h in self.target.identity if n != "target.toml"]
-        versions = dict(tool_versions())
-        torch_versions = [versions.get("torch"), versions.get("torch-pruning")]
-        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_versions)
+        torch_version = dict(tool_versions()).get("torch")
+        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_version)
 
     def fresh_model(self) -> nn.Module:
         """The factory's model, with pretrained weights where the target names some."""
