@@ -80,6 +80,8 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
     """
     data, model = data_of(task), working_copy(task.model)
     found: dict[str, list[Tensor]] = {name: [] for name in weighted_layers(task.model, task.layers)}
+    if not found:
+        return {}
     for inputs, labels in data.batches:
         with torch.enable_grad(), _watched(model, found) as calls:
             leaf = inputs.detach().clone().requires_grad_() if inputs.is_floating_point() else inputs
@@ -130,6 +132,8 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
     data, model = data_of(task), working_copy(task.model)
     layers = weighted_layers(task.model, task.layers)
     sums = {name: torch.zeros_like(output_first(m, _weight(m))) for name, m in layers.items()}
+    if not sums:
+        return {}
     examples = 0
     for inputs, labels in data.batches:
         examples += len(inputs)
