@@ -92,14 +92,23 @@ def test_channels_that_the_loss_needs_stay() -> None:
     assert not set(cuts[0].removed) & set(unread)
 
 
-def test_heads_have_one_score() -> None:
+def test_heads_are_scored_as_such_and_go_as_such() -> None:
+    # Of four heads of four channels the second and the last are hardly read.
     model, example = example_of("transformer")
     assert isinstance(model.project, nn.Linear)
+    with torch.no_grad():
+        model.project.weight[:, 4:8] *= 1e-3
+        model.project.weight[:, 12:] *= 1e-3
     graph = ChannelGraph(model, example)
-    found = channel_scores(
-        model, graph, ["up"], CRITERIA.get("head_importance"), data=data_for("transformer"), heads=(("down", 8),)
-    )["up"]
-    assert [len(set(part.tolist())) for part in found.split(5)] == [1] * 8
+    root = next(g for g in find_groups(model, example).groups if "project" in g.consumers)
+    assert root.unit == 4
+    for criterion in ("head_importance", "fisher", "obc"):
+        data = data_for("transformer")
+        scores = channel_scores(model, graph, [root.name], CRITERIA.get(criterion), data=data)[root.name]
+        if criterion == "head_importance":
+            assert [len(set(part.tolist())) for part in scores.split(4)] == [1] * 4
+        _, cuts = structured_prune(model, example, {root.name: 8}, CRITERIA.get(criterion), data=data)
+        assert cuts[0].removed == (4, 5, 6, 7, 12, 13, 14, 15)
 
 
 @pytest.mark.parametrize("criterion", ["l2", "random", "geometric_median", "taylor", "snip", "movement"])
