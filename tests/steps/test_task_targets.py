@@ -11,6 +11,7 @@ from records_for_tests import make_evidence
 from task_targets import TASKS, make_task
 
 from edgeprune.gating.gates import GATES
+from edgeprune.graph.groups import ChannelGraph
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Verdict
@@ -105,3 +106,14 @@ def test_sensitivity_is_of_the_targets_own_loss_and_metric(tmp_path: Path) -> No
     assert found.accuracy >= LEAST["scenes"]
     assert [c.group for c in found.curves] == ["stem", "deep"]
     assert all(point.error > 0 for curve in found.curves for point in curve.points)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_criteria_that_look_at_data_take_several_outputs_and_labels(criterion: str, tmp_path: Path) -> None:
+    keys = {"pruning.ignored": None, "pruning.criterion": criterion, "training.epochs": 0}
+    with compressor_of(make_task("scenes", tmp_path, target=keys)) as compressor:
+        model, example = compressor.dense_module, compressor.bench.example
+        scores = compressor.scorer.channels(model, ChannelGraph(model, example), ["deep"])
+    assert scores["deep"].shape == (16,)
+    assert bool((scores["deep"] >= 0).all())
+    assert len(scores["deep"].unique()) > 1
