@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ def build(
     *,
     device: str = "local",
     output: str | Path = "runs",
+    workers: int = 1,
     reporter: Reporter | None = None,
 ) -> BuildResult:
     """Build a target for a profile on a device.
@@ -32,6 +34,8 @@ def build(
             target names.
         device: an enrolled device's name, or `local`.
         output: where run folders lie.
+        workers: processes that train together, each on its share of every batch. The program that calls this must be
+            importable: new processes import it, so its own work stands under `if __name__ == "__main__"`.
         reporter: hears what happens; None for silence.
 
     Raises:
@@ -43,7 +47,8 @@ def build(
     """
     from edgeprune.steps.outcome import kept_result
 
-    inputs, told = _inputs(target, profile, device, output), reporter or NullReporter()
+    inputs = replace(_inputs(target, profile, device, output), workers=workers)
+    told = reporter or NullReporter()
     kept = kept_result(inputs)
     if kept is not None:
         told.emit(Noted(message=f"nothing changed since the last build in {inputs.folder}"))

@@ -112,7 +112,7 @@ def _check_loss(target: Target, outputs: Arrays, labels: Arrays) -> None:
     import torch
 
     name, where = target.spec.training.loss, f"{target.file}: training.loss"
-    loss = loss_of(target)
+    loss = loss_of(target, labels)
     given, wanted = mapped(torch.from_numpy, outputs), label_tensors(labels)
     shapes = f"outputs {_shapes(outputs)} and labels {_shapes(labels)}"
     own = ".py:" in name

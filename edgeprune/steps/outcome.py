@@ -34,12 +34,17 @@ PREVIOUS = "previous"
 
 @dataclass(frozen=True, slots=True)
 class BuildInputs:
-    """All that a build is a function of, and where its run folder lies."""
+    """All that a build is a function of, and where its run folder lies.
+
+    Attributes:
+        workers: processes that train together; like the number of threads no part of the identity.
+    """
 
     target: Target
     profile: DeviceProfile
     device: DeviceSpec
     output: Path
+    workers: int = 1
 
     @property
     def folder(self) -> Path:

@@ -17,6 +17,13 @@ from edgeprune.cli import options
 @options.output
 @click.option("--dry-run", is_flag=True, help="Only plan: measure shapes on the device, train nothing.")
 @click.option("--explain", is_flag=True, help="Only say what changed since the last build, and what would be redone.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train together on this host, each on its share of every batch.",
+)
 @options.output_format
 @options.quiet
 def command(
@@ -26,6 +33,7 @@ def command(
     output: Path,
     dry_run: bool,
     explain: bool,
+    workers: int,
     output_format: str,
     quiet: bool,
 ) -> int:
@@ -46,7 +54,7 @@ def command(
         click.echo(results.plan(plan, output_format))
         return 0 if plan.planned else 3
     with options.reporting(silent=quiet) as reporter:
-        result = api.build(target, profile, device=device, output=output, reporter=reporter)
+        result = api.build(target, profile, device=device, output=output, workers=workers, reporter=reporter)
     click.echo(results.build(result, output_format))
     return result.exit_code
 
