@@ -74,7 +74,9 @@ def time_surgery(rounds: int) -> bool:
     graph = ChannelGraph(model, example)
     # The last is the classifier.
     widths = uniform_widths({root: graph.width(root) for root in graph.roots()[:-1]}, _RATIO_OUT)
-    names = [n for n in CRITERIA.names() if not (c := CRITERIA.get(n)).needs_data and c.granularities - {Granularity.WEIGHT}]
+    names = [
+        n for n in CRITERIA.names() if not (c := CRITERIA.get(n)).needs_data and c.granularities - {Granularity.WEIGHT}
+    ]
     taken: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
