@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError
-from edgeprune.graph.slicing import ChannelEdit, Side
+from edgeprune.graph.slicing import ChannelEdit, Side, output_weight
 from edgeprune.protocols import Criterion, Granularity, ScoringData, ScoringTask
 
 if TYPE_CHECKING:
@@ -61,12 +61,46 @@ def channel_scores(
     granularity = channel_granularity(criterion)
     members = {g: [e for e in graph.edits(g) if e.side in _SIDES[granularity]] for g in groups}
     named = dict.fromkeys(e.layer for edits in members.values() for e in edits)
-    layers = tuple(n for n in named if isinstance(model.get_submodule(n), _ConvNd | nn.Linear | _BatchNorm))
+    layers = tuple(n for n in named if _has_scores(model.get_submodule(n)))
     if not members:
         return {}
     task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=tuple(heads))
     scores = criterion.score(task)
     return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
+
+
+def _has_scores(layer: nn.Module) -> bool:
+    """Whether there is a criterion that scores the layer."""
+    return isinstance(layer, _BatchNorm) or output_weight(layer) is not None
+
+
+def groups_without_scores(
+    model: nn.Module, graph: ChannelGraph, groups: Iterable[str], criterion: Criterion
+) -> tuple[str, ...]:
+    """The groups that a criterion has no score for, such as a recurrent layer's for one that looks at gradients.
+
+    Args:
+        model: left alone.
+        graph: of the model.
+        groups: by name of their root layer.
+        criterion: one that looks at weights alone is asked; another scores convolutions and linear layers.
+
+    Raises:
+        BuildError: no such group, or the criterion scores single weights only.
+    """
+    side = _SIDES[channel_granularity(criterion)]
+    found = []
+    for group in groups:
+        if criterion.needs_data:
+            members = [model.get_submodule(e.layer) for e in graph.edits(group) if e.side in side]
+            if not any(isinstance(layer, _ConvNd | nn.Linear) for layer in members):
+                found.append(group)
+            continue
+        try:
+            channel_scores(model, graph, (group,), criterion)
+        except BuildError:
+            found.append(group)
+    return tuple(found)
 
 
 def channel_granularity(criterion: Criterion) -> Granularity:

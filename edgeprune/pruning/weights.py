@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch.nn import Linear
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.graph.slicing import output_first
+from edgeprune.graph.slicing import output_first, output_weight
 from edgeprune.protocols import Granularity, ScoringTask
 
 if TYPE_CHECKING:
@@ -25,6 +25,13 @@ def output_weights(task: ScoringTask) -> dict[str, Tensor]:
     """By layer, float32 without a gradient, [out_channels, in_channels of a group, *kernel]."""
     layers = weighted_layers(task.model, task.layers)
     return {name: output_first(layer, layer.weight.detach()).float() for name, layer in layers.items()}
+
+
+def channel_weights(task: ScoringTask) -> dict[str, Tensor]:
+    """What makes each output channel, by layer, [out_channels, ...]; of recurrent layers and packed attention too."""
+    layers = {name: task.model.get_submodule(name) for name in task.layers}
+    found = {name: output_weight(layer) for name, layer in layers.items()}
+    return {name: weight.float() for name, weight in found.items() if weight is not None}
 
 
 def input_width(task: ScoringTask, name: str) -> int:
