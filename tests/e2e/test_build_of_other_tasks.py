@@ -22,7 +22,7 @@ from edgeprune.records.verdict import Verdict
     [
         # The dense float32 file is larger: channels of 1-D convolutions, or gates of a GRU, must go.
         ("keywords", "onnxruntime", 0.015, ["output"]),
-        ("gru", "onnxruntime", 0.009, ["output"]),
+        ("gru", "onnxruntime", 0.0075, ["output"]),
         ("texts", "openvino", None, ["output"]),
         ("scenes", "tflite", None, ["scores", "centre"]),
         ("doses", "onnxruntime", None, ["output"]),
