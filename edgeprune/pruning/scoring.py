@@ -7,14 +7,16 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError
 from edgeprune.graph.slicing import ChannelEdit, Side, output_weight
 from edgeprune.protocols import Criterion, Granularity, ScoringData, ScoringTask
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from edgeprune.graph.groups import ChannelGraph
 
@@ -81,6 +83,35 @@ def _heads(units: Sequence[Sequence[int]], edits: Sequence[ChannelEdit]) -> Iter
 
 def _can_be_scored(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) or output_weight(layer) is not None
+
+
+def groups_without_scores(
+    model: nn.Module, graph: ChannelGraph, groups: Iterable[str], criterion: Criterion
+) -> tuple[str, ...]:
+    """The groups that a criterion has no score for, such as a recurrent layer's for one that looks at gradients.
+
+    Args:
+        model: left alone.
+        graph: of the model.
+        groups: by name of their root layer.
+        criterion: one that looks at weights alone is asked; another scores convolutions and linear layers.
+
+    Raises:
+        BuildError: no such group, or the criterion scores single weights only.
+    """
+    side = _SIDES[channel_granularity(criterion)]
+    found = []
+    for group in groups:
+        if criterion.needs_data:
+            members = [model.get_submodule(e.layer) for e in graph.edits(group) if e.side in side]
+            if not any(isinstance(layer, _ConvNd | nn.Linear) for layer in members):
+                found.append(group)
+            continue
+        try:
+            channel_scores(model, graph, (group,), criterion)
+        except BuildError:
+            found.append(group)
+    return tuple(found)
 
 
 def channel_granularity(criterion: Criterion) -> Granularity:

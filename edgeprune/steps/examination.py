@@ -11,8 +11,9 @@ from edgeprune.data.parts import label_tensors, mapped, parts_of
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.errors import InputError
 from edgeprune.graph.cost import count_macs, count_parameters
-from edgeprune.graph.groups import ChannelGroup, find_groups
+from edgeprune.graph.groups import ChannelGroup
 from edgeprune.graph.weights import load_weights_
+from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.inputs import Target
@@ -45,8 +46,7 @@ def examine(target: Target) -> tuple[str, ...]:
     check_guards(target, data)
     examples = preprocess(data.validation.inputs[:1], target.spec.preprocessing)
     example = torch.from_numpy(examples[:1])
-    pruning = target.spec.pruning
-    groups = find_groups(model, example, pruning.ignored, embeddings=pruning.embeddings)
+    groups = cuttable_groups(model, example, target.spec.pruning)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
     return (
         f"data: {sizes} examples, {_labels(data)}, input {examples.dtype} {examples.shape[1:]}",

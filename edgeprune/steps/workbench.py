@@ -16,10 +16,11 @@ from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.splits import DataSplits, Split
 from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
 from edgeprune.graph.blocks import Blocks, find_blocks
-from edgeprune.graph.groups import Groups, find_groups
+from edgeprune.graph.groups import Groups
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
+from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.inputs import Target, code_digest, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
 from edgeprune.steps.task import Task, task_of
@@ -110,9 +111,8 @@ class Workbench:
 
     @cached_property
     def groups(self) -> Groups:
-        """The channel groups that can be cut, each proved by a trial cut."""
-        pruning = self.target.spec.pruning
-        return find_groups(self.fresh_model(), self.example, pruning.ignored, embeddings=pruning.embeddings)
+        """The channel groups that can be cut, each proved by a trial cut and scored by the criterion."""
+        return cuttable_groups(self.fresh_model(), self.example, self.target.spec.pruning)
 
     @cached_property
     def blocks(self) -> Blocks:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from records_for_tests import make_accuracy, make_evidence
+from records_for_tests import make_accuracy, make_build_result, make_evidence
 from targets_for_tests import make_target
 from task_targets import DOSES, MASKS, SCENES, TASKS, make_task
 from torch import nn
@@ -22,6 +23,7 @@ from edgeprune.records.artifact import Parity
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.rung import Limits, Precision
 from edgeprune.records.verdict import Floors, Verdict
+from edgeprune.reporting.html import render_html
 from edgeprune.schema.target import AccuracyFloors
 from edgeprune.steps.budget import floors_from
 from edgeprune.steps.evaluating import QualityOn, agreement_of, noise_of, parity_of
@@ -240,3 +242,24 @@ def test_noise_is_a_share_of_what_outputs_vary_by() -> None:
     assert noise_of(10 * (reference + 0.1) + 7, 10 * reference + 7) == pytest.approx(0.1)
     assert noise_of(np.full((2, 1), 5.5), np.full((2, 1), 5.0)) == pytest.approx(0.1)
     assert agreement_of(np.eye(2), np.eye(2)[::-1]) == 0.0
+
+
+def _told_by(dense: Score, chosen: Score) -> str:
+    result = make_build_result()
+    assert result.chosen is not None
+    made = replace(
+        result,
+        dense=replace(result.dense, validation=judged_by(dense), test=judged_by(dense)),
+        chosen=replace(result.chosen, validation=judged_by(chosen), test=judged_by(chosen)),
+        candidates=tuple(replace(c, validation=judged_by(chosen), test=None) for c in result.candidates),
+    )
+    return " ".join(re.sub(r"<[^>]+>", " ", render_html(made)).split())
+
+
+def test_a_report_tells_the_metric_in_its_own_unit_and_direction() -> None:
+    page = _told_by(ERROR, replace(ERROR, value=2.25))
+    assert "+0.25 mean_absolute_error 2 to 2.25 on validation data; lower is better" in page
+    assert "mean_absolute_error, validation 2 2.25 +0.25" in page
+    assert "validation mean_absolute_error" in page
+    share = _told_by(SCORE, replace(SCORE, value=0.79))
+    assert "points of mean_iou 80.00% to 79.00% on validation data" in share

@@ -11,6 +11,7 @@ from records_for_tests import make_evidence
 from task_targets import TASKS, make_task
 
 from edgeprune.gating.gates import GATES
+from edgeprune.graph.groups import ChannelGraph
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Verdict
@@ -67,7 +68,7 @@ def test_trained_compiled_and_judged(name: str, runtime: str, precision: Precisi
     ("name", "cut"),
     [
         ("keywords", (GroupWidth(group="pointwise.1", before=24, after=16),)),
-        ("gru", (GroupWidth(group="hidden", before=12, after=8), GroupWidth(group="embed", before=12, after=8))),
+        ("gru", (GroupWidth(group="recurrent", before=16, after=12), GroupWidth(group="embed", before=12, after=8))),
         pytest.param(
             "texts",
             (GroupWidth(group="bert.bert.encoder.layer.0.intermediate.dense", before=48, after=24),),
@@ -105,3 +106,34 @@ def test_sensitivity_is_of_the_targets_own_loss_and_metric(tmp_path: Path) -> No
     assert found.accuracy >= LEAST["scenes"]
     assert [c.group for c in found.curves] == ["stem", "deep"]
     assert all(point.error > 0 for curve in found.curves for point in curve.points)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher"])
+def test_criteria_that_look_at_data_take_several_outputs_and_labels(criterion: str, tmp_path: Path) -> None:
+    keys = {"pruning.ignored": None, "pruning.criterion": criterion, "training.epochs": 0}
+    with compressor_of(make_task("scenes", tmp_path, target=keys)) as compressor:
+        model, example = compressor.dense_module, compressor.bench.example
+        scores = compressor.scorer.channels(model, ChannelGraph(model, example), ["deep"])
+    assert scores["deep"].shape == (16,)
+    assert bool((scores["deep"] >= 0).all())
+    assert len(scores["deep"].unique()) > 1
+
+
+@pytest.mark.parametrize(
+    ("criterion", "refused"),
+    [("l2", ()), ("geometric_median", ()), ("random", ()), ("taylor", ("recurrent",)), ("fisher", ("embed",))],
+)
+def test_what_a_criterion_cannot_score_keeps_its_width_and_the_rest_is_cut(
+    criterion: str, refused: tuple[str, ...], tmp_path: Path
+) -> None:
+    keys = {"pruning.ignored": None, "pruning.criterion": criterion, "training.epochs": 0}
+    with compressor_of(make_task("gru", tmp_path, target=keys)) as compressor:
+        groups = compressor.bench.groups
+        names = [g.name for g in groups.groups]
+        assert [n for n in ("embed", "recurrent", "hidden") if n not in refused] == names
+        assert [g.name for g in groups.refused] == list(refused)
+        assert all(f"the criterion '{criterion}' scores none of its layers" in g.reason for g in groups.refused)
+        scores = compressor.scorer.channels(
+            compressor.dense_module, ChannelGraph(compressor.dense_module, compressor.bench.example), names
+        )
+    assert [len(scores[g.name]) for g in groups.groups] == [g.width for g in groups.groups]
