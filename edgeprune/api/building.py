@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ def build(
     device: str = "local",
     output: str | Path = "runs",
     reporter: Reporter | None = None,
+    controls: Sequence[str] = (),
 ) -> BuildResult:
     """Build a target for a profile on a device.
 
@@ -33,6 +36,7 @@ def build(
         device: an enrolled device's name, or `local`.
         output: where run folders lie.
         reporter: hears what happens; None for silence.
+        controls: models of the result's size to show beside it: `random`, `scratch`, or both.
 
     Raises:
         InputError: a file or its content cannot be used.
@@ -41,9 +45,10 @@ def build(
         DeployError: the device could not be reached or could not take the files.
         MeasurementError: the dense model could not be measured.
     """
-    from edgeprune.steps.outcome import kept_result
+    from edgeprune.steps.outcome import check_controls, kept_result
 
-    inputs, told = _inputs(target, profile, device, output), reporter or NullReporter()
+    inputs = replace(_inputs(target, profile, device, output), controls=check_controls(controls))
+    told = reporter or NullReporter()
     kept = kept_result(inputs)
     if kept is not None:
         told.emit(Noted(message=f"nothing changed since the last build in {inputs.folder}"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
+from edgeprune.reporting.control_rows import control_rows
 from edgeprune.reporting.plan_drawings import plan_drawings, planned_as
 from edgeprune.reporting.summary import (
     accuracy_floor_percent,
@@ -43,6 +44,7 @@ def render_html(result: BuildResult) -> str:
         card=_card_link(result, subject),
         tiles=tiles(result),
         comparison=comparison(result),
+        controls=control_rows(result),
         drawings=_drawings(result, rows, subject),
         plan_drawings=plan_drawings(result.plan, planned_as(result.plan, subject.rung) if subject else None),
         rungs=rows,

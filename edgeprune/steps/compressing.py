@@ -23,6 +23,7 @@ from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import Loss, resolve_loss
 from edgeprune.schema.target import Recovery
+from edgeprune.steps.fresh_weights import fresh_model, zeros_held
 from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
@@ -142,6 +143,27 @@ class Compressor:
             return self._masked(rung, subject, key, folder)
 
         return self.bench.step("compress", subject, key, TorchModel, make, _summary)
+
+    def from_scratch(self, model: TorchModel) -> TorchModel:
+        """A model of a kept one's shape and zeros, with fresh weights, trained with the dense model's recipe.
+
+        Raises:
+            BuildError: training diverged, or the factory has no fresh weights to give.
+        """
+        bench, spec = self.bench, self.bench.target.spec
+        key = digest(model.key, bench.data_key, spec.training.model_dump(mode="json"), "from scratch")
+        subject = f"{model.subject}-scratch"
+
+        def make(folder: Path) -> TorchModel:
+            fresh, like = fresh_model(bench.target, bench.example, model.recipe), self.load(model)
+            hold = zeros_held(fresh, like) if model.sparsity else None
+            epochs = self._fit(fresh, self._settings(spec.training.epochs), "train", subject, after_step=hold)
+            return self._save(
+                fresh, folder, subject, key,
+                recipe=model.recipe, widths=model.widths, epochs=epochs, sparsity=model.sparsity,
+            )  # fmt: skip
+
+        return bench.step("compress", subject, key, TorchModel, make, _summary)
 
     def load(self, model: TorchModel) -> nn.Module:
         """Rebuild a kept model from the factory, its recipe and its weights."""
