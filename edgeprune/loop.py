@@ -26,6 +26,7 @@ from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Ru
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
+from edgeprune.steps.changes import changes_of
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.controls import ControlMaker, MadeControl
 from edgeprune.steps.costs import AccuracyCosts
@@ -192,7 +193,7 @@ class _Build:
             test_readings=self.readings.readings,
             controls=controls,
         )
-        return result, evidence
+        return replace(result, changes=changes_of(self.bench, result)), evidence
 
     def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
         """Try the planned rungs in order; where none passes, what is searched for only then."""

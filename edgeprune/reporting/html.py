@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
 from edgeprune.reporting.control_rows import control_rows
+from edgeprune.reporting.guard_rows import part_tables
 from edgeprune.reporting.plan_drawings import plan_drawings, planned_as
 from edgeprune.reporting.summary import (
     accuracy_floor_percent,
@@ -45,6 +46,8 @@ def render_html(result: BuildResult) -> str:
         tiles=tiles(result),
         comparison=comparison(result),
         controls=control_rows(result),
+        parts=part_tables(result),
+        changes=result.changes,
         drawings=_drawings(result, rows, subject),
         plan_drawings=plan_drawings(result.plan, planned_as(result.plan, subject.rung) if subject else None),
         rungs=rows,

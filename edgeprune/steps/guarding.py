@@ -38,6 +38,11 @@ class Answers:
     losses: np.ndarray
 
 
+def has_one_class(labels: object) -> bool:
+    """Whether each example has one class: what is not right or wrong has no share of right answers."""
+    return isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "ui"
+
+
 def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
     """Right answers on each slice that the split names.
 
@@ -45,6 +50,8 @@ def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
         outputs: [examples, classes].
         split: with the labels.
     """
+    if not has_one_class(split.labels):
+        return ()
     right = outputs.argmax(axis=1) == split.labels
     return tuple(_share(name, right[slice_members(split.slices[name], len(split))]) for name in sorted(split.slices))
 
@@ -58,7 +65,7 @@ def robustness_shares(split: Split, target: Target, infer: Callable[[np.ndarray]
         infer: the compiled artifact, of prepared inputs.
     """
     spec, wanted = target.spec, target.spec.accuracy.robustness
-    images = raw_images(split.inputs, spec.preprocessing)
+    images = raw_images(split.inputs, spec.preprocessing) if has_one_class(split.labels) else None
     made = corruptions(wanted, images) if images is not None and wanted.examples else ()
     if not made:
         return ()
@@ -88,6 +95,12 @@ def check_guards(target: Target, data: DataSplits) -> None:
         InputError: a floor for a slice that the data do not name, or for corrupted images where there are none.
     """
     wanted, known = target.spec.accuracy, sorted(data.validation.slices)
+    parts = bool(wanted.slices) or wanted.robustness.is_set or wanted.max_class_drop_points is not None
+    if parts and not has_one_class(data.validation.labels):
+        raise InputError(
+            f"{target.file}: accuracy: floors for classes, slices and robustness need one class an example, and the "
+            "labels are something else; leave max_class_drop_points, slices and robustness floors out"
+        )
     for name in wanted.slices:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
