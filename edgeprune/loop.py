@@ -21,6 +21,7 @@ from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.control import Control
+from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
@@ -30,7 +31,7 @@ from edgeprune.steps.changes import changes_of
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.controls import ControlMaker, MadeControl
 from edgeprune.steps.costs import AccuracyCosts
-from edgeprune.steps.examination import check_model_takes
+from edgeprune.steps.examination import check_parts_fit
 from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
@@ -98,8 +99,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
                 device=device,
                 host=host,
             )
-            classes = len(bench.data.class_names)
-            check_model_takes(bench.fresh_model(), bench.frozen_samples[:2], classes, where=str(inputs.target.file))
+            check_parts_fit(inputs.target, bench.data, bench.fresh_model())
             check_guards(inputs.target, bench.data)
             yield bench
 
@@ -215,7 +215,7 @@ class _Build:
                 self.bench.note(f"{planned.rung.name} is not tried: {reason}", "warning")
                 climbed.skipped.append(replace(planned, status=RungStatus.REFUSED, reason=reason))
                 continue
-            attempt = self.maker.attempt(planned, compiled, dense_p50_ms)
+            attempt = self.maker.attempt(planned, compiled, dense_p50_ms, climbed.plan.limits)
             climbed.attempts.append(attempt)
             passed = attempt.candidate.status is CandidateStatus.CHOSEN
             told = f"{planned.rung.name}: {attempt.verdict}: {attempt.candidate.reason}"
@@ -266,7 +266,8 @@ class _Build:
             return []
         planned = next(r for r in plan.rungs if r.rung == chosen.rung)
         maker = ControlMaker(self.maker.compressor)
-        made = [maker.made(name, planned) for name in self.controls]
+        variant = chosen.variants.chosen if chosen.variants else DEFAULT_VARIANT
+        made = [maker.made(name, planned, variant) for name in self.controls]
         for control in (m.control for m in made if m.control.reason):
             self.bench.note(f"no {control.name} control: {control.reason}", "warning")
         return made
@@ -285,7 +286,7 @@ class _Build:
             digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
             Accuracy,
             read,
-            lambda a: f"test accuracy {100 * a.overall:.2f} %",
+            lambda a: f"test {a.metric} {a.told}",
         )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from edgeprune.records.quantization import DEFAULT_VARIANT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,10 +17,14 @@ if TYPE_CHECKING:
     from edgeprune.records.artifact import TensorSpec
     from edgeprune.records.measurement import DeviceFacts
     from edgeprune.records.memory import Schedule
+    from edgeprune.records.quantization import Preparation, QuantizationVariant
     from edgeprune.records.rung import Precision
     from edgeprune.records.sparsity import SparsePath
     from edgeprune.records.verdict import Evidence, GateResult
     from edgeprune.schema.device import DeviceSpec
+
+Arrays: TypeAlias = "np.ndarray | tuple[np.ndarray, ...]"
+"""One array, or a tuple of several: the outputs of a model, and the labels of its examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,16 +183,39 @@ class Scheme(Protocol):
         """
         ...
 
-    def quantize(self, source: CompiledFiles, calibration: np.ndarray, folder: Path) -> CompiledFiles:
-        """Write the full-integer INT8 artifact of a float32 one into an empty folder.
+    def refusal(self, variant: QuantizationVariant) -> str | None:
+        """Why it cannot make a variant, whatever the model; None where it can."""
+        ...
 
-        Args:
-            source: what the runtime's `compile` returned.
-            calibration: [samples, *input shape without the batch], float32, preprocessed.
-            folder: where to write; exists and is empty.
+    def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
+        """What it leaves to be done on the torch model before that is compiled."""
+        ...
+
+    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
+        """The layers with weights of a float32 file, in its order: what `QuantizationVariant.float_layers` may name.
 
         Raises:
-            BuildError: the quantizer refuses the model.
+            BuildError: the file cannot be read.
+        """
+        ...
+
+    def quantize(
+        self,
+        source: CompiledFiles,
+        calibration: np.ndarray,
+        folder: Path,
+        variant: QuantizationVariant = DEFAULT_VARIANT,
+    ) -> CompiledFiles:
+        """Write the quantized artifact of a float32 one into an empty folder; full-integer INT8 unless told otherwise.
+
+        Args:
+            source: what the runtime's `compile` returned, of a model that was prepared as `needs` says.
+            calibration: [samples, *input shape without the batch], float32, preprocessed.
+            folder: where to write; exists and is empty.
+            variant: how.
+
+        Raises:
+            BuildError: the quantizer refuses the model or the variant.
         """
         ...
 
@@ -227,18 +257,76 @@ class ScheduleReader(Protocol):
         ...
 
 
+class Granularity(StrEnum):
+    """What a criterion gives a score to."""
+
+    WEIGHT = "weight"
+    """Each single weight: a tensor of the weight's shape."""
+    OUT_CHANNEL = "output channel"
+    """Each output channel of a layer, [out_channels]; of a norm, its channels."""
+    IN_CHANNEL = "input channel"
+    """Each channel that a layer reads, [in_channels]: a channel is worth what those who read it make of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoringData:
+    """What criteria that look at data are given; from the training split, never validation or test.
+
+    Attributes:
+        batches: (inputs [examples, ...], labels [examples, ...]), preprocessed.
+        loss: of (outputs, labels), the mean over the examples of the batch.
+        learning_rate: for criteria that train a copy.
+    """
+
+    batches: tuple[tuple[Tensor, Tensor], ...]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    learning_rate: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScoringTask:
+    """What to score.
+
+    Attributes:
+        model: left alone, and in the mode it was in.
+        layers: names of convolutions, linear layers and norms of it.
+        granularity: one of the criterion's.
+        data: for criteria with `needs_data`.
+        seed: for criteria that draw at random; the others ignore it.
+        heads: (layer, attention heads) of layers whose input channels are so many heads of equal width.
+    """
+
+    model: nn.Module
+    layers: tuple[str, ...]
+    granularity: Granularity
+    data: ScoringData | None = None
+    seed: int = 0
+    heads: tuple[tuple[str, int], ...] = ()
+
+
 class Criterion(Protocol):
     """One file of `pruning/criteria/`, ending with `CRITERION: Final[Criterion] = ...`."""
 
-    def score(self, weight: Tensor, *, seed: int) -> Tensor:
-        """Score each output channel of one weight; a higher score means keep.
+    @property
+    def granularities(self) -> frozenset[Granularity]:
+        """What it can score."""
+        ...
 
-        Args:
-            weight: [out_channels, in_channels, *kernel], any float dtype.
-            seed: for criteria that draw at random; the others ignore it.
+    @property
+    def needs_data(self) -> bool:
+        """Whether the task must have data."""
+        ...
+
+    def score(self, task: ScoringTask) -> Mapping[str, Tensor]:
+        """Score a model's layers; a higher score means keep.
 
         Returns:
-            [out_channels], float32, on the weight's device, without a gradient.
+            By layer, float32, without a gradient. Weights are taken as [out_channels, in_channels, *kernel], those of
+            transposed convolutions too. Layers that the criterion does not look at, such as norms, are left out.
+
+        Raises:
+            InputError: the task has no data and the criterion needs some.
+            BuildError: a layer cannot be scored; the message names it.
         """
         ...
 
@@ -248,4 +336,45 @@ class Gate(Protocol):
 
     def judge(self, evidence: Evidence) -> GateResult | None:
         """Judge from the evidence alone; None where no limit is set for this gate."""
+        ...
+
+
+class Metric(Protocol):
+    """One file of `data/metrics/`, ending with `METRIC: Final[Metric] = ...`."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value is a better model."""
+        ...
+
+    @property
+    def is_share(self) -> bool:
+        """Whether values lie in [0, 1]: then they are told in percent, and lost in percentage points."""
+        ...
+
+    def values(self, outputs: Arrays, labels: Arrays) -> np.ndarray:
+        """One number an example; the mean over the examples is what a model is judged by.
+
+        Args:
+            outputs: of the model, float32, the examples along the first dimension; a tuple where it has several.
+            labels: as the target's data have them.
+
+        Returns:
+            [examples], float64.
+
+        Raises:
+            InputError: the shapes are none that the metric knows.
+        """
+        ...
+
+
+class Validate(Protocol):
+    """How good a model is on validation data: what the best epoch of a training is chosen by."""
+
+    def __call__(self, model: nn.Module) -> float:
+        """The higher, the better; the model may be in eval mode afterwards."""
+        ...
+
+    def told(self, quality: float) -> str:
+        """What was called, for people: `accuracy 97.25 %`."""
         ...

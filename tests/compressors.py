@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from targets_for_tests import MODEL_CODE, make_target
+from targets_for_tests import MODEL_CODE, MadeTarget, make_target
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.events import NullReporter, Reporter
@@ -34,7 +34,13 @@ def compressor(
         code: of `model.py`.
     """
     changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
-    made = make_target(folder, target=changes, profile=profile, code=code)
+    with compressor_of(make_target(folder, target=changes, profile=profile, code=code), reporter) as found:
+        yield found
+
+
+@contextmanager
+def compressor_of(made: MadeTarget, reporter: Reporter | None = None) -> Iterator[Compressor]:
+    """The same for any target that was made."""
     device = load_device("local")
     with open_session(device) as session:
         bench = Workbench(

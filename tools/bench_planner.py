@@ -17,28 +17,22 @@ magnitude with round_to=8), `macs` (the planner's losses and solver, with multip
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 
 import numpy as np
+from bench_parts import KeptRows, millions_of_macs, opened_workbench
 
-from edgeprune.cli.render.plain import PlainReporter
-from edgeprune.deployment.inventory import load_device
-from edgeprune.files import write_atomically
 from edgeprune.planning.allocation import Allocation, allocate, cheapest
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.cost import CostModel
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.planning.shape_problem import LATENCY
-from edgeprune.records.operators import OperatorShape
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, Rung, RungStatus, kept_widths
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.candidates import CandidateMaker
@@ -46,10 +40,8 @@ from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_profile, load_target
 from edgeprune.steps.narrowing import HEADROOM, Narrower, structured_rung
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.session import open_host_session, open_session
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
-from edgeprune.store.run_folder import RunFolder
 
 _STEPS = 32
 _LOTS = 12
@@ -209,7 +201,7 @@ def magnitude(contest: Contest, limit_ms: float) -> Configuration | None:
 def macs(contest: Contest, limit_ms: float) -> Configuration | None:
     """The planner's own losses and solver, but multiply-accumulates in the place of measured time."""
     narrow = contest.narrower.fastest_admissible(contest.whole.rung)
-    priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=_macs, blocks=())
+    priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=millions_of_macs, blocks=())
     problem = priced.allocation(CostModel())
     least, most = cheapest(problem, LATENCY, {}), problem.used(Configuration(widths=contest.full), LATENCY)
     if least is None:
@@ -221,13 +213,6 @@ def macs(contest: Contest, limit_ms: float) -> Configuration | None:
         return found.widths if isinstance(found, Allocation) else least.widths
 
     return contest.weakest(propose, limit_ms)
-
-
-def _macs(shape: OperatorShape) -> float:
-    if shape.kind == "add":
-        return 0.0
-    inner = shape.in_channels // shape.groups * prod(shape.kernel)
-    return 1e-6 * shape.out_channels * inner * prod(shape.out_extent or (shape.rows,))
 
 
 def random_widths(contest: Contest, limit_ms: float) -> Configuration | None:
@@ -318,7 +303,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of recovery, the same for all")
     arguments = parser.parse_args()
-    kept = _Kept(arguments.output / "rows.json")
+    kept = KeptRows(arguments.output / "rows.json", Row)
     for work in (_search_all, _train_all):
         for seed in arguments.seeds:
             with _contest(arguments, seed) as contest:
@@ -326,20 +311,7 @@ def main() -> None:
     print(table([r for r in kept.rows.values() if r.method in arguments.methods]))
 
 
-class _Kept:
-    """The rows so far, in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        found = json.loads(path.read_text()) if path.is_file() else []
-        self.rows = {r.entry: r for r in (Row(**stored) for stored in found)}
-
-    def add(self, row: Row) -> None:
-        self.rows[row.entry] = row
-        write_atomically(self._path, json.dumps([asdict(r) for r in self.rows.values()], indent=1).encode())
-
-
-def _search_all(contest: Contest, arguments: argparse.Namespace, kept: _Kept) -> None:
+def _search_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
     seed = contest.bench.target.spec.seed
     for speedup in arguments.speedups:
         for method in arguments.methods:
@@ -347,7 +319,7 @@ def _search_all(contest: Contest, arguments: argparse.Namespace, kept: _Kept) ->
                 kept.add(search(contest, speedup, method))
 
 
-def _train_all(contest: Contest, arguments: argparse.Namespace, kept: _Kept) -> None:
+def _train_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
     seed = contest.bench.target.spec.seed
     for row in [r for r in kept.rows.values() if r.seed == seed and r.method in arguments.methods]:
         if row.p50_ms is not None and row.test is None and row.speedup in arguments.speedups:
@@ -359,20 +331,9 @@ def _contest(arguments: argparse.Namespace, seed: int) -> Iterator[Contest]:
     target = load_target(arguments.target)
     recovery = target.spec.recovery.model_copy(update={"epochs": arguments.epochs, "rounds": 1})
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed, "recovery": recovery}))
-    spec = load_device(arguments.device)
-    run = RunFolder(arguments.output / f"seed{seed}")
-    with run.locked(), open_session(spec) as device, open_host_session() as host:
-        yield Contest(
-            Workbench(
-                target=target,
-                profile=load_profile(arguments.profile),
-                device_spec=spec,
-                run=run,
-                reporter=PlainReporter(sys.stderr),
-                device=device,
-                host=host,
-            )
-        )
+    profile = load_profile(arguments.profile)
+    with opened_workbench(target, profile, arguments.device, arguments.output / f"seed{seed}") as bench:
+        yield Contest(bench)
 
 
 if __name__ == "__main__":

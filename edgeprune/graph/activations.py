@@ -57,16 +57,17 @@ def _open_schedule(
     for group in groups:
         if graph is None or group.width == 1:
             continue
-        removed = group.width // 2
+        units = graph.units(group.name)
+        removed = [channel for unit in units[: len(units) // 2] for channel in unit]
         # The tensors are shared: a cut replaces tensors and never writes into them.
         cut = copy.deepcopy(whole, {id(t): t for t in (*whole.parameters(), *whole.buffers())})
-        remove_channels_(cut, graph.edits(group.name, range(removed)))
+        remove_channels_(cut, graph.edits(group.name, removed))
         found = _recorded(cut, example)
         if found.operations != full.operations:
             raise BuildError(f"the model makes other calls when group {group.name!r} is cut", group=group.name)
         for key, size in enumerate(full.sizes):
             if size != found.sizes[key]:
-                shares.setdefault(key, []).append((group.name, (size - found.sizes[key]) / removed))
+                shares.setdefault(key, []).append((group.name, (size - found.sizes[key]) / len(removed)))
     return _schedule(full, shares, {group.name: group.width for group in groups})
 
 

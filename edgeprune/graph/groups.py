@@ -1,22 +1,32 @@
-"""Channel groups: which output channels must be cut together. The only file that imports torch_pruning."""
+"""Channel groups: which output channels must be cut together.
+
+They are found by following the slices of all weights through one run of the model (`graph/tracing.py`), and each is
+proved by a trial cut (`graph/trial.py`). torch-pruning's dependency graph guesses the shapes of operations, so that
+attention heads, shuffles, paddings and groups of channels are lost on it.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-import torch_pruning
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError
+from edgeprune.graph.attention import HeadwiseAttention
+from edgeprune.graph.attributes import attribute_edits
+from edgeprune.graph.labels import Axis
 from edgeprune.graph.names import match_layers
-from edgeprune.graph.slicing import ChannelEdit, Side, is_depthwise, remove_channels_
-from edgeprune.graph.trial import TrialBench, TrialVerdict, run
+from edgeprune.graph.slicing import ChannelEdit, Recurrent, Side, remove_channels_
+from edgeprune.graph.tracing import trace
+from edgeprune.graph.trial import TrialBench, TrialVerdict
 from edgeprune.registry import suggest
+
+_Root = _ConvNd | nn.Linear | nn.MultiheadAttention | HeadwiseAttention | Recurrent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +36,24 @@ class ChannelGroup:
     Attributes:
         name: of the group's root layer, as `named_modules` has it.
         width: channels of the root layer.
+        unit: channels of the root layer that only go together: those of an attention head, or one in each group of a
+            grouped convolution. Its width is always a multiple of it.
         layers: the layers whose output channels go with the root's, the root first: convolutions, linears, norms.
         consumers: the layers that take these channels as input.
-        kernel: of the root convolution; empty for a linear one.
+        kernel: of the root convolution; empty for other kinds.
     """
 
     name: str
     width: int
     layers: tuple[str, ...]
     consumers: tuple[str, ...]
-    kind: Literal["conv", "linear"]
+    kind: Literal["conv", "linear", "attention", "recurrent"]
     kernel: tuple[int, ...]
+    unit: int = 1
+
+    def at_least(self, width: int) -> int:
+        """The smallest width of whole units that is no less than this one; at most the full one."""
+        return min(self.width, -(-width // self.unit) * self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +75,14 @@ class Groups:
     refused: tuple[RefusedGroup, ...]
 
 
-def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = ()) -> Groups:
+def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), *, embeddings: bool = False) -> Groups:
     """Find the channels that can be cut; every group found has passed a trial cut on a copy.
 
     Args:
         model: left alone.
         example: one input, with its batch dimension.
         ignored: layers that must keep their width; `*` is a wildcard.
+        embeddings: whether the features of embeddings may be cut, with all that is added to them.
 
     Raises:
         InputError: a name in `ignored` matches no layer, or the model does not run on the example.
@@ -72,29 +90,26 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = ()) 
     """
     kept = match_layers(model, ignored, key="pruning.ignored")
     graph = ChannelGraph(model, example)
-    bench = TrialBench(model, example)
-    found: list[ChannelGroup] = []
-    refused: list[RefusedGroup] = []
+    reasons: dict[str, str] = {}
+    candidates: dict[str, tuple[ChannelEdit, ...]] = {}
     for name in graph.roots():
-        try:
-            edits = graph.edits(name)
-            half = graph.edits(name, bench.removed_half(graph.width(name)))
-        except BuildError as error:
-            refused.append(RefusedGroup(name=name, reason=error.message))
+        edits = graph.edits(name)
+        if kept & {e.layer for e in edits if e.side is not Side.IN} or graph.makes_output(name):
             continue
-        if kept & {e.layer for e in edits if e.side is not Side.IN}:
-            continue
-        reason = graph.obstacle(name, edits)
-        if not reason:
-            trial = bench.try_cut(half)
-            if trial.verdict is TrialVerdict.CHANGES_OUTPUT:
-                continue
-            reason = trial.reason
-        if reason:
-            refused.append(RefusedGroup(name=name, reason=reason))
-        else:
-            found.append(graph.describe(name, edits))
-    return Groups(groups=tuple(found), refused=tuple(refused))
+        reasons[name] = graph.obstacle(name, edits, embeddings=embeddings)
+        if not reasons[name]:
+            candidates[name] = edits
+    bench = TrialBench(model, example)
+    halves = {name: graph.edits(name, bench.removed_half(graph.units(name))) for name in candidates}
+    trials = bench.try_cuts(halves)
+    gone = {name for name, trial in trials.items() if trial.verdict is TrialVerdict.CHANGES_OUTPUT}
+    reasons |= {name: trial.reason for name, trial in trials.items()}
+    return Groups(
+        groups=tuple(
+            graph.describe(name, edits) for name, edits in candidates.items() if not reasons[name] and name not in gone
+        ),
+        refused=tuple(RefusedGroup(name=name, reason=reason) for name, reason in reasons.items() if reason),
+    )
 
 
 def cut_groups_(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> None:
@@ -123,67 +138,70 @@ class ChannelGraph:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self._model = copy.deepcopy(model).eval()
-        self._model.requires_grad_(requires_grad=True)  # The trace follows gradients.
-        run(self._model, example)
-        self._graph: Any = torch_pruning.DependencyGraph()
-        try:
-            with torch.enable_grad():
-                # In a tuple: a bare tensor would be unpacked along its batch dimension.
-                self._graph.build_dependency(self._model, (example.clone(),), verbose=False)
-        except Exception as error:
-            raise BuildError(f"the model's channels cannot be traced: {type(error).__name__}: {error}") from error
-        self._names: dict[nn.Module, str] = {m: n for n, m in self._model.named_modules()}
-        self._layers = {n: m for m, n in self._names.items() if m in self._graph.module2node}
+        self._layers = dict(self._model.named_modules())
+        self._labels = trace(self._model, example)
+        self._parts = self._labels.components()
+        self._reasons = self._labels.reasons(self._parts)
         self._owners = _parameter_owners(self._model)
 
     def roots(self) -> tuple[str, ...]:
-        """One convolution or linear layer for each set of channels that hang together, in the model's order."""
-        seen: set[str] = set()
+        """One layer for each set of channels that hang together, in the model's order."""
+        seen: set[int] = set()
         roots: list[str] = []
         for name, layer in self._layers.items():
-            if name in seen or not isinstance(layer, _ConvNd | nn.Linear):
+            if not isinstance(layer, _Root) or self._outputs(name) is None:
                 continue
-            roots.append(name)
-            try:
-                seen.update(e.layer for e in self.edits(name) if e.side is not Side.IN)
-            except BuildError:
-                seen.add(name)  # Asked for by itself it tells why.
+            parts = set(self._root_parts(name).tolist())
+            if not parts & seen:
+                roots.append(name)
+            seen |= parts
         return tuple(roots)
 
     def width(self, name: str) -> int:
-        """Output channels of a convolution or linear layer.
+        """Output channels of a layer: of attention, rows of its packed projection; of a recurrent one, hidden units.
 
         Raises:
             BuildError: there is no such layer in the trace.
         """
-        layer = self._layers.get(name)
-        if isinstance(layer, _ConvNd):
-            return int(layer.out_channels)
-        if isinstance(layer, nn.Linear):
-            return int(layer.out_features)
-        known = tuple(n for n, m in self._layers.items() if isinstance(m, _ConvNd | nn.Linear))
-        raise BuildError(f"no convolution or linear layer {name!r} in the model{suggest(name, known)}", layer=name)
+        axis = self._outputs(name)
+        if axis is None or not isinstance(self._layers.get(name), _Root):
+            known = tuple(n for n, m in self._layers.items() if isinstance(m, _Root))
+            raise BuildError(
+                f"no convolution, linear, attention or recurrent layer {name!r} in the model{suggest(name, known)}",
+                layer=name,
+            )
+        return axis.size
+
+    def units(self, name: str) -> tuple[tuple[int, ...], ...]:
+        """The layer's output channels by what can only go together, in the order of the first channel of each."""
+        self.width(name)
+        found: dict[int, list[int]] = {}
+        for channel, part in enumerate(self._root_parts(name).tolist()):
+            found.setdefault(part, []).append(channel)
+        return tuple(map(tuple, found.values()))
 
     def edits(self, name: str, removed: Sequence[int] | None = None) -> tuple[ChannelEdit, ...]:
         """All that must be cut when these output channels of a layer go; every channel when `removed` is None.
 
         Raises:
-            BuildError: no such layer, an index out of range, or no channel would be left.
+            BuildError: no such layer, an index out of range, a part of a unit, or no channel would be left.
         """
         width = self.width(name)
-        indices = list(range(width)) if removed is None else sorted(set(removed))
+        indices = range(width) if removed is None else sorted(set(removed))
         outside = [i for i in indices if not 0 <= i < width]
         if outside:
             raise BuildError(f"layer {name!r}: expected channels from 0 to {width - 1}, got {outside[0]}", layer=name)
         if removed is not None and len(indices) >= width:
             raise BuildError(f"layer {name!r}: no channel would be left of {width}", layer=name)
-        layer = self._layers[name]
-        prune = self._graph.get_pruner_of_module(layer).prune_out_channels
-        try:
-            items = self._graph.get_pruning_group(layer, prune, indices)
-        except Exception as error:
-            raise BuildError(f"layer {name!r}: its channels cannot be followed: {error}", layer=name) from error
-        return tuple(e for e in (self._edit(item) for item in items) if e is not None)
+        parts = self._root_parts(name)
+        gone = np.zeros(len(self._parts), bool)
+        gone[parts[list(indices)]] = True
+        missing = set(np.nonzero(gone[parts])[0].tolist()) - set(indices)
+        if missing:
+            raise BuildError(
+                f"layer {name!r}: channel {min(missing)} only goes together with others that are cut", layer=name
+            )
+        return self._edits(name, parts, gone[self._parts])
 
     def describe(self, name: str, edits: Sequence[ChannelEdit]) -> ChannelGroup:
         """The record of a group from its full edits."""
@@ -195,46 +213,96 @@ class ChannelGraph:
             width=self.width(name),
             layers=tuple(dict.fromkeys((name, *members))),
             consumers=tuple(dict.fromkeys(consumers)),
-            kind="conv" if isinstance(layer, _ConvNd) else "linear",
+            kind=_kind(layer),
             kernel=tuple(layer.kernel_size) if isinstance(layer, _ConvNd) else (),
+            unit=len(self.units(name)[0]),
         )
 
-    def obstacle(self, name: str, edits: Sequence[ChannelEdit]) -> str:
+    def makes_output(self, name: str) -> bool:
+        """Whether any of the channels is a feature of the model's output."""
+        return any(self._reasons.get(part) == "" for part in self._root_parts(name).tolist())
+
+    def obstacle(self, name: str, edits: Sequence[ChannelEdit], *, embeddings: bool = False) -> str:
         """Why a group cannot be cut, as far as that can be told without trying; else empty."""
         if self.width(name) == 1:
             return "it has a single channel"
+        return self._held_by_layers(edits, embeddings=embeddings) or self._held_by_units(name)
+
+    def _held_by_layers(self, edits: Sequence[ChannelEdit], *, embeddings: bool) -> str:
         for edit in edits:
-            if edit.side is Side.PARAMETER:
-                continue
-            layer = self._model.get_submodule(edit.layer)
-            if isinstance(layer, _ConvNd) and layer.groups > 1 and not is_depthwise(layer):
-                return f"layer {edit.layer!r} is a grouped convolution ({layer.groups} groups)"
-            for parameter in layer.parameters(recurse=False):
+            layer = self._layers.get(edit.layer)
+            if isinstance(layer, nn.Embedding) and edit.side is Side.BOTH and not embeddings:
+                return f"embedding {edit.layer!r} has the same features, and embeddings are kept unless asked for"
+            for parameter in layer.parameters(recurse=False) if layer is not None else ():
                 owners = self._owners[id(parameter)]
                 if len(owners) > 1:
                     return f"a weight is shared between {' and '.join(owners)}"
         return ""
 
-    def _edit(self, item: Any) -> ChannelEdit | None:  # noqa: ANN401
-        """One entry of torch-pruning's group as an edit; None for operations that hold no weights."""
-        module, indices, roots = item.dep.target.module, tuple(item.idxs), tuple(item.root_idxs)
-        if isinstance(module, nn.Parameter):
-            name = self._graph._param_to_name[module]  # noqa: SLF001
-            dimension = int(item.dep.target.pruning_dim)
-            return ChannelEdit(layer=name, side=Side.PARAMETER, indices=indices, roots=roots, dimension=dimension)
-        has_channels = any(True for _ in module.parameters()) or _is_norm(module)
-        if module not in self._names or not has_channels:
-            return None
-        side = Side.BOTH
-        if isinstance(module, nn.Linear) or (isinstance(module, _ConvNd) and not is_depthwise(module)):
-            is_output = self._graph.is_out_channel_pruning_fn(item.dep.handler)
-            side = Side.OUT if is_output else Side.IN
-        return ChannelEdit(layer=self._names[module], side=side, indices=indices, roots=roots)
+    def _held_by_units(self, name: str) -> str:
+        reasons = [self._reasons[p] for p in self._root_parts(name).tolist() if self._reasons.get(p)]
+        if reasons:
+            return f"some of its channels must stay: {reasons[0]}"
+        units = self.units(name)
+        if len(units) == 1:
+            return "all its channels hang together, so that none can go alone"
+        if len({len(unit) for unit in units}) > 1:
+            return "its channels hang together in parts of different sizes"
+        return ""
+
+    def _outputs(self, name: str) -> Axis | None:
+        return self._labels.find(name, Side.OUT) or self._labels.find(name, Side.BOTH)
+
+    def _root_parts(self, name: str) -> np.ndarray:
+        """[width]: the unit of each output channel."""
+        axis = self._outputs(name)
+        if axis is None:
+            return np.zeros(0, np.int64)
+        return self._parts[axis.offset : axis.offset + axis.size]
+
+    def _edits(self, name: str, parts: np.ndarray, gone: np.ndarray) -> tuple[ChannelEdit, ...]:
+        channels: dict[int, list[int]] = {}
+        for channel, part in enumerate(parts.tolist()):
+            channels.setdefault(part, []).append(channel)
+        root = self._outputs(name)
+        found = []
+        for axis in sorted(self._labels.axes, key=lambda a: a is not root):
+            indices = np.nonzero(gone[axis.offset : axis.offset + axis.size])[0]
+            if not len(indices):
+                continue
+            found.append(
+                ChannelEdit(
+                    layer=axis.layer,
+                    side=axis.side,
+                    indices=tuple(indices.tolist()),
+                    roots=_spread(self._parts[axis.offset + indices].tolist(), channels),
+                    dimension=axis.dimension,
+                )
+            )
+        changed = [e for p in self._labels.partitions for e in attribute_edits(self._model, p, gone)]
+        return (*found, *dict.fromkeys(changed))
 
 
-def _is_norm(layer: nn.Module) -> bool:
-    """Norms count their channels even where they have no weights."""
-    return isinstance(layer, nn.modules.batchnorm._NormBase | nn.LayerNorm | nn.GroupNorm)  # noqa: SLF001
+def _spread(parts: Sequence[int], channels: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
+    """The root's channel that each index goes with; in a unit of several, those at the same place of it."""
+    counts: dict[int, int] = {}
+    for part in parts:
+        counts[part] = counts.get(part, 0) + 1
+    done: dict[int, int] = {}
+    found = []
+    for part in parts:
+        place = done.get(part, 0)
+        done[part] = place + 1
+        found.append(channels[part][place * len(channels[part]) // counts[part]])
+    return tuple(found)
+
+
+def _kind(layer: nn.Module) -> Literal["conv", "linear", "attention", "recurrent"]:
+    if isinstance(layer, _ConvNd):
+        return "conv"
+    if isinstance(layer, Recurrent):
+        return "recurrent"
+    return "linear" if isinstance(layer, nn.Linear) else "attention"
 
 
 def _parameter_owners(model: nn.Module) -> dict[int, list[str]]:

@@ -87,13 +87,13 @@ def _couplings(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]
             _take(edit, taken)
         for (layer, side), channels in taken.items():
             coupling = couplings.setdefault(layer, _Coupling())
-            part = ChannelPart(group=group.name, width=group.width, per_channel=len(channels) // group.width)
+            part = ChannelPart(group=group.name, width=group.width, per_channel=len(channels) / group.width)
             (coupling.inputs if side is Side.IN else coupling.outputs).append(part)
     return couplings
 
 
 def _take(edit: ChannelEdit, taken: dict[tuple[str, Side], set[int]]) -> None:
-    if edit.side is not Side.PARAMETER:
+    if edit.side not in {Side.PARAMETER, Side.ATTRIBUTE}:
         side = Side.IN if edit.side is Side.IN else Side.OUT
         taken.setdefault((edit.layer, side), set()).update(edit.indices)
 

@@ -1,8 +1,8 @@
-"""Unstructured and N:M pruning: single weights held at zero while the rest is trained."""
+"""Unstructured, N:M and block pruning: single weights held at zero while the rest is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -11,6 +11,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.names import match_layers
+from edgeprune.graph.slicing import output_first
+from edgeprune.pruning.patterns import block_sums, highest, n_of_m, of_blocks
+from edgeprune.registry import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +29,11 @@ class LayerSparsity:
 
 
 class WeightMasks:
-    """Which weights of a model must be zero. Made by `unstructured` or `n_m`; the model is changed by `apply_` only.
+    """Which weights of a model must be zero.
+
+    Made by `unstructured`, `n_m` or `blocks`; the model is changed by `apply_` only. All three take scores by layer,
+    as a criterion gives them for `maskable_layers` (each [out_channels, in_channels, *kernel]); without any, the
+    weights' magnitudes are taken.
 
     Attributes:
         left_dense: layers that could have been masked and were not, with no zeros to hold.
@@ -41,61 +48,105 @@ class WeightMasks:
     def unstructured(
         cls,
         model: nn.Module,
-        sparsity: float,
+        sparsity: float | Mapping[str, float],
         *,
-        scope: Literal["global", "layer", "adaptive"] = "global",
+        scores: Mapping[str, Tensor] | None = None,
+        scope: Literal["global", "layer"] = "global",
         ignored: Sequence[str] = (),
         with_last: bool = False,
     ) -> Self:
-        """Mask the smallest magnitudes of convolutions and linear layers, the last such layer kept dense.
+        """Mask the lowest scores of convolutions and linear layers, the last such layer kept dense.
 
         Args:
-            model: whose weights are looked at, and held by the other methods.
-            sparsity: share of the maskable weights to zero, in [0, 1]; met exactly, rounded to a whole weight.
-            scope: `global` ranks all weights together by magnitude, `layer` gives each layer the same share, `adaptive`
-                ranks them together by what zeroing one, and all smaller ones, takes from its layer: the scale of a
-                layer, which a norm behind it undoes, does not count, and no layer loses all.
+            model: whose weights are held by the other methods.
+            sparsity: share of the maskable weights to zero, in [0, 1]; met exactly, rounded to a whole weight. By
+                layer, each has its own share, and layers that are not named stay dense.
+            scores: by layer.
+            scope: `global` ranks all weights together, `layer` gives each layer the same share.
             ignored: layers to keep dense; `*` is a wildcard.
             with_last: mask the last layer too, for kernels by whose rule its zeros count.
 
         Raises:
-            InputError: a sparsity out of range, or an ignored name that matches no layer.
-
-        Source: `adaptive` is LAMP, Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based pruning",
-        arXiv:2010.07611.
+            InputError: a sparsity out of range, an ignored name that matches no layer, or a layer without scores.
+            BuildError: scores that are not finite.
         """
-        if not 0 <= sparsity <= 1:
-            raise InputError(f"sparsity: expected a number from 0 to 1, got {sparsity}")
-        weights, dense = _maskable(model, ignored, with_last=with_last)
-        if scope == "layer" or not weights:
-            kept = {name: _largest(w.abs(), sparsity) for name, w in weights.items()}
-        else:
-            score = _adaptive_scores if scope == "adaptive" else torch.abs
-            everything = torch.cat([score(w).flatten() for w in weights.values()])
-            parts = torch.split(_largest(everything, sparsity), [w.numel() for w in weights.values()])
-            kept = {n: part.reshape(w.shape) for (n, w), part in zip(weights.items(), parts, strict=True)}
-        return cls(model, kept, dense)
+        found, dense = _scored(model, scores, ignored, with_last=with_last)
+        kept = _kept_of(found, sparsity, scope)
+        return cls(model, _stored(model, {n: k.reshape(found[n].shape) for n, k in kept.items()}), dense)
 
     @classmethod
-    def n_m(cls, model: nn.Module, n: int, m: int, *, ignored: Sequence[str] = (), with_last: bool = False) -> Self:
-        """Keep the `n` largest magnitudes of every `m` consecutive weights along the input channels.
+    def n_m(
+        cls,
+        model: nn.Module,
+        n: int,
+        m: int,
+        *,
+        scores: Mapping[str, Tensor] | None = None,
+        ignored: Sequence[str] = (),
+        with_last: bool = False,
+    ) -> Self:
+        """Keep the `n` highest scores of every `m` consecutive weights along the input channels.
 
         The weights of one output channel are taken in the order [*kernel, in_channels], as channels-last kernels read
         them. Layers where that length is no multiple of `m` are left dense, the last unless `with_last`.
 
         Raises:
-            InputError: not 0 < n <= m, or an ignored name that matches no layer.
+            InputError: not 0 < n <= m, an ignored name that matches no layer, or a layer without scores.
+            BuildError: scores that are not finite.
         """
         if not 0 < n <= m:
             raise InputError(f"N:M sparsity: expected 0 < N <= M, got {n}:{m}")
-        weights, dense = _maskable(model, ignored, with_last=with_last)
-        kept: dict[str, Tensor] = {}
-        for name, weight in weights.items():
-            if weight[0].numel() % m:
-                dense = (*dense, name)
-            else:
-                kept[name] = _n_of_m(weight, n, m)
-        return cls(model, kept, dense)
+        found, dense = _scored(model, scores, ignored, with_last=with_last)
+        uneven = tuple(name for name, s in found.items() if s[0].numel() % m)
+        kept = {name: n_of_m(s, n, m) for name, s in found.items() if name not in uneven}
+        return cls(model, _stored(model, kept), (*dense, *uneven))
+
+    @classmethod
+    def blocks(
+        cls,
+        model: nn.Module,
+        sparsity: float,
+        shape: tuple[int, int],
+        *,
+        scores: Mapping[str, Tensor] | None = None,
+        scope: Literal["global", "layer"] = "global",
+        ignored: Sequence[str] = (),
+        with_last: bool = False,
+    ) -> Self:
+        """Mask whole blocks of weights, those with the lowest sum of scores.
+
+        A block is `shape` consecutive output channels times inputs, the inputs of an output channel in the order
+        [*kernel, in_channels]: (1, 4) is four weights that one output reads one after the other, (4, 1) the weight that
+        four outputs have for the same input. Layers that are no whole number of blocks are left dense.
+
+        Args:
+            model: whose weights are held by the other methods.
+            sparsity: share of the blocks to zero, in [0, 1]; met exactly, rounded to a whole block where all layers
+                have blocks of the same size.
+            shape: (output channels, inputs), each at least 1.
+            scores: by layer.
+            scope: `global` ranks all blocks together, `layer` gives each layer the same share.
+            ignored: layers to keep dense; `*` is a wildcard.
+            with_last: mask the last layer too.
+
+        Raises:
+            InputError: a sparsity or shape out of range, an ignored name that matches no layer, or a layer without
+                scores.
+            BuildError: scores that are not finite.
+        """
+        if min(shape) < 1:
+            raise InputError(f"block sparsity: expected a shape of at least 1x1, got {shape[0]}x{shape[1]}")
+        found, dense = _scored(model, scores, ignored, with_last=with_last)
+        uneven = tuple(n for n, s in found.items() if len(s) % shape[0] or s[0].numel() % shape[1])
+        even = {n: s for n, s in found.items() if n not in uneven}
+        kept = _kept_of({n: block_sums(s, shape) for n, s in even.items()}, sparsity, scope)
+        masks = {n: of_blocks(kept[n], s.shape, shape) for n, s in even.items()}
+        return cls(model, _stored(model, masks), (*dense, *uneven))
+
+    @property
+    def kept(self) -> Mapping[str, Tensor]:
+        """By masked layer, of its weight's shape as the layer stores it: True for what stays."""
+        return dict(self._kept)
 
     @torch.no_grad()
     def apply_(self) -> None:
@@ -159,6 +210,15 @@ def _all_weights(model: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def maskable_layers(model: nn.Module, ignored: Sequence[str] = (), *, with_last: bool = False) -> tuple[str, ...]:
+    """The layers whose weights may be masked, in the model's order: what a criterion is asked about.
+
+    Raises:
+        InputError: an ignored name that matches no layer.
+    """
+    return tuple(_maskable(model, ignored, with_last=with_last)[0])
+
+
 def _maskable(
     model: nn.Module, ignored: Sequence[str], *, with_last: bool
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -171,36 +231,45 @@ def _maskable(
     return {n: w for n, w in weights.items() if n not in kept}, dense
 
 
+def _scored(
+    model: nn.Module, scores: Mapping[str, Tensor] | None, ignored: Sequence[str], *, with_last: bool
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Scores of the weights that may be masked, [out_channels, in_channels, *kernel]; and the layers left dense."""
+    weights, dense = _maskable(model, ignored, with_last=with_last)
+    laid_out = {name: output_first(model.get_submodule(name), w) for name, w in weights.items()}
+    given = {name: w.abs() for name, w in laid_out.items()} if scores is None else scores
+    for name, weight in laid_out.items():
+        found = tuple(given[name].shape) if name in given else "none"
+        if found != tuple(weight.shape):
+            raise InputError(f"scores of layer {name!r}: expected {tuple(weight.shape)}, found {found}", layer=name)
+        if not bool(given[name].isfinite().all()):
+            raise BuildError(f"layer {name!r}: the importance of its weights is not finite", layer=name)
+    return {name: given[name] for name in laid_out}, dense
+
+
+def _kept_of(
+    scores: Mapping[str, Tensor], sparsity: float | Mapping[str, float], scope: Literal["global", "layer"]
+) -> dict[str, Tensor]:
+    """By layer, flat: True for what stays."""
+    shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
+    for share in sparsity.values() if isinstance(sparsity, Mapping) else (sparsity,):
+        if not 0 <= share <= 1:
+            raise InputError(f"sparsity: expected a number from 0 to 1, got {share}")
+    if unknown := sorted(set(shares) - set(scores)):
+        raise InputError(f"sparsity: no layer {unknown[0]!r} may be masked{suggest(unknown[0], tuple(scores))}")
+    if isinstance(sparsity, Mapping) or scope == "layer" or not scores:
+        return {name: highest(s.flatten(), shares.get(name, 0.0)) for name, s in scores.items()}
+    kept = highest(torch.cat([s.flatten() for s in scores.values()]), sparsity)
+    return dict(zip(scores, torch.split(kept, [s.numel() for s in scores.values()]), strict=True))
+
+
+def _stored(model: nn.Module, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks as the layers store their weights."""
+    return {name: output_first(model.get_submodule(name), k).contiguous() for name, k in kept.items()}
+
+
 def _weight(model: nn.Module, name: str) -> Tensor:
     weight = model.get_submodule(name).weight
     if not isinstance(weight, torch.Tensor):
         raise BuildError(f"layer {name!r}: its weight is no tensor", layer=name)
     return weight.detach()
-
-
-def _largest(magnitudes: Tensor, sparsity: float) -> Tensor:
-    """True for all but the smallest `sparsity` share; of equal ones the later stay."""
-    zeros = round(sparsity * magnitudes.numel())
-    kept = torch.ones(magnitudes.numel(), dtype=torch.bool)
-    # Stable, so that equal magnitudes are chosen alike on every machine.
-    kept[torch.argsort(magnitudes.flatten(), stable=True)[:zeros]] = False
-    return kept.reshape(magnitudes.shape)
-
-
-def _adaptive_scores(weight: Tensor) -> Tensor:
-    """Each weight's square over the sum of the squares that are not smaller, in its own layer; 1 for the largest."""
-    squares = weight.double().flatten().square()
-    order = torch.argsort(squares, stable=True)
-    not_smaller = squares[order].flip(0).cumsum(0).flip(0)
-    scores = torch.zeros_like(squares)
-    scores[order] = squares[order] / not_smaller.clamp_min(torch.finfo(torch.float64).tiny)
-    return scores
-
-
-def _n_of_m(weight: Tensor, n: int, m: int) -> Tensor:
-    """True for the n largest of every m along [*kernel, in_channels]."""
-    channels_last = weight.movedim(1, -1)
-    blocks = channels_last.abs().reshape(-1, m)
-    order = torch.argsort(blocks, dim=1, descending=True, stable=True)[:, :n]
-    kept = torch.zeros_like(blocks, dtype=torch.bool).scatter_(1, order, value=True)
-    return kept.reshape(channels_last.shape).movedim(-1, 1).contiguous()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,10 @@ from edgeprune.errors import BuildError, InputError
 from edgeprune.files import appearing, write_atomically
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import ChannelGraph, cut_groups_
-from edgeprune.graph.slicing import ChannelEdit, Side, output_weight, remove_channels_
+from edgeprune.graph.slicing import ChannelEdit, remove_channels_
 from edgeprune.graph.weights import load_weights_
-from edgeprune.protocols import Criterion
+from edgeprune.protocols import Criterion, ScoringData
+from edgeprune.pruning.scoring import channel_scores
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.recipe import Cut, PruningRecipe
 
@@ -28,42 +28,79 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def structured_prune(
-    model: nn.Module, example: Tensor, widths: Mapping[str, int], criterion: Criterion, *, seed: int
+    model: nn.Module,
+    example: Tensor,
+    widths: Mapping[str, int],
+    criterion: Criterion,
+    *,
+    seed: int = 0,
+    data: ScoringData | None = None,
 ) -> tuple[nn.Module, tuple[Cut, ...]]:
     """Bring channel groups down to given widths on a copy, keeping the best channels of each.
 
     Args:
         model: left alone.
         example: one input, with its batch dimension.
-        widths: channels to keep, by group name; groups that are not named, or have that width, stay as they are.
-        criterion: scores each layer whose output belongs to the group; the scores are divided by their mean, so that
-            no layer outvotes the others, and averaged.
+        widths: channels to keep, by group name; groups that are not named, or have that width, stay as they are. Where
+            channels only go in units, such as attention heads, a width is rounded up to whole ones.
+        criterion: scores the channels: see `pruning.scoring.channel_scores`.
         seed: for criteria that draw at random.
+        data: for criteria that look at data.
 
     Returns:
         The copy, and what was cut from it, in the order of `widths`.
 
     Raises:
         BuildError: no such group, a width under 1 or over the present one, or scores that are not finite.
+        InputError: the criterion needs data and has none.
     """
     graph = ChannelGraph(model, example)
+    narrowed = [group for group, width in widths.items() if width != graph.width(group)]
+    for group in narrowed:
+        _check_width(graph, group, widths[group])
+    scores = channel_scores(model, graph, narrowed, criterion, seed=seed, data=data)
+    return cut_by_scores(model, graph, widths, scores)
+
+
+def cut_by_scores(
+    model: nn.Module, graph: ChannelGraph, widths: Mapping[str, int], scores: Mapping[str, Tensor]
+) -> tuple[nn.Module, tuple[Cut, ...]]:
+    """The same with scores that were taken before, of this very model.
+
+    Args:
+        model: left alone.
+        graph: of the model.
+        widths: channels to keep, by group name.
+        scores: by group, [width of its root]; the higher stay.
+
+    Raises:
+        BuildError: no such group, or a width under 1 or over the present one.
+    """
     cuts: list[Cut] = []
     edits: list[ChannelEdit] = []
     for group, width in widths.items():
-        present = graph.width(group)
-        if not 1 <= width <= present:
-            raise BuildError(f"group {group!r}: expected a width from 1 to {present}, got {width}", group=group)
-        if width == present:
+        _check_width(graph, group, width)
+        if width == graph.width(group):
             continue
-        scores = _group_scores(model, group, graph.edits(group), criterion, seed=seed)
-        # A stable order, so that equal scores keep the channels of the lower index on every machine.
-        worst = torch.argsort(scores, descending=True, stable=True)[width:]
-        removed = tuple(sorted(worst.tolist()))
+        removed = _worst(scores[group], graph.units(group), width)
+        if not removed:
+            continue
         cuts.append(Cut(group=group, removed=removed))
         edits.extend(graph.edits(group, removed))
     pruned = copy.deepcopy(model)
     remove_channels_(pruned, edits)
     return pruned, tuple(cuts)
+
+
+def _worst(scores: Tensor, units: Sequence[Sequence[int]], width: int) -> tuple[int, ...]:
+    """Channels of the units that go, ascending; a unit counts as the mean of its channels."""
+    means = torch.stack([scores[list(unit)].mean() for unit in units])
+    # A stable order, so that equal scores keep the channels of the lower index on every machine.
+    order = torch.argsort(means, descending=True, stable=True).tolist()
+    kept = 0
+    while order and kept < width:
+        kept += len(units[order.pop(0)])
+    return tuple(sorted(channel for unit in order for channel in units[unit]))
 
 
 def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Module:
@@ -115,30 +152,10 @@ def load_pruned(model: nn.Module, example: Tensor, folder: Path) -> nn.Module:
     return pruned
 
 
-def _group_scores(
-    model: nn.Module, group: str, edits: Sequence[ChannelEdit], criterion: Criterion, *, seed: int
-) -> Tensor:
-    """[width of the group's root], float32: the mean over its layers of the criterion's normalised scores."""
-    totals: dict[int, float] = {}
-    counts: dict[int, int] = {}
-    # Another draw for each group, the same on every machine.
-    group_seed = seed ^ zlib.crc32(group.encode())
-    for edit in edits:
-        if edit.side not in {Side.OUT, Side.BOTH}:
-            continue
-        weight = output_weight(model.get_submodule(edit.layer))
-        if weight is None:
-            continue
-        scores = criterion.score(weight, seed=group_seed)[list(edit.indices)].double()
-        mean = float(scores.mean())
-        normalised = (scores / mean if mean > 0 else scores).tolist()
-        for root, score in zip(edit.roots, normalised, strict=True):
-            totals[root] = totals.get(root, 0.0) + score
-            counts[root] = counts.get(root, 0) + 1
-    result = torch.tensor([totals[i] / counts[i] for i in sorted(totals)])
-    if not bool(result.isfinite().all()):
-        raise BuildError(f"group {group!r}: the importance of its channels is not finite", group=group)
-    return result
+def _check_width(graph: ChannelGraph, group: str, width: int) -> None:
+    present = graph.width(group)
+    if not 1 <= width <= present:
+        raise BuildError(f"group {group!r}: expected a width from 1 to {present}, got {width}", group=group)
 
 
 def _distinct_runs(cuts: Sequence[Cut]) -> list[list[Cut]]:

@@ -10,7 +10,7 @@ from edgeprune.schema.target import Preprocessing
 
 
 def calibration_samples(train: Split, spec: Preprocessing, count: int, seed: int) -> np.ndarray:
-    """Draw preprocessed examples, each class in its share of the split and at least once where `count` allows.
+    """Draw preprocessed examples; classes, where there are any, in their shares and at least once if `count` allows.
 
     Args:
         train: the training split; validation and test data would leak into the artifact.
@@ -19,15 +19,38 @@ def calibration_samples(train: Split, spec: Preprocessing, count: int, seed: int
         seed: the same seed gives the same examples in the same order.
 
     Returns:
-        [min(count, examples), channels, ...], float32.
+        [min(count, examples), ...], as the model takes them.
     """
+    return preprocess(train.inputs[_drawn(train, count, seed)], spec)
+
+
+def held_out_samples(train: Split, spec: Preprocessing, count: int, seed: int, most: int) -> np.ndarray:
+    """Preprocessed training examples that `calibration_samples` of the same arguments leaves out.
+
+    Args:
+        train: the training split.
+        spec: the preprocessing that ships.
+        count: how many calibration samples there are.
+        seed: that they were drawn with.
+        most: how many examples, at the most.
+
+    Returns:
+        [examples, channels, ...], float32; the calibration samples themselves where none are left.
+    """
+    chosen = _drawn(train, count, seed)
+    rest = np.setdiff1d(np.random.default_rng(seed).permutation(len(train))[: len(chosen) + most], chosen)
+    return preprocess(train.inputs[rest[:most] if len(rest) else chosen[:most]], spec)
+
+
+def _drawn(train: Split, count: int, seed: int) -> np.ndarray:
+    """Positions of the calibration samples in the training split."""
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(train))
-    classes, labels = np.unique(train.labels[shuffled], return_inverse=True)
+    classes, labels = np.unique(train.strata[shuffled], return_inverse=True)
     quotas = _quotas(np.bincount(labels, minlength=len(classes)), min(count, len(train)))
     chosen = np.concatenate([shuffled[labels == k][:quota] for k, quota in enumerate(quotas)])
     # Mixed, because a quantizer that stops early must not have seen the first classes only.
-    return preprocess(train.inputs[generator.permutation(chosen)], spec)
+    return generator.permutation(chosen)
 
 
 def _quotas(sizes: np.ndarray, count: int) -> np.ndarray:

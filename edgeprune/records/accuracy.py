@@ -1,4 +1,4 @@
-"""How often a model is right, kept as raw counts."""
+"""How good a model is on one split: how often it is right, kept as raw counts, or what another metric says."""
 
 from __future__ import annotations
 
@@ -8,22 +8,80 @@ from edgeprune.records.shares import Share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What the target's metric says of one split, where it is another one than accuracy.
+
+    Attributes:
+        metric: its name, or the target's own function.
+        value: mean over the examples, in the metric's own unit.
+        error: standard error of that mean over the examples.
+        examples: how many.
+        higher_is_better: the direction.
+        is_share: whether it lies in [0, 1]; it is told in percent then, and lost in points.
+    """
+
+    metric: str
+    value: float
+    error: float
+    examples: int
+    higher_is_better: bool
+    is_share: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """The confusion matrix of one split.
+    """How good a model is on one split.
 
     Attributes:
         split: `validation` or `test`.
-        confusion: confusion[true][predicted] = number of examples.
-        class_names: of the rows and columns.
+        confusion: confusion[true][predicted] = number of examples; empty where an example has not one class.
+        class_names: of the rows and columns; empty without a confusion matrix.
+        score: of another metric than accuracy; it is what the model is judged by then.
         slices: of the parts that the data factory names; none where it names none.
         robustness: of a sample of the split under each corruption; none where it was not evaluated.
     """
 
     split: str
-    confusion: tuple[tuple[int, ...], ...]
-    class_names: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()
+    class_names: tuple[str, ...] = ()
+    score: Score | None = None
     slices: tuple[Share, ...] = ()
     robustness: tuple[Share, ...] = ()
+
+    @property
+    def metric(self) -> str:
+        """Name of what the model is judged by."""
+        return self.score.metric if self.score else "accuracy"
+
+    @property
+    def is_share(self) -> bool:
+        """Whether `value` lies in [0, 1] and is told in percent."""
+        return self.score is None or self.score.is_share
+
+    @property
+    def higher_is_better(self) -> bool:
+        """The direction of `value`."""
+        return self.score is None or self.score.higher_is_better
+
+    @property
+    def value(self) -> float:
+        """What the model is judged by, in the metric's own unit: the share of right answers, or the score."""
+        return self.score.value if self.score else self.overall
+
+    @property
+    def shown(self) -> float:
+        """The value as people read it: shares in percent."""
+        return 100.0 * self.value if self.is_share else self.value
+
+    @property
+    def unit(self) -> str:
+        """Of `shown`: `%`, or empty."""
+        return "%" if self.is_share else ""
+
+    @property
+    def told(self) -> str:
+        """The value as text: `97.25 %`, or `0.1234`."""
+        return f"{self.shown:.2f} %" if self.is_share else f"{self.value:.4g}"
 
     @property
     def classes(self) -> tuple[Share, ...]:

@@ -34,7 +34,8 @@ class Artifact:
         runtime: what runs it: the name of a file in `edgeprune/runtimes`.
         precision: what it computes in. bf16 and fp16 may be chosen at load time from float32 files.
         files: the first one is the one that the runtime is told to open.
-        inputs: as the caller sees them, float32 after preprocessing, even if the file takes int8.
+        inputs: as the caller sees them after preprocessing, float32 or token ids, even if the file takes int8.
+        outputs: in the order in which the runtime gives them, float32.
         format: the file format and its version, such as `onnx opset 18`.
     """
 

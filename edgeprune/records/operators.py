@@ -69,12 +69,13 @@ class ChannelPart:
     Attributes:
         group: its name.
         width: of the group as the model is.
-        per_channel: the operator's channels for each one of the group's: pixels of a channel after a flatten, say.
+        per_channel: the operator's channels for each one of the group's: pixels of a channel after a flatten, say; half
+            a channel where a gate makes one of two.
     """
 
     group: str
     width: int
-    per_channel: int = 1
+    per_channel: float = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ class OperatorUse:
 
 
 def _at(full: int, parts: tuple[ChannelPart, ...], widths: Mapping[str, int]) -> int:
-    return full - sum((p.width - widths.get(p.group, p.width)) * p.per_channel for p in parts)
+    return full - round(sum((p.width - widths.get(p.group, p.width)) * p.per_channel for p in parts))
 
 
 def _joined(values: tuple[int, ...]) -> str:

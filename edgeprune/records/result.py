@@ -11,6 +11,7 @@ from edgeprune.records.changes import AnswerChanges
 from edgeprune.records.control import Control
 from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
 from edgeprune.records.model_card import Making, Reading, SplitIdentity
+from edgeprune.records.quantization import VariantSearch
 from edgeprune.records.rung import GroupWidth, Plan, Rung
 from edgeprune.records.verdict import Judgement, Verdict
 
@@ -39,6 +40,7 @@ class Candidate:
         load_ms: median over the processes.
         seconds: wall-clock time that this build spent on it.
         making: how it was pruned and recovered.
+        variants: the quantization variants that were tried on it; None where the default was good enough.
     """
 
     rung: Rung
@@ -58,6 +60,7 @@ class Candidate:
     load_ms: float | None = None
     seconds: float = 0.0
     making: Making | None = None
+    variants: VariantSearch | None = None
 
     def percentile_ms(self, percent: float) -> float | None:
         """The point value of a percentile, where measured."""

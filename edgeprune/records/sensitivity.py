@@ -13,7 +13,7 @@ class LossIncrease:
     Attributes:
         loss: mean loss over the examples, less that of the dense float32 model in torch; negative where it helps.
         error: standard error of that mean, from the differences example by example.
-        accuracy: share of the examples that it gets right, in [0, 1].
+        accuracy: share of the examples that it gets right, in [0, 1]; or the mean of the target's own metric.
     """
 
     loss: float
@@ -32,7 +32,7 @@ class CurvePoint:
 
     Attributes:
         loss_increase: mean loss over the examples, less that of the uncut model; negative where a cut helps.
-        accuracy: share of the examples that it gets right, in [0, 1].
+        accuracy: share of the examples that it gets right, in [0, 1]; or the mean of the target's own metric.
         error: standard error of `loss_increase` over the examples.
     """
 
@@ -97,7 +97,7 @@ class Sensitivity:
     Attributes:
         examples: of the validation split, drawn at a fixed seed.
         loss: mean loss of the uncut model on them.
-        accuracy: its share of right answers on them.
+        accuracy: its share of right answers on them, or the mean of the target's own metric.
         criterion: which channels went first.
     """
 

@@ -41,6 +41,8 @@ class Floors:
     """The accuracy that must be kept, in absolute terms, in [0, 1]; None where the target sets none.
 
     Attributes:
+        metric: of the target's own metric in place of accuracy, in its own unit: the least value, or the most where
+            lower is better.
         worst_class_recall: of every class.
         classes: of each class's recall by itself, from the dense model's recall of that class.
         slices: of accuracy on named parts of the data.
@@ -49,6 +51,7 @@ class Floors:
 
     accuracy: float | None = None
     worst_class_recall: float | None = None
+    metric: float | None = None
     classes: tuple[ShareFloor, ...] = ()
     slices: tuple[ShareFloor, ...] = ()
     robustness: tuple[ShareFloor, ...] = ()

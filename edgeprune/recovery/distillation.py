@@ -1,7 +1,8 @@
-"""Learning from the dense model's soft labels."""
+"""Learning from a teacher: the dense model, or another one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,23 +10,43 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeprune.data.parts import Tensors, outputs_of
+from edgeprune.errors import InputError
+from edgeprune.recovery.features import Taps
+
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Distillation:
-    """A teacher and its say in the loss.
+    """A teacher and its say in the loss: (1 - weight) labels + weight soft labels + feature_weight features.
 
     Attributes:
-        teacher: outputs logits [batch, classes], as the student does; left alone.
+        teacher: outputs logits [batch, classes], as the student does; left alone. Any other model may be the student,
+            such as a smaller one.
         weight: share of the soft labels in the loss, in [0, 1]; the labels have the rest.
         temperature: both logits are divided by it.
+        features: (student's layer, teacher's layer) whose outputs are compared; widths that differ are bridged by
+            adapters that are learned along and thrown away.
+        feature_weight: of the features' mean difference, beside the rest of the loss.
     """
 
     teacher: nn.Module
     weight: float = 0.5
     temperature: float = 4.0
+    features: tuple[tuple[str, str], ...] = ()
+    feature_weight: float = 1.0
+
+    @property
+    def learns_features(self) -> bool:
+        """Whether layers are compared."""
+        return bool(self.features) and self.feature_weight > 0
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the teacher has any say."""
+        return self.weight > 0 or self.learns_features
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -54,6 +75,31 @@ def teacher_logits(teacher: nn.Module, inputs: Tensor, *, batch_size: int, bf16:
     was_training = teacher.training
     teacher.eval()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        outputs = [teacher(part) for part in torch.split(inputs, batch_size)]
+        outputs = [scores_of(outputs_of(teacher(part))) for part in torch.split(inputs, batch_size)]
     teacher.train(was_training)
-    return torch.cat([o.float() for o in outputs])
+    return torch.cat(outputs)
+
+
+@torch.no_grad()
+def teacher_hints(
+    teacher: nn.Module, inputs: Tensor, layers: Sequence[str], *, bf16: bool = False
+) -> tuple[Tensors, tuple[Tensor, ...]]:
+    """The teacher's outputs for one batch and the outputs of some of its layers, in eval mode, float32."""
+    was_training = teacher.training
+    teacher.eval()
+    with Taps(teacher, layers, "teacher") as taps, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        outputs = outputs_of(teacher(inputs))
+        features = taps.take()
+    teacher.train(was_training)
+    return outputs, features
+
+
+def scores_of(outputs: Tensors) -> Tensor:
+    """The one output that soft labels are made of.
+
+    Raises:
+        InputError: there are several.
+    """
+    if isinstance(outputs, tuple):
+        raise InputError(f"training: soft labels are of one output of class scores, got {len(outputs)} outputs")
+    return outputs

@@ -38,8 +38,8 @@ def _of_candidate(name: str, candidate: Candidate) -> ControlRow:
     epochs = NONE if making is None else f"{making.training_epochs} + {making.recovery_epochs}"
     return ControlRow(
         name=name,
-        validation=_percent(candidate.validation),
-        test=_percent(candidate.test),
+        validation=_quality(candidate.validation),
+        test=_quality(candidate.test),
         parameters=_number(candidate.parameters),
         macs=_number(candidate.macs),
         epochs=epochs,
@@ -50,8 +50,8 @@ def _of_candidate(name: str, candidate: Candidate) -> ControlRow:
 def _of_control(control: Control) -> ControlRow:
     return ControlRow(
         name=_TITLES.get(control.name, control.name),
-        validation=_percent(control.validation),
-        test=_percent(control.test),
+        validation=_quality(control.validation),
+        test=_quality(control.test),
         parameters=_number(control.parameters),
         macs=_number(control.macs),
         epochs=NONE if control.reason else str(control.epochs),
@@ -59,8 +59,8 @@ def _of_control(control: Control) -> ControlRow:
     )
 
 
-def _percent(accuracy: Accuracy | None) -> str:
-    return NONE if accuracy is None else f"{accuracy.overall:.2%}"
+def _quality(accuracy: Accuracy | None) -> str:
+    return NONE if accuracy is None else accuracy.told
 
 
 def _number(value: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
 from edgeprune.reporting.control_rows import control_rows
@@ -111,15 +112,18 @@ def _frontier(result: BuildResult, rows: tuple[RungRow, ...], subject: Candidate
     points = [p for p in (_point(c, label, role, percent) for c, label, role in labelled) if p is not None]
     if not points:
         return None
-    limits = result.plan.limits
+    limits, judged_by = result.plan.limits, result.dense.validation or Accuracy(split="validation")
     svg = plots.plot_frontier(
         points,
         latency_name=f"p{percent:g}",
         limit_ms=limits.p50_ms if percent == 50.0 else limits.p99_ms,  # noqa: PLR2004
         floor_percent=accuracy_floor_percent(result),
+        metric=judged_by.metric,
+        unit=judged_by.unit,
+        higher_is_better=judged_by.higher_is_better,
     )
     caption = "Up and to the left is better. Numbers are rows of the table of rungs; lines are confidence bounds."
-    return Drawing(title="Accuracy against latency", svg=svg, caption=caption)
+    return Drawing(title=f"{judged_by.metric.capitalize()} against latency", svg=svg, caption=caption)
 
 
 def _point(candidate: Candidate, label: str, role: str, percent: float) -> plots.Point | None:
@@ -130,7 +134,7 @@ def _point(candidate: Candidate, label: str, role: str, percent: float) -> plots
         label=label,
         role=role,
         latency_ms=found.value_ms,
-        accuracy_percent=100.0 * candidate.validation.overall,
+        accuracy_percent=candidate.validation.shown,
         lower_ms=found.lower_ms,
         upper_ms=found.upper_ms,
     )

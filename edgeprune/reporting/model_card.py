@@ -69,6 +69,8 @@ def _identity(card: ModelCard) -> Iterator[tuple[str, str]]:
             shape = " x ".join(map(str, tensor.shape))
             yield name, f"{escape(tensor.name)}, {shape}, {escape(tensor.dtype)}"
     yield "files", ", ".join(f"{escape(f.name)} ({format_mb(f.size_bytes)})" for f in artifact.files)
+    if card.quantization:
+        yield "quantization", escape(card.quantization)
     if card.parity is not None:
         yield f"against torch, {card.parity.samples} examples", escape(card.parity.detail)
 
@@ -77,8 +79,8 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
     dense = {a.split: a for a in card.dense.accuracy}
     for found in card.final.accuracy:
         before = dense.get(found.split)
-        known = _known(found.correct, found.total)
-        yield escape(found.split), _percent(before), _percent(found), known
+        title = found.split if found.score is None else f"{found.split}, {found.metric}"
+        yield escape(title), _quality(before), _quality(found), _how_known(found)
         if found.total:
             name, recall = found.worst_class
             share = next(s for s in found.classes if s.name == name)
@@ -90,11 +92,18 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
                 _known(share.correct, share.total),
             )
     if not any(a.split == "test" for a in card.final.accuracy):
-        yield "test", _percent(dense.get("test")), "not read for this model", ""
+        yield "test", _quality(dense.get("test")), "not read for this model", ""
 
 
-def _percent(accuracy: Accuracy | None) -> str:
-    return NONE if accuracy is None else f"{accuracy.overall:.2%}"
+def _quality(accuracy: Accuracy | None) -> str:
+    return NONE if accuracy is None else accuracy.told
+
+
+def _how_known(accuracy: Accuracy) -> str:
+    score = accuracy.score
+    if score is None:
+        return _known(accuracy.correct, accuracy.total)
+    return f"{score.examples} examples, standard error {score.error:.3g}"
 
 
 def _known(correct: int, total: int) -> str:
@@ -199,7 +208,7 @@ def _controls(card: ModelCard) -> Iterator[str]:
         ("", "validation", "test", "how"),
         (
             ("this artifact", *(_by_split(card.final.accuracy, s) for s in ("validation", "test")), ""),
-            *((escape(c.name), _percent(c.validation), _percent(c.test), escape(_told(c))) for c in card.controls),
+            *((escape(c.name), _quality(c.validation), _quality(c.test), escape(_told(c))) for c in card.controls),
         ),
     )
 
@@ -209,7 +218,7 @@ def _told(control: Control) -> str:
 
 
 def _by_split(accuracy: Sequence[Accuracy], split: str) -> str:
-    return _percent(next((a for a in accuracy if a.split == split), None))
+    return _quality(next((a for a in accuracy if a.split == split), None))
 
 
 def _escaped(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -39,6 +39,7 @@ class Point:
     Attributes:
         label: a name, or the number of its row in the table of rungs.
         role: `dense`, `subject` (the chosen one, or the nearest miss) or `other`.
+        accuracy_percent: in percent; of a metric that is no share, in its own unit.
         lower_ms, upper_ms: confidence bound of the latency; None where there is none.
     """
 
@@ -70,9 +71,16 @@ class Bar:
 
 
 def plot_frontier(
-    points: Sequence[Point], *, latency_name: str, limit_ms: float | None, floor_percent: float | None
+    points: Sequence[Point],
+    *,
+    latency_name: str,
+    limit_ms: float | None,
+    floor_percent: float | None,
+    metric: str = "accuracy",
+    unit: str = "%",
+    higher_is_better: bool = True,
 ) -> str:
-    """Validation accuracy against latency, with the budget and the accuracy floor as lines."""
+    """Validation accuracy, or another metric, against latency, with the budget and the floor as lines; better is up."""
     figure, axes = one_figure(3.5)
     axes.grid(visible=True)
     named = 0
@@ -88,14 +96,17 @@ def plot_frontier(
     if floor_percent is not None:
         axes.axhline(floor_percent, color=LIMIT, linewidth=1.2, linestyle=(0, (4, 3)))
         axes.annotate(
-            f"floor {floor_percent:.4g} %", (1, floor_percent), xycoords=("axes fraction", "data"),
+            f"floor {floor_percent:.4g} {unit}".rstrip(), (1, floor_percent), xycoords=("axes fraction", "data"),
             xytext=(0, -3), textcoords="offset points", ha="right", va="top", color=LIMIT,
         )  # fmt: skip
     milliseconds(axes, f"{latency_name}, ms (log scale)")
-    # The margin above the best model must not suggest an accuracy over 100 %.
-    axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
-    axes.set_ylabel("validation accuracy, %")
-    return as_svg(figure, "frontier", f"Accuracy against {latency_name} of {len(points)} measured models")
+    if unit == "%":
+        # The margin above the best model must not suggest an accuracy over 100 %.
+        axes.set_ylim(top=min(axes.get_ylim()[1], 100.5))
+    if not higher_is_better:
+        axes.invert_yaxis()
+    axes.set_ylabel(f"validation {metric}{', ' if unit else ''}{unit}")
+    return as_svg(figure, "frontier", f"{metric.capitalize()} against {latency_name} of {len(points)} measured models")
 
 
 def plot_distribution(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.measurement import Percentile
 from edgeprune.records.result import Candidate
 from edgeprune.units import format_mb, format_ms
@@ -17,13 +18,17 @@ Show = Callable[[Candidate], Shown]
 
 
 def show_validation(c: Candidate) -> Shown:
-    """Accuracy on validation data."""
-    return (f"{c.validation.overall:.2%}", c.validation.overall) if c.validation else None
+    """Accuracy, or the target's own metric, on validation data."""
+    return _shown(c.validation) if c.validation else None
 
 
 def show_test(c: Candidate) -> Shown:
-    """Accuracy on test data."""
-    return (f"{c.test.overall:.2%}", c.test.overall) if c.test else None
+    """Accuracy, or the target's own metric, on test data."""
+    return _shown(c.test) if c.test else None
+
+
+def _shown(accuracy: Accuracy) -> tuple[str, float]:
+    return (f"{accuracy.value:.2%}" if accuracy.is_share else accuracy.told, accuracy.value)
 
 
 def show_memory(c: Candidate) -> Shown:
@@ -86,6 +91,11 @@ def times(before: float, after: float) -> str:
 def direction(before: float, after: float, better: str, worse: str) -> str:
     """The word for less, or for more."""
     return better if after <= before else worse
+
+
+def signed(before: float, after: float) -> str:
+    """A difference in the quantity's own unit, with a real minus sign."""
+    return f"{after - before:+.4g}".replace("-", "−")  # noqa: RUF001
 
 
 def signed_points(before: float, after: float) -> str:

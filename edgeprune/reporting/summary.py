@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeprune.clustering import ProcessSamples
+from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.measurement import Block, Measurement
 from edgeprune.records.result import BuildResult, Candidate
-from edgeprune.reporting.quantities import direction, signed_points, times
+from edgeprune.reporting.quantities import direction, signed, signed_points, times
 from edgeprune.statistics import summarise
 from edgeprune.units import NS_PER_S, format_mb, format_ms
 
@@ -63,14 +64,21 @@ def tiles(result: BuildResult) -> tuple[Tile, ...]:
         return ()
     made = [_speed_tile(result, subject)]
     if dense.validation is not None and subject.validation is not None:
-        before, after = dense.validation.overall, subject.validation.overall
-        detail = f"{before:.2%} to {after:.2%} on validation data"
-        made.append(Tile(value=signed_points(before, after), label="points of accuracy", detail=detail))
+        made.append(_quality_tile(dense.validation, subject.validation))
     if dense.artifact is not None and subject.artifact is not None:
         sizes = dense.artifact.size_bytes, subject.artifact.size_bytes
         detail = f"{format_mb(sizes[0])} to {format_mb(sizes[1])}"
         made.append(Tile(value=times(*sizes), label=direction(*sizes, "smaller", "larger"), detail=detail))
     return tuple(t for t in made if t is not None)
+
+
+def _quality_tile(before: Accuracy, after: Accuracy) -> Tile:
+    if before.is_share:
+        detail = f"{before.value:.2%} to {after.value:.2%} on validation data"
+        return Tile(value=signed_points(before.value, after.value), label=f"points of {before.metric}", detail=detail)
+    better = "higher" if before.higher_is_better else "lower"
+    detail = f"{before.told} to {after.told} on validation data; {better} is better"
+    return Tile(value=signed(before.value, after.value), label=before.metric, detail=detail)
 
 
 def _speed_tile(result: BuildResult, subject: Candidate) -> Tile | None:

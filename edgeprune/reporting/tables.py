@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.records.rung import PlannedRung, RungStatus
 from edgeprune.reporting.quantities import (
@@ -21,6 +22,7 @@ from edgeprune.reporting.quantities import (
     show_size,
     show_test,
     show_validation,
+    signed,
     signed_points,
     times,
 )
@@ -64,9 +66,12 @@ def comparison(result: BuildResult) -> tuple[ComparisonRow, ...]:
     """Every quantity, dense beside the subject."""
     limits, dense, subject = result.plan.limits, result.dense, subject_of(result)
     floor = accuracy_floor_percent(result)
+    judged_by = dense.validation
+    name = judged_by.metric if judged_by else "accuracy"
+    change = _points if judged_by is None or judged_by.is_share else signed
     rows = [
-        _row("accuracy, validation", dense, subject, show_validation, change=_points, limit=_percent(floor)),
-        _row("accuracy, test", dense, subject, show_test, change=_points),
+        _row(f"{name}, validation", dense, subject, show_validation, change=change, limit=_bound(floor, judged_by)),
+        _row(f"{name}, test", dense, subject, show_test, change=change),
         *(
             _row(f"latency p{p:g}", dense, subject, show_latency(p), change=_ratio("faster", "slower"), limit=limit)
             for p, limit in _percents(result)
@@ -116,8 +121,12 @@ def _percents(result: BuildResult) -> list[tuple[float, str]]:
     return [(p, "" if limit is None else f"≤ {format_ms(limit)}") for p, limit in found]
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"≥ {value:.2f}%"
+def _bound(floor: float | None, judged_by: Accuracy | None) -> str:
+    if floor is None:
+        return ""
+    if judged_by is None or judged_by.is_share:
+        return f"≥ {floor:.2f}%"
+    return f"{'≥' if judged_by.higher_is_better else '≤'} {floor:.4g}"
 
 
 def _mb(value: int | None) -> str:

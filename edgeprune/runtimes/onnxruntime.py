@@ -43,7 +43,7 @@ class OnnxRuntime:
                 dynamo=True,
                 opset_version=_OPSET,
                 input_names=[source.inputs.name],
-                output_names=[source.outputs.name],
+                output_names=[spec.name for spec in source.outputs],
                 verbose=False,
             )
             if program is None:
@@ -56,7 +56,7 @@ class OnnxRuntime:
             folder=folder,
             names=("model.onnx",),
             inputs=(source.inputs,),
-            outputs=(source.outputs,),
+            outputs=source.outputs,
             format=f"onnx opset {_OPSET}",
         )
 

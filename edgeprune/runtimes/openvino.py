@@ -50,14 +50,15 @@ class OpenVino:
             converted = openvino.convert_model(source.model, example_input=source.example, input=[inputs.shape])
             converted.reshape(list(inputs.shape))
             converted.inputs[0].get_tensor().set_names({source.inputs.name})
-            converted.outputs[0].get_tensor().set_names({source.outputs.name})
+            for port, spec in zip(converted.outputs, source.outputs, strict=True):
+                port.get_tensor().set_names({spec.name})
             _name_by_position_(converted)
             openvino.save_model(converted, folder / "model.xml", compress_to_fp16=False)
         return CompiledFiles(
             folder=folder,
             names=("model.xml", "model.bin"),
             inputs=(source.inputs,),
-            outputs=(source.outputs,),
+            outputs=source.outputs,
             format="openvino ir",
         )
 

@@ -6,6 +6,7 @@ float32, 3.0 % in INT8 (medians of 1,200 runs, one thread, EPYC, ai-edge-litert 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,20 +35,23 @@ class TfLite:
         return (Precision.FLOAT32, Precision.INT8)
 
     def compile(self, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
-        """Write model.tflite with one signature, `input` to `output`."""
+        """Write model.tflite with one signature, `input` to `output`, or to the names of several outputs.
+
+        Inputs of int64 become int32 in the file; the agent feeds what the file takes.
+        """
         self.versions()
         with library_call("tflite: cannot compile the model", folder):
             import litert_torch
 
             source = prepare(model, inputs)
-            named = _with_named_output(source.model)
+            named = _with_named_outputs(source.model, [spec.name for spec in source.outputs])
             converted = litert_torch.convert(named, sample_kwargs={source.inputs.name: source.example})
             converted.export(str(folder / "model.tflite"))
         return CompiledFiles(
             folder=folder,
             names=("model.tflite",),
             inputs=(source.inputs,),
-            outputs=(source.outputs,),
+            outputs=source.outputs,
             format="tflite schema 3",
         )
 
@@ -85,8 +89,8 @@ def _spec(details: dict[str, Any]) -> TensorSpec:
     return TensorSpec(name=details["name"], shape=shape, dtype=np.dtype(details["dtype"]).name)
 
 
-def _with_named_output(model: nn.Module) -> nn.Module:
-    """Wrap a model so that the signature's names are `input` and `output`: they are taken from `forward`."""
+def _with_named_outputs(model: nn.Module, names: Sequence[str]) -> nn.Module:
+    """Wrap a model so that the signature's names are `input` and these: they are taken from `forward`."""
     from torch import Tensor, nn
 
     class Named(nn.Module):
@@ -95,7 +99,8 @@ def _with_named_output(model: nn.Module) -> nn.Module:
             self.model = model
 
         def forward(self, input: Tensor) -> dict[str, Tensor]:  # noqa: A002
-            return {"output": self.model(input)}
+            found = self.model(input)
+            return dict(zip(names, found if isinstance(found, tuple) else (found,), strict=True))
 
     return Named().eval()
 

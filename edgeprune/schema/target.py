@@ -37,9 +37,11 @@ class DataSection(FileModel):
 class Preprocessing(FileModel):
     """What stands between a raw example and the model's input. It ships in the artifact's manifest.
 
-    The input is `(raw * scale - mean) / std`, channels first.
+    The input is `(raw * scale - mean) / std`, channels first; or the raw integers, where `dtype` says so.
     """
 
+    dtype: Literal["float32", "int32", "int64"] = "float32"
+    """Of the model's input. Integers, such as token ids, reach the model as they are."""
     layout: Literal["NHWC", "NCHW", "any"] = "any"
     """Of the raw arrays. `NHWC` is transposed to `NCHW`; `any` is left as it is."""
     scale: Positive = 1.0
@@ -48,6 +50,32 @@ class Preprocessing(FileModel):
     """One value, or one a channel."""
     std: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
     """One value, or one a channel."""
+
+    @model_validator(mode="after")
+    def _integers_are_left_alone(self) -> Self:
+        changed = self.layout != "any" or (self.scale, self.mean, self.std) != (1.0, (0.0,), (1.0,))
+        if self.dtype != "float32" and changed:
+            raise ValueError(f"no layout, scale, mean or std beside dtype {self.dtype}: integers are left as they are")
+        return self
+
+
+class TaskSection(FileModel):
+    """What the model's outputs are judged by. Absent: one class an example, judged by accuracy."""
+
+    metric: Annotated[str, Field(pattern=r"^([a-z_0-9]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "accuracy"
+    """A file of `edgeprune/data/metrics`, or `file.py:function` of (outputs, labels), numpy arrays or tuples of such,
+    that returns one number an example. Their mean is what is judged."""
+    higher_is_better: bool | None = None
+    """Of a metric of your own, for which it must be said; a named metric knows it."""
+
+    @model_validator(mode="after")
+    def _direction_is_said_once(self) -> Self:
+        own = ".py:" in self.metric
+        if own and self.higher_is_better is None:
+            raise ValueError(f"higher_is_better = true or false, for {self.metric} does not tell")
+        if not own and self.higher_is_better is not None:
+            raise ValueError(f"no higher_is_better: the metric {self.metric!r} knows it")
+        return self
 
 
 class Training(FileModel):
@@ -76,29 +104,58 @@ class Recovery(FileModel):
 
     rounds: Annotated[int, Field(ge=1)] = 2
     """Cuts to the final width."""
-    schedule: Literal["linear", "cubic"] = "linear"
-    """Of the pruning ratio over the rounds: in equal steps, or most of it early (Zhu and Gupta 2017)."""
+    schedule: Literal["one_shot", "linear", "geometric", "cubic", "steps"] = "linear"
+    """Of the pruning ratio over the rounds: all at once (in one round), in equal steps, the same fraction of what
+    remains each time, most of it early (AGP, Zhu and Gupta 2017), or by `steps`."""
+    steps: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...] = ()
+    """For the schedule `steps`: (epoch of recovery, share of the rung's pruning ratio that is out from then on),
+    ascending, to a share of 1; the rounds follow from it."""
     epochs: Annotated[int, Field(ge=0)] = 3
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
     learning_rate: Positive | None = None
-    """Peak in each round; by default a tenth of `training.learning_rate`."""
+    """Peak in each round; by default a tenth of `training.learning_rate`, all of it with `rewind`."""
+    rewind: Literal["none", "weights", "learning_rate"] = "none"
+    """What each round goes back to after its cut (lottery tickets): nothing; the weights of an early step of the dense
+    model's training, and its learning rate; or its learning rate alone."""
+    rewind_to: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """That early step, as a share of the dense model's training; 0 for the weights before it."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the dense model's soft labels in the loss."""
     temperature: Positive = 4.0
     """Of the soft labels."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.schedule == "steps") != bool(self.steps):
+            raise ValueError('`steps` where `schedule` is "steps", and there alone')
+        epochs, shares = [epoch for epoch, _ in self.steps], [share for _, share in self.steps]
+        ascending = epochs == sorted(set(epochs)) and shares == sorted(set(shares))
+        if self.steps and not (ascending and shares[-1] == 1 and epochs[-1] <= self.epochs):
+            raise ValueError(f"steps ascending, within {self.epochs} epochs, to a share of 1")
+        if self.rewind != "none" and self.learning_rate is not None:
+            raise ValueError("learning_rate or rewind, not both: rewinding takes that of the training")
+        return self
 
 
 class Pruning(FileModel):
     """What may be cut, and in which steps."""
 
     criterion: str = "l2"
-    """A file of `edgeprune/pruning/criteria`."""
+    """Which channels go first: a file of `edgeprune/pruning/criteria` that scores channels."""
+    weight_criterion: str = "lamp"
+    """Which single weights go first in mask rungs: a file of `edgeprune/pruning/criteria` that scores weights."""
+    scoring_samples: Annotated[int, Field(ge=16)] = 1024
+    """Examples that criteria and `reconstruct` look at, taken from the training split, at a fixed seed."""
+    reconstruct: bool = False
+    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     ignored: tuple[str, ...] = ()
     """Layers that must keep their width, by name; `*` is a wildcard. The last layer is always kept."""
+    embeddings: bool = False
+    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
 
@@ -111,11 +168,55 @@ class Pruning(FileModel):
         return self
 
 
+Quantizer = Literal[
+    "min_max",
+    "percentile",
+    "entropy",
+    "squared_error",
+    "bias_correction",
+    "equalization",
+    "smoothing",
+    "mixed_precision",
+    "weights8",
+    "dynamic8",
+    "weights4",
+    "weights16",
+    "qat",
+]
+
+
 class Quantization(FileModel):
-    """Post-training quantization."""
+    """INT8, and what is tried where its default loses too much."""
 
     calibration_samples: Annotated[int, Field(ge=16)] = 256
     """Taken from the training split, at a fixed seed."""
+    variants: tuple[Quantizer, ...] = (
+        "min_max",
+        "percentile",
+        "entropy",
+        "squared_error",
+        "bias_correction",
+        "equalization",
+        "smoothing",
+        "mixed_precision",
+        "weights8",
+        "dynamic8",
+        "weights16",
+        "qat",
+    )
+    """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
+    tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    """Percent of an activation's values that its range holds, for the variant of that name."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Alpha of SmoothQuant: how much of what is hard to quantize moves from activations into weights."""
+    max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
+    qat_epochs: Annotated[int, Field(ge=1)] = 2
+    """Of training with INT8 rounding in the forward pass, for the variant `qat`."""
+    qat_learning_rate: Positive | None = None
+    """Peak; by default a tenth of the recovery's."""
 
 
 class PartFloor(FileModel):
@@ -169,7 +270,11 @@ class AccuracyFloors(FileModel):
     """
 
     max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
-    """Percentage points of accuracy under the dense model, at most."""
+    """Percentage points of accuracy, or of another metric in [0, 1], under the dense model, at most."""
+    max_worsening: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the dense model's, at most, for a metric that is no share: in the metric's own unit."""
+    worst_value: float | None = None
+    """The value of any metric but accuracy, at the worst: the least, or the most where lower is better."""
     min_accuracy: Share | None = None
     """Accuracy, at least, in [0, 1]."""
     max_class_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -197,8 +302,18 @@ class TargetSpec(FileModel):
     model: ModelSection
     data: DataSection
     preprocessing: Preprocessing = Preprocessing()
+    task: TaskSection = TaskSection()
     training: Training = Training()
     recovery: Recovery = Recovery()
     pruning: Pruning = Pruning()
     quantization: Quantization = Quantization()
     accuracy: AccuracyFloors = AccuracyFloors()
+
+    @model_validator(mode="after")
+    def _can_rewind(self) -> Self:
+        if self.recovery.rewind == "weights":
+            if self.model.weights is not None or self.training.epochs == 0:
+                raise ValueError('recovery.rewind "weights" only where the dense model is trained here')
+            if self.pruning.reconstruct:
+                raise ValueError("pruning.reconstruct or recovery.rewind of the weights, not both")
+        return self

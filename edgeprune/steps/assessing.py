@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.data.parts import sole
 from edgeprune.data.splits import Split
 from edgeprune.errors import BuildError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.rung import Precision, Rung
-from edgeprune.steps.evaluating import accuracy_of, parity_of, torch_outputs
+from edgeprune.steps.evaluating import agreement_of, noise_of, parity_of, torch_outputs
 from edgeprune.steps.guarding import answers_of, robustness_shares, save_answers, with_guards
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LEAST_AGREEMENT = 0.95
 """Share of the frozen samples with the same arg max on device and host; integer kernels may differ on a near tie."""
+
+MOST_NOISE = 0.05
+"""Where outputs are no class scores: how far they may differ, as a share of what they vary by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +50,16 @@ class Assessor:
         place = evaluator.place(folder, artifact)
         outputs = evaluator.infer(rung, place, inputs)
         reference = torch_outputs(model, inputs)
-        accuracy = accuracy_of(outputs, split, "validation", self.bench.data.class_names)
-        robustness = robustness_shares(split, self.bench.target, lambda worse: evaluator.infer(rung, place, worse))
-        accuracy = replace(with_guards(accuracy, outputs, split), robustness=robustness)
-        save_answers(kept, answers_of(outputs, split.labels))
-        return Evaluation(accuracy=accuracy, parity=parity_of(outputs, reference, rung.precision))
+        task = self.bench.task
+        accuracy = task.accuracy_of(outputs, split, "validation")
+        if task.classifies:
+            robustness = robustness_shares(
+                split, self.bench.target, lambda worse: sole(evaluator.infer(rung, place, worse))
+            )
+            accuracy = replace(with_guards(accuracy, sole(outputs), split), robustness=robustness)
+            save_answers(kept, answers_of(sole(outputs), sole(split.labels)))
+        parity = parity_of(outputs, reference, rung.precision, classifies=task.classifies)
+        return Evaluation(accuracy=accuracy, parity=parity)
 
     def evaluator(self, rung: Rung) -> DeviceSession:
         """Where accuracy is taken: on this host; for bf16 and fp16, whose kernels it may lack, on the device."""
@@ -66,16 +75,23 @@ class Assessor:
             return
         samples = self.bench.frozen_samples
         here, there = (s.infer(rung, s.place(folder, artifact), samples) for s in (self.bench.host, self.bench.device))
-        agreement = float((here.argmax(axis=1) == there.argmax(axis=1)).mean())
-        if agreement < LEAST_AGREEMENT:
+        if self.bench.task.classifies:
+            agreement = agreement_of(there, here)
+            alike = agreement >= LEAST_AGREEMENT
+            found = f"agree on {agreement:.0%} of {len(samples)} samples, expected at least {LEAST_AGREEMENT:.0%}"
+        else:
+            noise = noise_of(there, here)
+            alike = noise <= MOST_NOISE
+            found = f"differ by {noise:.1%} of what the outputs vary by, expected at most {MOST_NOISE:.0%}"
+        if not alike:
             raise BuildError(
-                f"{rung.name}: device {self.bench.device_spec.name} and this host agree on {agreement:.0%} of "
-                f"{len(samples)} samples, expected at least {LEAST_AGREEMENT:.0%}; is its runtime of another version?"
+                f"{rung.name}: device {self.bench.device_spec.name} and this host {found}; "
+                "is its runtime of another version?"
             )
 
     def test_accuracy(self, rung: Rung, artifact: Artifact, folder: Path, split: Split) -> Accuracy:
         """Accuracy on the test split. Called when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        accuracy = accuracy_of(outputs, split, "test", self.bench.data.class_names)
-        return with_guards(accuracy, outputs, split)
+        accuracy = self.bench.task.accuracy_of(outputs, split, "test")
+        return with_guards(accuracy, sole(outputs), split) if self.bench.task.classifies else accuracy

@@ -121,15 +121,19 @@ def bench_with_evidence(
 
 
 def noise_inputs(subject: Subject) -> np.ndarray:
-    """Seeded normal noise, [samples, *input shape without the batch], float32.
+    """Seeded normal noise, [samples, *input shape without the batch], float32; for token ids zeros and ones.
 
     Raises:
         InputError: not one input of a static shape.
     """
     import numpy as np
 
-    shape = _one_input(subject).shape[1:]
-    return np.random.default_rng(0).standard_normal((FROZEN_SAMPLES, *shape), dtype=np.float32)
+    wanted = _one_input(subject)
+    shape, generator = (FROZEN_SAMPLES, *wanted.shape[1:]), np.random.default_rng(0)
+    if wanted.dtype in {"int32", "int64"}:
+        # Every vocabulary has these two.
+        return generator.integers(0, 2, shape, dtype=wanted.dtype)
+    return generator.standard_normal(shape, dtype=np.float32)
 
 
 def _one_input(subject: Subject) -> TensorSpec:

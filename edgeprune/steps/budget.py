@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.rung import Limits
 from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import Floors, Speedups
@@ -78,6 +78,19 @@ def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     if wanted.max_class_drop_points is not None:
         worst.append(dense.worst_class[1] - wanted.max_class_drop_points / 100)
     return Floors(
-        accuracy=max(relative, wanted.min_accuracy or 0.0),
+        accuracy=None if dense.score else max(relative, wanted.min_accuracy or 0.0),
+        metric=_metric_floor(wanted, dense.score),
         worst_class_recall=max(worst) if worst else None,
     )
+
+
+def _metric_floor(wanted: AccuracyFloors, dense: Score | None) -> float | None:
+    """A share may lose points; any other metric what the target says in the metric's own unit."""
+    if dense is None:
+        return None
+    allowed = wanted.max_drop_points / 100 if dense.is_share else wanted.max_worsening
+    sign = 1.0 if dense.higher_is_better else -1.0
+    floors = [] if allowed is None else [dense.value - sign * allowed]
+    if wanted.worst_value is not None:
+        floors.append(wanted.worst_value)
+    return sign * max(sign * floor for floor in floors) if floors else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
@@ -12,6 +12,7 @@ from edgeprune.gating.judge import judge
 from edgeprune.gating.latency import stayed_disturbed
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import MemoryProof
+from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant, VariantSearch
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung
 from edgeprune.records.verdict import Evidence, Floors, Verdict
@@ -32,6 +33,8 @@ from edgeprune.steps.measuring import (
 )
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
+from edgeprune.steps.quantizing import VariantSearcher
+from edgeprune.steps.variants import Quantizable
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
 from edgeprune.store.run_folder import digest, step_name
@@ -40,7 +43,7 @@ from edgeprune.units import ms_from_ns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """A compiled rung on its way."""
+    """A compiled rung on its way; `variants` where more than the default way to quantize it was tried."""
 
     rung: Rung
     model: TorchModel
@@ -48,6 +51,7 @@ class Compiled:
     key: str
     folder: Path
     evaluation: Evaluation
+    variants: VariantSearch | None = None
 
     @property
     def subject(self) -> Subject:
@@ -80,7 +84,30 @@ class CandidateMaker:
         """Takes accuracy and parity."""
         return Assessor(self.bench)
 
-    def compile(self, planned: PlannedRung) -> Compiled:
+    def quantized(self, planned: PlannedRung, dense: Compiled, limits: Limits) -> Compiled:
+        """Compress, compile and evaluate a rung; in INT8 by another variant where the default one loses too much.
+
+        Args:
+            planned: what to make.
+            dense: what relative floors refer to.
+            limits: absolute ones, that a variant's latency on the device is held to.
+
+        Raises:
+            BuildError: it cannot be made, or a float32 artifact disagrees with torch.
+        """
+        floors = floors_from(self.bench.target.spec.accuracy, dense.evaluation.accuracy)
+        model = self.compressor.compressed(planned)
+        subject = Quantizable(rung=planned.rung, model=model, floors=floors, limits=limits)
+        searcher = VariantSearcher(self.bench, self.compressor)
+        search = searcher.kept(subject)
+        if search is None:
+            compiled = self.compile(planned)
+            search = searcher.search(subject, compiled.evaluation.accuracy)
+            if search is None or search.chosen == DEFAULT_VARIANT:
+                return replace(compiled, variants=search)
+        return replace(self.compile(planned, search.chosen), variants=search)
+
+    def compile(self, planned: PlannedRung, variant: QuantizationVariant = DEFAULT_VARIANT) -> Compiled:
         """Compress, compile and evaluate a rung.
 
         Raises:
@@ -92,15 +119,17 @@ class CandidateMaker:
             model.key,
             rung.name,
             compiler_versions(rung),
-            spec.quantization.model_dump(mode="json"),
+            asdict(variant),
+            [spec.quantization.calibration_samples, spec.quantization.qat_learning_rate],
             self.bench.data_key,
         )
 
         def make(folder: Path) -> Artifact:
-            job = CompileJob(self.compressor.load(model), self.bench.input_shape, self.bench.calibration)
+            module = self.compressor.load(self.compressor.quantization_aware(model, variant.qat_epochs))
+            job = CompileJob(module, self.bench.input_shape, self.bench.calibration, variant)
             artifact = compile_artifact(job, rung, folder)
             sparse_path(artifact, folder, rung, self.bench.device.facts)
-            write_manifest(folder, self._manifest(rung, model, artifact))
+            write_manifest(folder, self._manifest(rung, model, artifact, variant))
             return artifact
 
         artifact = self.bench.step("compile", rung.name, key, Artifact, make, lambda a: a.format)
@@ -111,7 +140,7 @@ class CandidateMaker:
             digest(key, self.assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
             Evaluation,
             lambda kept: self.assessor.evaluate(rung, self.compressor.load(model), artifact, folder, kept),
-            lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %, {e.parity.detail}",
+            lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)
         if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:
@@ -133,8 +162,14 @@ class CandidateMaker:
         candidate = self._candidate(compiled, measured, CandidateStatus.DENSE, reason)
         return compiled, replace(candidate, seconds=time.monotonic() - started)
 
-    def attempt(self, planned: PlannedRung, dense: Compiled, dense_p50_ms: float) -> Attempt:
+    def attempt(self, planned: PlannedRung, dense: Compiled, dense_p50_ms: float, limits: Limits) -> Attempt:
         """A judged candidate; one that cannot be made or run is a value with its reason.
+
+        Args:
+            planned: what to make.
+            dense: the baseline.
+            dense_p50_ms: its latency, which says how long measurements take.
+            limits: the plan's, by which variants of quantization are chosen; it is judged by the budget itself.
 
         Raises:
             MeasurementError: the device went away or stays disturbed, which says nothing about the candidate.
@@ -142,7 +177,7 @@ class CandidateMaker:
         """
         started = time.monotonic()
         try:
-            compiled = self.compile(planned)
+            compiled = self.quantized(planned, dense, limits)
             evidence = self.evidence(compiled, dense)
             measured = self._measure(compiled, dense, evidence, dense_p50_ms)
             evidence = replace(evidence, memory_proof=self._proved(compiled, evidence.limits))
@@ -258,9 +293,10 @@ class CandidateMaker:
             macs=compiled.model.macs,
             load_ms=ms_from_ns(statistics.median(loads)) if loads else None,
             making=making_of(compiled.rung, compiled.model, self.compressor.dense, self.bench.target.spec),
+            variants=compiled.variants,
         )
 
-    def _manifest(self, rung: Rung, model: TorchModel, artifact: Artifact) -> Manifest:
+    def _manifest(self, rung: Rung, model: TorchModel, artifact: Artifact, variant: QuantizationVariant) -> Manifest:
         spec = self.bench.target.spec
         origin = {
             "target": spec.name,
@@ -277,4 +313,5 @@ class CandidateMaker:
             widths=model.widths,
             recipe=model.recipe,
             origin=tuple(sorted(origin.items())),
+            variant=variant if rung.precision is Precision.INT8 else None,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.corruptions import RawImages, raw_images
+from edgeprune.data.parts import sole
 from edgeprune.records.changes import AnswerChanges, ChangedExample, ConfusionChange
 from edgeprune.records.result import BuildResult
 from edgeprune.reporting.summary import subject_of
@@ -55,7 +56,7 @@ def answer_changes(
         images: how the inputs are images; None where they are not, and have no thumbnails.
         rung: name of the compressed model.
     """
-    labels = split.labels.astype(np.int64)
+    labels = sole(split.labels).astype(np.int64)
     was, is_now = before.predicted == labels, after.predicted == labels
     broken, fixed = int((was & ~is_now).sum()), int((~was & is_now).sum())
     return AnswerChanges(

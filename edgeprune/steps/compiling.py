@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import BuildError
-from edgeprune.protocols import CompiledFiles
+from edgeprune.protocols import CompiledFiles, Scheme
+from edgeprune.quantization.preparation import prepared
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.records.artifact import Artifact, TensorSpec
 from edgeprune.records.measurement import DeviceFacts
+from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
@@ -29,12 +31,14 @@ class CompileJob:
     Attributes:
         model: in evaluation mode; it is left alone.
         input_shape: with the batch of 1 in front.
-        calibration: [samples, *input_shape[1:]], float32, preprocessed; used for INT8 only.
+        calibration: [samples, *input_shape[1:]], preprocessed; its dtype is the model's. Values are for INT8 only.
+        variant: how to quantize; used for INT8 only.
     """
 
     model: nn.Module
     input_shape: tuple[int, ...]
     calibration: np.ndarray
+    variant: QuantizationVariant = DEFAULT_VARIANT
 
 
 def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
@@ -45,24 +49,62 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
         BuildError: the compiler or the quantizer refuses the model.
     """
     runtime = RUNTIMES.get(rung.runtime)
-    inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
+    inputs = TensorSpec(name="input", shape=job.input_shape, dtype=job.calibration.dtype.name)
     if rung.precision is not Precision.INT8:
         # bf16 and fp16 are chosen when the device loads the float32 file.
         form = runtime.sparse_form() if rung.masked else None
         if form is None:
-            return _describe(runtime.compile(job.model, inputs, folder), rung)
+            return describe(runtime.compile(job.model, inputs, folder), rung)
         dense_folder = folder / "dense"
         dense_folder.mkdir()
         stored = form.store(runtime.compile(job.model, inputs, dense_folder), folder)
         shutil.rmtree(dense_folder)
-        return _describe(stored, rung)
+        return describe(stored, rung)
     float_folder = folder / "float32"
     float_folder.mkdir()
-    compiled = runtime.compile(job.model, inputs, float_folder)
-    quantized = SCHEMES.get(runtime.int8_scheme()).quantize(compiled, job.calibration, folder)
+    artifact = quantize_compiled(compile_float(job, rung, float_folder), job, rung, folder)
     shutil.rmtree(float_folder)
+    return artifact
+
+
+def compile_float(job: CompileJob, rung: Rung, folder: Path) -> CompiledFiles:
+    """What an INT8 artifact is quantized from: the model, prepared as the variant and the scheme want it, in float32.
+
+    Raises:
+        BuildError: the scheme or the compiler refuses, or the model has nothing that the variant prepares.
+    """
+    runtime, scheme = RUNTIMES.get(rung.runtime), scheme_of(rung)
+    refused = scheme.refusal(job.variant)
+    if refused is not None:
+        raise BuildError(f"{rung.name}: {job.variant.name}: {refused}")
+    model = prepared(job.model, job.variant, scheme.needs(job.variant), job.calibration)
+    return runtime.compile(model, TensorSpec(name="input", shape=job.input_shape, dtype="float32"), folder)
+
+
+def quantize_compiled(compiled: CompiledFiles, job: CompileJob, rung: Rung, folder: Path) -> Artifact:
+    """Quantize what `compile_float` made.
+
+    Raises:
+        BuildError: the quantizer refuses the model, or weights alone were to shrink and did not.
+    """
+    quantized = scheme_of(rung).quantize(compiled, job.calibration, folder, job.variant)
+    if job.variant.weight_only_bits is not None and _size(quantized) >= _size(compiled):
+        for name in quantized.names:
+            (folder / name).unlink()
+        raise BuildError(
+            f"{rung.name}: {job.variant.name}: no weights of this model can be stored so by {rung.runtime}"
+        )
     # The caller's view stays float32, whatever the quantized file takes: the agent converts outside the timed part.
-    return _describe(replace(quantized, inputs=compiled.inputs, outputs=compiled.outputs), rung)
+    return describe(replace(quantized, inputs=compiled.inputs, outputs=compiled.outputs), rung)
+
+
+def scheme_of(rung: Rung) -> Scheme:
+    """What makes the INT8 artifacts of a rung's runtime."""
+    return SCHEMES.get(RUNTIMES.get(rung.runtime).int8_scheme())
+
+
+def _size(files: CompiledFiles) -> int:
+    return sum((files.folder / name).stat().st_size for name in files.names)
 
 
 def sparse_path(artifact: Artifact, folder: Path, rung: Rung, device: DeviceFacts) -> SparsePath | None:
@@ -96,11 +138,12 @@ def compiler_versions(rung: Rung) -> tuple[tuple[str, str], ...]:
     runtime = RUNTIMES.get(rung.runtime)
     versions = runtime.versions()
     if rung.precision is Precision.INT8:
-        versions += SCHEMES.get(runtime.int8_scheme()).versions()
+        versions += scheme_of(rung).versions()
     return tuple(sorted(set(versions)))
 
 
-def _describe(compiled: CompiledFiles, rung: Rung) -> Artifact:
+def describe(compiled: CompiledFiles, rung: Rung) -> Artifact:
+    """The record of a rung's files."""
     return describe_files(
         compiled.folder,
         compiled.names,

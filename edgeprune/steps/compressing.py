@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.layers import layer_weights
 from edgeprune.graph.weights import load_weights_
-from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.schedules import SCHEDULES
-from edgeprune.pruning.surgery import load_pruned, save_pruned, structured_prune
+from edgeprune.pruning.surgery import load_pruned, save_pruned
+from edgeprune.quantization.fake_quantization import fake_quantized_
 from edgeprune.records.model_card import LayerWeights
-from edgeprune.records.recipe import Cut, PruningRecipe
+from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
-from edgeprune.recovery.losses import Loss, resolve_loss
+from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
-from edgeprune.steps.fresh_weights import fresh_model, zeros_held
-from edgeprune.steps.sparsity import make_masks
+from edgeprune.steps.evaluating import QualityOn
+from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
+from edgeprune.steps.pruning_rounds import UNCUT, Pruned, PruningRounds
+from edgeprune.steps.scoring import Scorer
+from edgeprune.steps.task import loss_of
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -35,8 +37,6 @@ LEARNING_RATE_SHARE = 0.1
 """Fine-tuning starts from a tenth of the training's learning rate unless the target says otherwise."""
 
 _SETTLING_EXAMPLES = 1024
-
-UNCUT = PruningRecipe()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +102,8 @@ class Compressor:
 
         def make(folder: Path) -> TorchModel:
             model = self.bench.fresh_model()
-            settings = self._settings(self.bench.target.spec.training.epochs)
-            epochs = self._fit(model, settings, "train", "dense") if self._is_trained else ()
-            return self._save(model, folder, "dense", key, epochs=epochs)
+            epochs = self.fit_(model, self.training_settings(), "train", "dense") if self._is_trained else ()
+            return self._save(Pruned(model=model, epochs=epochs), folder, "dense", key)
 
         return self.bench.step("compress", "dense", key, TorchModel, make, _summary)
 
@@ -138,9 +137,10 @@ class Compressor:
         subject = f"{_pruning_name(rung)}-{key[:8]}"
 
         def make(folder: Path) -> TorchModel:
-            if rung.pruning is PruningKind.STRUCTURED:
-                return self._structured(planned, subject, key, folder)
-            return self._masked(rung, subject, key, folder)
+            rounds = PruningRounds(self)
+            structured = rung.pruning is PruningKind.STRUCTURED
+            pruned = rounds.structured(planned, subject) if structured else rounds.masked(rung, subject)
+            return self._save(pruned, folder, subject, key, widths=planned.widths if structured else ())
 
         return self.bench.step("compress", subject, key, TorchModel, make, _summary)
 
@@ -155,13 +155,43 @@ class Compressor:
         subject = f"{model.subject}-scratch"
 
         def make(folder: Path) -> TorchModel:
-            fresh, like = fresh_model(bench.target, bench.example, model.recipe), self.load(model)
-            hold = zeros_held(fresh, like) if model.sparsity else None
-            epochs = self._fit(fresh, self._settings(spec.training.epochs), "train", subject, after_step=hold)
-            return self._save(
-                fresh, folder, subject, key,
-                recipe=model.recipe, widths=model.widths, epochs=epochs, sparsity=model.sparsity,
-            )  # fmt: skip
+            fresh = fresh_model(bench.target, bench.example, model.recipe)
+            if model.sparsity:
+                take_zeros_(fresh, self.load(model))
+            hold = zero_holder(fresh) if model.sparsity else None
+            epochs = self.fit_(fresh, self.training_settings(), "train", subject, after_step=hold)
+            scratch = Pruned(model=fresh, epochs=epochs, recipe=model.recipe, sparsity=model.sparsity)
+            return self._save(scratch, folder, subject, key, widths=model.widths)
+
+        return bench.step("compress", subject, key, TorchModel, make, _summary)
+
+    def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
+        """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.
+
+        The dense model teaches it, as after a cut; in float32, because bfloat16 would add a rounding of its own.
+
+        Raises:
+            BuildError: training diverged.
+        """
+        if epochs == 0:
+            return model
+        bench, spec = self.bench, self.bench.target.spec
+        parts = [part.model_dump(mode="json") for part in (self.recovery, spec.training)]
+        key = digest(model.key, bench.data_key, epochs, spec.quantization.qat_learning_rate, parts)
+        subject = f"{model.subject}-qat{epochs}"
+
+        def make(folder: Path) -> TorchModel:
+            trained = copy.deepcopy(self.load(model))
+            settings = self.recovery_settings(epochs)
+            rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
+            settings = replace(settings, learning_rate=rate, bf16=False)
+            hold = zero_holder(trained) if model.sparsity else None
+            with fake_quantized_(trained):
+                done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
+            save_pruned(trained, model.recipe, folder)
+            return replace(
+                model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
+            )
 
         return bench.step("compress", subject, key, TorchModel, make, _summary)
 
@@ -175,42 +205,7 @@ class Compressor:
     def _folder(self, model: TorchModel) -> Path:
         return self.bench.run.path(step_name("compress", model.subject))
 
-    def _structured(self, planned: PlannedRung, subject: str, key: str, folder: Path) -> TorchModel:
-        """Cut in rounds, recover after each: what is left learns to do without before more is taken.
-
-        Whole blocks go in the first round.
-        """
-        spec = self.bench.target.spec
-        criterion = CRITERIA.get(spec.pruning.criterion)
-        model, cuts, epochs = remove_blocks(self.dense_module, planned.removed_blocks), list[Cut](), list[EpochResult]()
-        for number, share in enumerate(SCHEDULES[self.recovery.schedule](1.0, self.recovery.rounds)):
-            widths = {w.group: round(w.before - share * (w.before - w.after)) for w in planned.widths if w.after}
-            model, cut = structured_prune(model, self.bench.example, widths, criterion, seed=spec.seed)
-            cuts += cut
-            self.settle_(model)
-            settings = self._recovery_settings(number)
-            epochs += self._fit(model, settings, "recover", f"{subject} round {number + 1} of {self.recovery.rounds}")
-        recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
-        return self._save(model, folder, subject, key, recipe=recipe, widths=planned.widths, epochs=epochs)
-
-    def _masked(self, rung: Rung, subject: str, key: str, folder: Path) -> TorchModel:
-        """Zero more in each round and hold the zeros while the rest learns; at the end they are plain weights."""
-        spec = self.bench.target.spec
-        model = self.bench.target.build_model()
-        load_weights_(model, self._folder(self.dense) / "model.safetensors")
-        epochs: list[EpochResult] = []
-        sparsities = SCHEDULES[self.recovery.schedule](rung.pruning_ratio, self.recovery.rounds)
-        for number, sparsity in enumerate(sparsities):
-            masks = make_masks(model, rung, sparsity, spec.pruning.ignored)
-            masks.apply_()
-            settings = self._recovery_settings(number)
-            title = f"{subject} round {number + 1} of {self.recovery.rounds}"
-            epochs += self._fit(model, settings, "recover", title, after_step=masks.apply_)
-        sparsity = masks.sparsity
-        masks.make_permanent()
-        return self._save(model, folder, subject, key, epochs=epochs, sparsity=sparsity)
-
-    def _fit(
+    def fit_(
         self,
         model: nn.Module,
         settings: FitSettings,
@@ -218,8 +213,13 @@ class Compressor:
         subject: str,
         after_step: Callable[[], None] | None = None,
     ) -> tuple[EpochResult, ...]:
+        """Train a model in place on the training split; the epoch that does best on the validation split is kept.
+
+        Raises:
+            BuildError: training diverged.
+        """
         bench = self.bench
-        validation = (bench.validation_inputs, bench.data.validation.labels)
+        validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
         result = fit_(
             model,
             bench.train_inputs,
@@ -228,7 +228,7 @@ class Compressor:
             reporter=bench.reporter,
             stage=stage,
             subject=subject,
-            validation=validation,
+            validate=validate,
             after_step=after_step,
         )
         return result.epochs
@@ -252,16 +252,26 @@ class Compressor:
             distillation=teacher,
         )
 
-    def _recovery_settings(self, round_number: int) -> FitSettings:
-        """A fresh optimizer at a tenth of the learning rate; the last round has the epochs that do not divide."""
+    def training_settings(self) -> FitSettings:
+        """Of the dense model."""
+        return self._settings(self.bench.target.spec.training.epochs)
+
+    def recovery_settings(self, epochs: int) -> FitSettings:
+        """Of a round: a fresh optimizer at a tenth of the learning rate, or at all of it where it is rewound."""
         recovery = self.recovery
-        each, rest = divmod(recovery.epochs, recovery.rounds)
-        epochs = each + (rest if round_number == recovery.rounds - 1 else 0)
-        rate = recovery.learning_rate or LEARNING_RATE_SHARE * self.bench.target.spec.training.learning_rate
+        rate = recovery.learning_rate or self._recovery_rate
         teacher = Distillation(
-            teacher=self.dense_module, weight=recovery.distillation_weight, temperature=recovery.temperature
+            teacher=self.dense_module,
+            # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
+            weight=recovery.distillation_weight if self.bench.task.classifies else 0.0,
+            temperature=recovery.temperature,
         )
         return self._settings(epochs, rate, teacher)
+
+    @property
+    def _recovery_rate(self) -> float:
+        share = LEARNING_RATE_SHARE if self.recovery.rewind == "none" else 1.0
+        return share * self.bench.target.spec.training.learning_rate
 
     @property
     def _augment(self) -> Augment | None:
@@ -271,10 +281,12 @@ class Compressor:
     @property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
-        reference = self.bench.target.spec.training.loss
-        if ".py:" in reference:
-            return self.bench.target.guarded(reference, key="training.loss")
-        return resolve_loss(reference)
+        return loss_of(self.bench.target)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """Scores channels and weights as the target says."""
+        return Scorer(self.bench, self.loss, self.recovery.learning_rate or self._recovery_rate)
 
     def settle_(self, model: nn.Module) -> None:
         """Re-estimate a model's batch norms, in place, on training data that are augmented as in training.
@@ -297,29 +309,34 @@ class Compressor:
         return augment(inputs, torch.Generator().manual_seed(seed)) if augment else inputs
 
     def _save(
-        self,
-        model: nn.Module,
-        folder: Path,
-        subject: str,
-        key: str,
-        *,
-        recipe: PruningRecipe = UNCUT,
-        widths: tuple[GroupWidth, ...] = (),
-        epochs: Sequence[EpochResult] = (),
-        sparsity: float = 0.0,
+        self, pruned: Pruned, folder: Path, subject: str, key: str, *, widths: tuple[GroupWidth, ...] = ()
     ) -> TorchModel:
-        save_pruned(model, recipe, folder)
+        save_pruned(pruned.model, pruned.recipe, folder)
         return TorchModel(
             subject=subject,
             key=key,
-            parameters=count_parameters(model),
-            macs=count_macs(model, self.bench.example),
-            recipe=recipe,
+            parameters=count_parameters(pruned.model),
+            macs=count_macs(pruned.model, self.bench.example),
+            recipe=pruned.recipe,
             widths=widths,
-            epochs=tuple(epochs),
-            sparsity=sparsity,
-            layers=layer_weights(model),
+            epochs=pruned.epochs,
+            sparsity=pruned.sparsity,
+            layers=layer_weights(pruned.model),
         )
+
+
+def zero_holder(model: nn.Module) -> Callable[[], None]:
+    """What puts a model's zero weights back to zero: those of two dimensions and more that are zero now."""
+    import torch
+
+    zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1 and bool((p == 0).any())]
+
+    def hold() -> None:
+        with torch.no_grad():
+            for parameter, is_zero in zeros:
+                parameter.masked_fill_(is_zero, 0.0)
+
+    return hold
 
 
 def _pruning_name(rung: Rung) -> str:

@@ -12,15 +12,15 @@ Controls are compiled as the result is and evaluated on the same examples. They 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.control import RANDOM, SCRATCH, Control
+from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
 from edgeprune.records.rung import PlannedRung, PruningKind
-from edgeprune.schema.target import Pruning
 from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.compressing import Compressor, TorchModel
@@ -56,19 +56,21 @@ class ControlMaker:
 
     compressor: Compressor
 
-    def made(self, name: str, planned: PlannedRung) -> MadeControl:
+    def made(self, name: str, planned: PlannedRung, variant: QuantizationVariant = DEFAULT_VARIANT) -> MadeControl:
         """One control, compiled and evaluated on validation data; one that cannot be made is a value with its reason.
 
         Args:
             name: `random` or `scratch`.
             planned: the rung that was chosen, with its widths.
+            variant: how the chosen model was quantized.
         """
         reason = self._refusal(name, planned)
         if reason:
             return MadeControl(control=Control(name=name, how="", reason=reason))
         try:
             compressor, model = self._by_lot(planned) if name == RANDOM else self._fresh(planned)
-            return self._compiled(name, planned, compressor, model)
+            model = compressor.quantization_aware(model, variant.qat_epochs)
+            return self._compiled(name, planned, compressor, model, variant)
         except BuildError as error:
             return MadeControl(control=Control(name=name, how="", reason=error.message))
 
@@ -76,8 +78,9 @@ class ControlMaker:
         rung, spec = planned.rung, self.compressor.bench.target.spec
         if rung.pruning is PruningKind.NONE:
             return f"{rung.name} was not pruned: the control would be the dense model again"
-        if name == RANDOM and rung.masked and "weight_criterion" not in Pruning.model_fields:
-            return "masks go by magnitude alone"
+        criterion = spec.pruning.weight_criterion if rung.masked else spec.pruning.criterion
+        if name == RANDOM and criterion == RANDOM:
+            return "the result itself was pruned by lot"
         if name == SCRATCH and spec.training.epochs == 0:
             return "training.epochs is 0: the target has no recipe to train from fresh weights with"
         return ""
@@ -86,7 +89,7 @@ class ControlMaker:
         """By the compressor itself, for a target that differs in its criteria alone: all else follows."""
         bench = self.compressor.bench
         spec = bench.target.spec
-        by_lot = {key: RANDOM for key in Pruning.model_fields if key.endswith("criterion")}
+        by_lot = {"criterion": RANDOM, "weight_criterion": RANDOM}
         other = spec.model_copy(update={"pruning": spec.pruning.model_copy(update=by_lot)})
         compressor = replace(self.compressor, bench=bench.with_spec(other))
         return compressor, compressor.compressed(planned)
@@ -94,16 +97,22 @@ class ControlMaker:
     def _fresh(self, planned: PlannedRung) -> tuple[Compressor, TorchModel]:
         return self.compressor, self.compressor.from_scratch(self.compressor.compressed(planned))
 
-    def _compiled(self, name: str, planned: PlannedRung, compressor: Compressor, model: TorchModel) -> MadeControl:
+    def _compiled(
+        self,
+        name: str,
+        planned: PlannedRung,
+        compressor: Compressor,
+        model: TorchModel,
+        variant: QuantizationVariant,
+    ) -> MadeControl:
         bench, rung = self.compressor.bench, planned.rung
         spec, subject = bench.target.spec, f"{rung.name}-{name}-control"
-        quantization = spec.quantization.model_dump(mode="json")
-        key = digest(model.key, rung.name, compiler_versions(rung), quantization, bench.data_key)
+        samples = spec.quantization.calibration_samples
+        key = digest(model.key, rung.name, compiler_versions(rung), asdict(variant), samples, bench.data_key)
 
         def make(folder: Path) -> Artifact:
-            return compile_artifact(
-                CompileJob(compressor.load(model), bench.input_shape, bench.calibration), rung, folder
-            )
+            job = CompileJob(compressor.load(model), bench.input_shape, bench.calibration, variant)
+            return compile_artifact(job, rung, folder)
 
         artifact = bench.step("compile", subject, key, Artifact, make, lambda a: a.format)
         assessor, folder = Assessor(bench), bench.run.path(step_name("compile", subject))
@@ -113,7 +122,7 @@ class ControlMaker:
             digest(key, assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
             Evaluation,
             lambda kept: assessor.evaluate(rung, compressor.load(model), artifact, folder, kept),
-            lambda e: f"validation accuracy {100 * e.accuracy.overall:.2f} %",
+            lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}",
         )
         control = Control(
             name=name,

@@ -114,7 +114,7 @@ class AccuracyCosts:
         place = Rung(runtime=rung.runtime, precision=Precision.FLOAT32)
         # Which layers are masked follows from the runtime's kernels.
         subject = replace(rung, precision=place.precision, threads=place.threads).name
-        key = digest(self._dense_key, compiler_versions(place), spec.pruning.ignored)
+        key = digest(self._dense_key, compiler_versions(place), spec.pruning.ignored, self.losses.compressor.scorer.key)
         return bench.step(
             "sensitivity",
             subject,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -49,23 +48,18 @@ def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Mo
     return fresh
 
 
-def zeros_held(model: nn.Module, like: nn.Module) -> Callable[[], None]:
-    """What puts zeros into a model where another of the same shape has them; it is called once at once.
+def take_zeros_(model: nn.Module, like: nn.Module) -> None:
+    """Put zeros, in place, into a model where another of the same shape has them.
 
-    Only weights of two dimensions and more are held: nothing masks biases and norms.
+    Only weights of two dimensions and more: nothing masks biases and norms.
     """
     import torch
 
     theirs = dict(like.named_parameters())
-    held = [(p, theirs[n] == 0) for n, p in model.named_parameters() if p.dim() > 1 and bool((theirs[n] == 0).any())]
-
-    def hold() -> None:
-        with torch.no_grad():
-            for parameter, zero in held:
-                parameter.masked_fill_(zero, 0.0)
-
-    hold()
-    return hold
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.masked_fill_(theirs[name] == 0, 0.0)
 
 
 def _draws_weights(target: Target, model: nn.Module) -> bool:

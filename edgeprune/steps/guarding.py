@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeprune.data.corruptions import corruptions, raw_images
+from edgeprune.data.parts import sole
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.slices import slice_members
 from edgeprune.data.splits import DataSplits, Split
@@ -38,11 +39,6 @@ class Answers:
     losses: np.ndarray
 
 
-def has_one_class(labels: object) -> bool:
-    """Whether each example has one class: what is not right or wrong has no share of right answers."""
-    return isinstance(labels, np.ndarray) and labels.ndim == 1 and labels.dtype.kind in "ui"
-
-
 def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
     """Right answers on each slice that the split names.
 
@@ -50,9 +46,7 @@ def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
         outputs: [examples, classes].
         split: with the labels.
     """
-    if not has_one_class(split.labels):
-        return ()
-    right = outputs.argmax(axis=1) == split.labels
+    right = outputs.argmax(axis=1) == sole(split.labels)
     return tuple(_share(name, right[slice_members(split.slices[name], len(split))]) for name in sorted(split.slices))
 
 
@@ -65,12 +59,12 @@ def robustness_shares(split: Split, target: Target, infer: Callable[[np.ndarray]
         infer: the compiled artifact, of prepared inputs.
     """
     spec, wanted = target.spec, target.spec.accuracy.robustness
-    images = raw_images(split.inputs, spec.preprocessing) if has_one_class(split.labels) else None
+    images = raw_images(split.inputs, spec.preprocessing)
     made = corruptions(wanted, images) if images is not None and wanted.examples else ()
     if not made:
         return ()
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(split))[: wanted.examples])
-    raw, labels = split.inputs[drawn], split.labels[drawn]
+    raw, labels = split.inputs[drawn], sole(split.labels)[drawn]
     # All in one go: a fresh process of the runtime costs more than the images.
     worse = [preprocess(c.apply(raw, spec.seed ^ zlib.crc32(c.name.encode())), spec.preprocessing) for c in made]
     predicted = infer(np.concatenate(worse)).argmax(axis=1).reshape(len(made), len(labels))
@@ -92,15 +86,10 @@ def check_guards(target: Target, data: DataSplits) -> None:
     """Refuse floors that nothing could be held to, before anything is built.
 
     Raises:
-        InputError: a floor for a slice that the data do not name, or for corrupted images where there are none.
+        InputError: a floor for a slice that the data do not name, for corrupted images where there are none, or for
+            right answers where there are no classes.
     """
     wanted, known = target.spec.accuracy, sorted(data.validation.slices)
-    parts = bool(wanted.slices) or wanted.robustness.is_set or wanted.max_class_drop_points is not None
-    if parts and not has_one_class(data.validation.labels):
-        raise InputError(
-            f"{target.file}: accuracy: floors for classes, slices and robustness need one class an example, and the "
-            "labels are something else; leave max_class_drop_points, slices and robustness floors out"
-        )
     for name in wanted.slices:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -110,6 +99,12 @@ def check_guards(target: Target, data: DataSplits) -> None:
                 f"validation split; {hint}"
             )
     robustness = wanted.robustness
+    if not data.classifies and (wanted.slices or robustness.is_set):
+        key = "slices" if wanted.slices else "robustness"
+        raise InputError(
+            f"{target.file}: accuracy.{key}: a floor is on the share of right answers, and these examples have not one "
+            "class each; take it out"
+        )
     if not robustness.is_set:
         return
     images = raw_images(data.validation.inputs, target.spec.preprocessing)

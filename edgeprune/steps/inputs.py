@@ -31,7 +31,7 @@ _SHIPPED = Path(__file__).resolve().parent.parent / "_shipped"
 _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 # Whatever of these is installed has a say in the outcome of a build.
 _TOOLS = (
-    "edgeprune", "numpy", "torch", "torch-pruning", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
+    "edgeprune", "numpy", "torch", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
     "onnxruntime", "litert-converter",
     "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
 )  # fmt: skip
@@ -186,7 +186,26 @@ def load_target(path: str | Path) -> Target:
     target = Target(spec=spec, folder=file.resolve().parent)
     if target.folder.name != spec.name:
         raise InputError(f"{file}: name: expected the folder's name {target.folder.name!r}, got {spec.name!r}")
+    _check_criteria(spec, file)
     return target
+
+
+def _check_criteria(spec: TargetSpec, file: Path) -> None:
+    """Refuse a criterion that there is none of, or that does not score what it is to choose."""
+    from edgeprune.protocols import Granularity
+    from edgeprune.pruning.criteria import CRITERIA
+
+    pruning = spec.pruning
+    uses = {
+        "criterion": (pruning.criterion, {Granularity.OUT_CHANNEL, Granularity.IN_CHANNEL}, "channels"),
+        "weight_criterion": (pruning.weight_criterion, {Granularity.WEIGHT}, "single weights"),
+    }
+    for key, (name, wanted, what) in uses.items():
+        fitting = tuple(n for n in CRITERIA.names() if CRITERIA.get(n).granularities & wanted)
+        if name not in fitting:
+            raise InputError(
+                f"{file}: pruning.{key}: expected a criterion that scores {what}, got {name!r}{suggest(name, fitting)}"
+            )
 
 
 def _targets_near(given: Path) -> str:

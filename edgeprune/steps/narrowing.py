@@ -9,9 +9,6 @@ from functools import cached_property
 from itertools import chain
 
 from edgeprune.errors import BuildError
-from edgeprune.graph.activations import model_activations
-from edgeprune.graph.names import block_of
-from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
@@ -19,14 +16,14 @@ from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
-from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
+from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
-from edgeprune.records.memory import MemoryForecast, OpenSchedule
-from edgeprune.records.operators import OperatorUse
+from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
 from edgeprune.steps.memory import ShapeMemory, shape_memory
+from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.tables import OperatorTables
@@ -40,11 +37,6 @@ TIGHTER = (0.9, 0.8)
 
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
-
-_VECTOR = 8
-
-_FINE = 64
-"""Groups of more channels are measured at every second multiple: a step of 8 is then a small part of them."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +64,7 @@ class Narrower:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        blocks = self.shapes.bench.blocks.removable
-        exact = {g: self._minimum(g) for g in self._full if block_of(g, blocks) is None}
-        rounded = {g: min(self._full[g], -(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
-        found = [
-            self._measure(place, Configuration(widths=widths, removed_blocks=frozenset(blocks)))
-            for widths in ([exact] if exact == rounded else [exact, rounded])
-        ]
+        found = [self._measure(place, shape) for shape in self._model.narrowest()]
         return min(found, key=lambda f: f.p50_ms)
 
     def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
@@ -96,7 +82,8 @@ class Narrower:
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
             blocks = f", {len(narrow.removed_blocks)} blocks removed" if narrow.removed_blocks else ""
-            reason = f"even with the narrowest widths (no group may lose more than {self._most:.0%}{blocks}): {refusal}"
+            most = f"no group may lose more than {self._model.most:.0%}"
+            reason = f"even with the narrowest widths ({most}{blocks}): {refusal}"
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
         try:
@@ -114,7 +101,7 @@ class Narrower:
             rung = decide(narrow, limits, cost)
             if refusal is not None:
                 rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
-            where = self._breakdown(place, problem, found.cost, self._shape(narrow), narrow.p50_ms)
+            where = self._breakdown(place, problem, found.cost, self._model.shape(narrow), narrow.p50_ms)
             return [replace(rung, trips=found.trips, ended=found.ended, breakdown=where)]
         measured = self._measure(place, found.best)
         chosen = decide(measured, limits, self._cost(measured))
@@ -141,7 +128,7 @@ class Narrower:
         Arguments and errors are those of `plan` and `problem`; None where no widths are predicted to fit.
         """
         problem = self.problem(dense.rung, narrow)
-        known = [Observation(problem.terms(self._shape(f)), f.p50_ms) for f in (dense, narrow)]
+        known = [Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in (dense, narrow)]
         # Memory would take a trip to know of; the search itself keeps to it.
         search_limits = self._search_limits(replace(scaled(limits, _HOPELESS), memory_bytes=None), dense, narrow)
         found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
@@ -159,30 +146,30 @@ class Narrower:
             MeasurementError: the device is busy or went away.
         """
         tables = self._tables
-        measured = {g: self._widths_worth_a_look(g) for g in self._full}
+        measured = {g: self._model.widths_worth_a_look(g) for g in self._model.full}
         ends = {g: {w} for g, w in kept_widths(narrow.widths).items()}
         tables.ensure(
             chain(
                 (
                     s
                     for g, widths in measured.items()
-                    for s in group_shapes(self._uses, g, ends.get(g, set()).union(widths))
+                    for s in group_shapes(self._model.uses, g, ends.get(g, set()).union(widths))
                 ),
-                (u.shape for u in self._uses if not u.unsupported),
+                (u.shape for u in self._model.uses if not u.unsupported),
             ),
             place,
         )
         choices = {}
         for group, widths in measured.items():
             staircase = group_staircase(
-                self._uses, group, widths, lambda shape: tables.latency_ms(shape, place), context=place.name
+                self._model.uses, group, widths, lambda shape: tables.latency_ms(shape, place), context=place.name
             )
             # The full width is always there: not to cut costs nothing in accuracy.
-            kept = dict.fromkeys((*staircase.admissible, self._full[group]))
+            kept = dict.fromkeys((*staircase.admissible, self._model.full[group]))
             choices[group] = tuple(Choice(width=w, loss=self.loss(group, w)) for w in kept)
         return ShapeProblem(
-            uses=self._uses,
-            full=self._full,
+            uses=self._model.uses,
+            full=self._model.full,
             choices=choices,
             entry_ms=lambda shape: tables.latency_ms(shape, place),
             blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.shapes.bench.blocks.removable),
@@ -202,7 +189,7 @@ class Narrower:
             fits = figures.p50_ms <= search_limits[LATENCY] and over_budget(figures, limits) is None
             return Measured(latency_ms=figures.p50_ms, fits=fits, memory=memory.take(figures) if memory else None)
 
-        observed = [Observation(problem.terms(self._shape(f)), f.p50_ms) for f in known]
+        observed = [Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in known]
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
@@ -213,8 +200,10 @@ class Narrower:
         if limits.memory_bytes is None:
             return None
         # With all blocks: tensors are followed from one compiled graph to another of the same form.
-        narrow = self._measure(dense.rung, Configuration(widths={g: self._minimum(g) for g in self._full}))
-        memory = shape_memory(self._calls, lambda f: self._weights(self._shape(f)), limits, dense, narrow)
+        narrow = self._measure(dense.rung, Configuration(widths={g: self._model.minimum(g) for g in self._model.full}))
+        memory = shape_memory(
+            self._model.schedule, lambda f: self._model.weights(self._model.shape(f)), limits, dense, narrow
+        )
         if memory.doubt:
             self.shapes.bench.note(f"{dense.rung.name}: {memory.doubt}", "warning")
         return memory
@@ -224,7 +213,7 @@ class Narrower:
         latencies = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
         # Without any limit the search is for size or memory alone, and the full widths are fast enough.
         found = {LATENCY: HEADROOM * min(latencies) if latencies else 2.0 * max(dense.p50_ms, narrow.p50_ms)}
-        ends = [self._weights(self._shape(figures)) for figures in (narrow, dense)]
+        ends = [self._model.weights(self._model.shape(figures)) for figures in (narrow, dense)]
         limit, least, most = limits.artifact_bytes, narrow.artifact_bytes, dense.artifact_bytes
         if limit is not None and least < most and limit < most:
             found[WEIGHTS] = ends[0] + (limit - least) / (most - least) * (ends[1] - ends[0])
@@ -242,7 +231,7 @@ class Narrower:
             found = allocate(problem.allocation(cost), {**limits, LATENCY: share * limits[LATENCY]})
             if not isinstance(found, Allocation):
                 break
-            widths, blocks = self._cut(found.configuration)
+            widths, blocks = self._model.cut(found.configuration)
             rung = structured_rung(place, widths, blocks)
             if rung.name not in names:
                 names.add(rung.name)
@@ -263,10 +252,12 @@ class Narrower:
         """The staircases that the choices were made from, and the model at its full widths."""
         place = dense.rung
         stairs = (
-            group_staircase(self._uses, g, self._widths_worth_a_look(g), problem.entry_ms, context=place.name)
-            for g in self._full
+            group_staircase(
+                self._model.uses, g, self._model.widths_worth_a_look(g), problem.entry_ms, context=place.name
+            )
+            for g in self._model.full
         )
-        groups = tuple(GroupSteps(group=g, staircase=s) for g, s in zip(self._full, stairs, strict=True))
+        groups = tuple(GroupSteps(group=g, staircase=s) for g, s in zip(self._model.full, stairs, strict=True))
         full = self._breakdown(place, problem, cost, problem.whole(), dense.p50_ms)
         return PlaceSurvey(place=place.place, full=full, groups=groups)
 
@@ -282,18 +273,8 @@ class Narrower:
         return break_down(problem, cost, shape, measured_ms=measured_ms, runtime_ms=least_ms)
 
     def _measure(self, place: Rung, shape: Configuration) -> ShapeFigures:
-        widths, blocks = self._cut(shape)
+        widths, blocks = self._model.cut(shape)
         return self.shapes.measure(structured_rung(place, widths, blocks), widths, blocks)
-
-    def _cut(self, shape: Configuration) -> tuple[tuple[GroupWidth, ...], tuple[str, ...]]:
-        """Widths and removed blocks as records have them, in the model's order."""
-        after = shape.widths
-        widths = tuple(GroupWidth(group=g, before=full, after=after.get(g, 0)) for g, full in self._full.items())
-        return widths, tuple(b for b in self.shapes.bench.blocks.removable if b in shape.removed_blocks)
-
-    def _shape(self, figures: ShapeFigures) -> Configuration:
-        widths = kept_widths(figures.widths) if figures.widths else self._full
-        return Configuration(widths=widths, removed_blocks=frozenset(figures.removed_blocks))
 
     def _cost(self, figures: ShapeFigures) -> float:
         losses = [self.loss(w.group, w.after) for w in figures.widths if w.after]
@@ -301,42 +282,9 @@ class Narrower:
             figures.rung.precision, sum([*losses, *(self.loss.block(b) for b in figures.removed_blocks)])
         )
 
-    def _weights(self, shape: Configuration) -> int:
-        uses = (u for u in self._uses if not u.unsupported and not block_of(u.layer, shape.removed_blocks))
-        return sum(weight_count(use.at(shape.widths)) for use in uses)
-
-    def _widths_worth_a_look(self, group: str) -> tuple[int, ...]:
-        """Multiples of what vector kernels work on at a time, from the narrowest allowed to the full width."""
-        full = self._full[group]
-        step = _VECTOR if full <= _FINE else 2 * _VECTOR
-        least = self._minimum(group)
-        # The narrowest is there although it may be no multiple: it can be the only one that is fast enough.
-        return tuple(sorted({*range(-(-least // step) * step, full + 1, step), least, full}))
-
-    def _minimum(self, group: str) -> int:
-        return max(1, math.ceil(self._full[group] * (1 - self._most) - 1e-9))
-
-    @property
-    def _most(self) -> float:
-        return self.shapes.bench.target.spec.pruning.ratios[-1]
-
     @cached_property
-    def _full(self) -> dict[str, int]:
-        return {g.name: g.width for g in self.shapes.bench.groups.groups}
-
-    @cached_property
-    def _uses(self) -> tuple[OperatorUse, ...]:
-        bench = self.shapes.bench
-        return model_operators(bench.fresh_model(), bench.example, bench.groups.groups)
-
-    @cached_property
-    def _calls(self) -> OpenSchedule:
-        bench = self.shapes.bench
-        try:
-            return model_activations(bench.fresh_model(), bench.example, bench.groups.groups)
-        except BuildError as error:
-            bench.note(f"activations count at full widths, whatever is cut: {error.message}", "warning")
-            return OpenSchedule(steps=(), tensors=())
+    def _model(self) -> OpenModel:
+        return OpenModel(self.shapes.bench)
 
     @cached_property
     def _tables(self) -> OperatorTables:

@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
+from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget, refuse, scaled
-from edgeprune.planning.ladder import Ladder, RefusedRung, accuracy_cost, make_ladder, structured_cost
+from edgeprune.planning.ladder import Ladder, accuracy_cost, structured_cost
 from edgeprune.planning.rung_order import drop_dominated, ordered
 from edgeprune.planning.threads import choose_threads
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
-from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
-from edgeprune.steps.compiling import compiler_versions
 from edgeprune.steps.costs import NOT_MEASURED, AccuracyCosts
 from edgeprune.steps.finer_places import NOT_LOOKED_AT, FinerPlaces, refused_place
 from edgeprune.steps.narrowing import TIGHTER, Narrower
+from edgeprune.steps.reach import reachable_ladder
 from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
-from edgeprune.steps.sparsity import choose_patterns, explain_refused
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_ms
 
@@ -42,54 +40,12 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
         MeasurementError: no runtime of the profile is on the device, or the device cannot be measured on.
     """
     notes: list[str] = []
-    precisions = _usable_precisions(bench, notes)
-    masks = choose_patterns(bench, precisions)
-    notes += [choice.note for choice in masks if choice.note]
-    can_cut = bool(bench.groups.groups or bench.blocks.removable)
-    ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=can_cut, masks=masks)
-    cores = bench.device.facts.cores
-    too_wide = [
-        RefusedRung(rung=r, reason=f"{r.threads} threads, and the device lets us use {cores} core(s)")
-        for r in ladder.rungs
-        if r.threads > cores
-    ]
-    ladder = Ladder(
-        rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
-        places=tuple(p for p in ladder.places if p.threads <= cores),
-        finer_places=tuple(p for p in ladder.finer_places if p.threads <= cores),
-        refused=(*explain_refused(bench, ladder.refused), *too_wide),
-    )
+    ladder = reachable_ladder(bench, notes)
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     notes += [f"{b.name} stays: {b.reason}" for b in bench.blocks.refused]
     shapes = ShapeBench(bench)
     plan = _Planner(shapes, Narrower(shapes, loss), AccuracyCosts(loss), ladder, bench.profile.budget, notes).plan()
     return with_what_limits(bench, replace(plan, sensitivity=loss.taken))
-
-
-def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:
-    """By runtime, what it computes in there; runtimes missing on the device or here are left out, with a note."""
-    usable = {}
-    for name in bench.profile.runtimes:
-        try:
-            bench.device.require(name)
-        except MeasurementError as error:
-            notes.append(f"no rung with {name}: {error.message}")
-            continue
-        found = []
-        for precision in RUNTIMES.get(name).precisions(bench.device.facts):
-            try:
-                compiler_versions(Rung(runtime=name, precision=precision))
-            except NotInstalledError as error:
-                notes.append(f"no {precision} rung with {name}: {error.message}")
-            else:
-                found.append(precision)
-        if Precision.FLOAT32 in found:
-            usable[name] = tuple(found)
-    for note in notes:
-        bench.note(note, "warning")
-    if not usable:
-        raise MeasurementError("\n".join(notes))
-    return usable
 
 
 @dataclass(slots=True)

@@ -73,7 +73,9 @@ class Race:
         """Validation loss over the dense model's after so many epochs, and what the precision costs on top."""
         short = replace(
             self._compressor,
-            short_recovery=self._compressor.recovery.model_copy(update={"rounds": 1, "epochs": epochs}),
+            short_recovery=self._compressor.recovery.model_copy(
+                update={"rounds": 1, "schedule": "one_shot", "steps": (), "epochs": epochs}
+            ),
         )
         bench = self._compressor.bench
         try:

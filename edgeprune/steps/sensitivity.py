@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.data.parts import label_tensors, mapped
 from edgeprune.graph.blocks import remove_blocks
+from edgeprune.graph.groups import ChannelGraph
 from edgeprune.graph.names import block_of
-from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.surgery import structured_prune
+from edgeprune.protocols import Arrays
+from edgeprune.pruning.surgery import cut_by_scores
 from edgeprune.records.rung import Rung
 from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, LossIncrease, Sensitivity
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
-from edgeprune.steps.sparsity import make_masks
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGroup
 
@@ -54,7 +55,7 @@ class SensitivityBench:
         bench = self.compressor.bench
         curves = tuple(self._curve(group) for group in bench.groups.groups)
         return Sensitivity(
-            examples=len(self._labels),
+            examples=len(self._chosen),
             loss=self._dense.loss,
             accuracy=self._dense.accuracy,
             criterion=bench.target.spec.pruning.criterion,
@@ -65,8 +66,8 @@ class SensitivityBench:
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
         spec = bench.target.spec
-        widths = probe_widths(group.width, spec.pruning.ratios)
-        key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, spec.pruning.criterion, spec.seed)
+        widths = probe_widths(group.width, spec.pruning.ratios, group.unit)
+        key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, self.compressor.scorer.key)
 
         def make(_folder: object) -> GroupCurve:
             points = tuple(self._point(group.name, width) for width in widths)
@@ -75,11 +76,8 @@ class SensitivityBench:
         return bench.step("sensitivity", group.name, key, GroupCurve, make, _summary)
 
     def _point(self, group: str, width: int) -> CurvePoint:
-        bench = self.compressor.bench
-        spec = bench.target.spec
-        criterion = CRITERIA.get(spec.pruning.criterion)
-        dense = self.compressor.dense_module
-        model, _ = structured_prune(dense, bench.example, {group: width}, criterion, seed=spec.seed)
+        scores = {group: self._scores[group]}
+        model, _ = cut_by_scores(self.compressor.dense_module, self._graph, {group: width}, scores)
         found = self._settled_increase(model)
         return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
@@ -100,16 +98,15 @@ class SensitivityBench:
 
     def masked_increase(self, rung: Rung) -> LossIncrease:
         """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
-        spec = self.compressor.bench.target.spec
         model = copy.deepcopy(self.compressor.dense_module)
-        make_masks(model, rung, rung.pruning_ratio, spec.pruning.ignored).make_permanent()
+        self.compressor.scorer.masks(model, rung, rung.pruning_ratio).make_permanent()
         return self._settled_increase(model)
 
-    def increase(self, outputs: np.ndarray) -> LossIncrease:
+    def increase(self, outputs: Arrays) -> LossIncrease:
         """What other outputs on the same examples lose against the dense model's.
 
         Args:
-            outputs: [examples, classes], float32, of `inputs`.
+            outputs: float32, of `inputs`; a tuple where the model has several.
         """
         return self._increase(self._scored(outputs), self._dense)
 
@@ -130,16 +127,31 @@ class SensitivityBench:
         self.compressor.settle_(model)
         return self._scored(torch_outputs(model, self._inputs))
 
-    def _scored(self, outputs: np.ndarray) -> _Score:
+    def _scored(self, outputs: Arrays) -> _Score:
         import torch
 
-        found, labels = torch.from_numpy(outputs), torch.from_numpy(self._labels)
-        singles = [float(self.compressor.loss(found[i : i + 1], labels[i : i + 1])) for i in range(len(labels))]
+        found, labels = mapped(torch.from_numpy, outputs), label_tensors(self._labels)
+        loss = self.compressor.loss
+
+        def single(index: int) -> float:
+            given, wanted = (mapped(lambda part: part[index : index + 1], value) for value in (found, labels))
+            return float(loss(given, wanted))
+
         return _Score(
-            loss=float(self.compressor.loss(found, labels)),
-            accuracy=float((outputs.argmax(axis=1) == self._labels).mean()),
-            singles=np.asarray(singles),
+            loss=float(loss(found, labels)),
+            accuracy=self.compressor.bench.task.value(outputs, self._labels),
+            singles=np.asarray([single(index) for index in range(len(self._chosen))]),
         )
+
+    @cached_property
+    def _graph(self) -> ChannelGraph:
+        return ChannelGraph(self.compressor.dense_module, self.compressor.bench.example)
+
+    @cached_property
+    def _scores(self) -> dict[str, Tensor]:
+        """By group; taken once for all cuts."""
+        groups = [group.name for group in self.compressor.bench.groups.groups]
+        return self.compressor.scorer.channels(self.compressor.dense_module, self._graph, groups)
 
     @cached_property
     def _dense(self) -> _Score:
@@ -161,9 +173,8 @@ class SensitivityBench:
         return inputs
 
     @cached_property
-    def _labels(self) -> np.ndarray:
-        labels: np.ndarray = self.compressor.bench.data.validation.labels[self._chosen].astype(np.int64)
-        return labels
+    def _labels(self) -> Arrays:
+        return self.compressor.bench.data.validation.taken(self._chosen).labels
 
 
 class GroupLosses:
@@ -228,10 +239,13 @@ class GroupLosses:
         return {g.name: g.width for g in self.compressor.bench.groups.groups}
 
 
-def probe_widths(width: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
-    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one."""
+def probe_widths(width: int, ratios: tuple[float, ...], unit: int = 1) -> tuple[int, ...]:
+    """The widths that leave out the first, the middle and the last of the ratios, ascending, without the full one.
+
+    They are multiples of `unit`.
+    """
     chosen = {ratios[0], ratios[len(ratios) // 2], ratios[-1]}
-    found = {max(1, ceil(width * (1 - ratio) - 1e-9)) for ratio in chosen}
+    found = {ceil(max(1, width * (1 - ratio) - 1e-9) / unit) * unit for ratio in chosen}
     return tuple(sorted(found - {width}))
 
 

@@ -32,7 +32,7 @@ from edgeprune.units import NS_PER_S, bytes_from_mb
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgeprune.protocols import Connection
+    from edgeprune.protocols import Arrays, Connection
 
 _log = logging.getLogger(__name__)
 FROZEN_SAMPLES = 32
@@ -87,7 +87,7 @@ class DeviceSession:
         return f"{there}/{artifact.files[0].name}"
 
     def place_samples(self, samples: np.ndarray) -> str:
-        """Send input samples ([samples, *input shape without the batch], float32); returns their path there."""
+        """Send input samples ([samples, *input shape without the batch]); returns their path there."""
         import numpy as np
 
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
@@ -218,10 +218,12 @@ class DeviceSession:
         """Who measures there now."""
         return lease_status(self._agent, self.spec.lease_folder)
 
-    def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> np.ndarray:
-        """Run the artifact on samples there; returns float32 [samples, *output shape without the batch]."""
-        import numpy as np
+    def infer(self, rung: Rung, artifact_path: str, samples: np.ndarray) -> Arrays:
+        """Run the artifact on samples there.
 
+        Returns:
+            [samples, *output shape without the batch], float32; a tuple where the artifact has several outputs.
+        """
         inputs_path = self.place_samples(samples)
         outputs_path = f"{inputs_path}.{secrets.token_hex(4)}.outputs.npy"
         self._client.infer(
@@ -237,8 +239,7 @@ class DeviceSession:
             outputs = Path(folder) / "outputs.npy"
             self._connection.get(outputs_path, outputs)
             self._connection.run(["rm", "-f", outputs_path], timeout_s=_COMMAND_TIMEOUT_S)
-            result: np.ndarray = np.load(outputs)
-        return result
+            return _loaded(outputs)
 
     def require(self, runtime: str) -> None:
         """Refuse a runtime that is not on the device.
@@ -266,6 +267,17 @@ class DeviceSession:
         # The newest last, and not for ever: a build places hundreds.
         self._placed = {**dict(list(self._placed.items())[-_KEPT_IN_USE:]), there: None}
         return there
+
+
+def _loaded(path: Path) -> Arrays:
+    """What the agent saved: one array, or several in an archive, in the order in which they went in."""
+    import numpy as np
+
+    found = np.load(path, allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        return found
+    with found as archive:
+        return tuple(archive[f"arr_{number}"] for number in range(len(archive.files)))
 
 
 def _request(rung: Rung, runs: int) -> BenchRequest:

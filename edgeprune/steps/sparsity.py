@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,9 @@ from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
 from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, kind_of
-from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks, maskable_layers
+from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
@@ -21,7 +23,7 @@ from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoice, ...]:
@@ -110,7 +112,18 @@ def _explained(bench: Workbench, refused: RefusedRung) -> RefusedRung:
     return replace(refused, reason=f"{'; '.join(new)} ({refused.reason})") if new else refused
 
 
-def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[str]) -> WeightMasks:
+def lamp_scores(model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
+    """What masks are made by where nothing else is asked for: no data, and the scale of a layer does not count."""
+    return weight_scores(model, layers, CRITERIA.get("lamp"))
+
+
+def make_masks(
+    model: nn.Module,
+    rung: Rung,
+    sparsity: float,
+    ignored: Sequence[str],
+    score: Callable[[nn.Module, Sequence[str]], Mapping[str, Tensor]] = lamp_scores,
+) -> WeightMasks:
     """The masks of a mask rung: over the layers whose zeros its runtime's kernels skip.
 
     Where the runtime has sparse kernels, zeros elsewhere would cost accuracy and buy nothing, and those of the last
@@ -122,12 +135,15 @@ def make_masks(model: nn.Module, rung: Rung, sparsity: float, ignored: Sequence[
         rung: its runtime and pattern.
         sparsity: share of those weights; N:M has its own.
         ignored: by the target.
+        score: of (model, layers): the weights' scores, all layers ranked together.
     """
     form = RUNTIMES.get(rung.runtime).sparse_form()
     kept = list(ignored)
     if form is not None:
         named = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
         kept += [n for n, m in named if not form.skips(m)]
+    with_last = form is not None
+    scores = score(model, maskable_layers(model, kept, with_last=with_last))
     if rung.n_m is not None:
-        return WeightMasks.n_m(model, *rung.n_m, ignored=kept, with_last=form is not None)
-    return WeightMasks.unstructured(model, sparsity, scope="adaptive", ignored=kept, with_last=form is not None)
+        return WeightMasks.n_m(model, *rung.n_m, scores=scores, ignored=kept, with_last=with_last)
+    return WeightMasks.unstructured(model, sparsity, scores=scores, ignored=kept, with_last=with_last)

@@ -23,6 +23,7 @@ from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import TargetSpec
 from edgeprune.steps.inputs import Target, code_digest, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
+from edgeprune.steps.task import Task, task_of
 from edgeprune.store.run_folder import RunFolder, digest, step_name
 
 if TYPE_CHECKING:
@@ -71,9 +72,18 @@ class Workbench:
         return self.target.load_data()
 
     @cached_property
+    def task(self) -> Task:
+        """What the model's outputs are judged by."""
+        return task_of(self.target, self.data)
+
+    @cached_property
     def data_key(self) -> str:
-        """Identity of the data and of what is done to it before the model sees it."""
-        return digest(self.data.identity(), self.target.spec.preprocessing.model_dump(mode="json"))
+        """Identity of the data, of what is done to it before the model sees it, and of what it is judged by."""
+        spec = self.target.spec
+        parts = [part.model_dump(mode="json") for part in (spec.preprocessing, spec.task)]
+        # A metric of the target's own is code; nobody knows which of its files it uses.
+        code = self.target.identity if ".py:" in spec.task.metric else ()
+        return digest(self.data.identity(), *parts, [f for f in code if f[0].endswith(".py")])
 
     @cached_property
     def train_inputs(self) -> np.ndarray:
@@ -117,7 +127,8 @@ class Workbench:
     @cached_property
     def groups(self) -> Groups:
         """The channel groups that can be cut, each proved by a trial cut."""
-        return find_groups(self.fresh_model(), self.example, self.target.spec.pruning.ignored)
+        pruning = self.target.spec.pruning
+        return find_groups(self.fresh_model(), self.example, pruning.ignored, embeddings=pruning.embeddings)
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -131,9 +142,8 @@ class Workbench:
     def model_key(self) -> str:
         """Identity of the model's code, weights and seed, and of the torch that runs them."""
         files = [(n, h) for n, h in self.target.identity if n != "target.toml"]
-        versions = dict(tool_versions())
-        torch_versions = [versions.get("torch"), versions.get("torch-pruning")]
-        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_versions)
+        torch_version = dict(tool_versions()).get("torch")
+        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_version)
 
     def fresh_model(self) -> nn.Module:
         """The factory's model, with pretrained weights where the target names some."""
@@ -146,7 +156,7 @@ class Workbench:
         return model
 
     def prepared(self, split: Split) -> np.ndarray:
-        """A split's inputs as the model takes them, [examples, ...], float32."""
+        """A split's inputs as the model takes them, [examples, ...]."""
         return preprocess(split.inputs, self.target.spec.preprocessing)
 
     def note(self, message: str, level: str = "info") -> None:

@@ -9,6 +9,7 @@ from edgeprune.errors import BuildError, InputError
 from edgeprune.files import sha256_of, write_atomically
 from edgeprune.records.artifact import Artifact, ArtifactFile, TensorSpec
 from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.quantization import QuantizationVariant
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, Precision, Rung
 
@@ -23,6 +24,7 @@ class Manifest:
         preprocessing: what to do with a raw example, as the target's file says it.
         class_names: of the output's indices.
         origin: what it was made from and with, as (key, value).
+        variant: how it was quantized; None where it was not.
     """
 
     artifact: Artifact
@@ -32,6 +34,7 @@ class Manifest:
     widths: tuple[GroupWidth, ...]
     recipe: PruningRecipe
     origin: tuple[tuple[str, str], ...]
+    variant: QuantizationVariant | None = None
     schema: int = 1
 
 

@@ -20,9 +20,9 @@ from edgeprune.deployment.inventory import save_device
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, CandidateStatus
 from edgeprune.records.verdict import Verdict
-from edgeprune.steps.evaluating import accuracy_of
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.session import open_host_session
+from edgeprune.steps.task import classification
 from edgeprune.store.artifacts import read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,4 +81,4 @@ def _test_accuracy(delivered: Path, target: Target) -> Accuracy:
             host.place(delivered, manifest.artifact),
             np.ascontiguousarray((test.inputs.astype(np.float32) * scale - mean) / std),
         )
-    return accuracy_of(outputs, test, "test", manifest.class_names)
+    return classification(manifest.class_names).accuracy_of(outputs, test, "test")

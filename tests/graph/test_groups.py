@@ -8,7 +8,7 @@ from models import EXAMPLES, example_of, seeded
 from torch import nn
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.groups import cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGraph, cut_groups_, find_groups
 
 
 def _names(model_name: str) -> set[str]:
@@ -44,14 +44,38 @@ def test_residual_stream_is_one_group_and_inner_convolutions_are_their_own() -> 
     assert "fc" in found["layer2.0.conv2"].consumers
 
 
-def test_padded_shortcuts_refuse_the_stream_and_keep_the_inner_convolutions() -> None:
-    assert _names("pad_resnet") == {"layer1.conv1", "layer2.conv1", "layer3.conv1"}
-    assert "padding" in _refused("pad_resnet")["conv1"]
+def test_padded_shortcuts_are_followed_to_the_channels_in_the_middle() -> None:
+    found = {g.name: g for g in find_groups(*example_of("pad_resnet")).groups}
+    assert set(found) == {"conv1", "layer1.conv1", "layer2.conv1", "layer3.conv1"}
+    model, example = example_of("pad_resnet")
+    before = copy.deepcopy(model.state_dict())
+    cut_groups_(model, example, {"conv1": [3]})
+    # Four zeros are padded on the left at the second layer, eight at the third.
+    for layer, channel, width in (("layer1", 3, 16), ("layer2", 8 + 3, 32), ("layer3", 16 + 8 + 3, 64)):
+        rows = [i for i in range(width) if i != channel]
+        after = model.get_submodule(f"{layer}.conv2").weight
+        assert torch.equal(after, before[f"{layer}.conv2.weight"][rows])
 
 
-def test_attention_heads_are_refused_and_the_mlp_is_found() -> None:
-    assert "up" in _names("transformer")
-    assert "heads" in _refused("transformer")["query"]
+def test_attention_heads_go_whole() -> None:
+    found = {g.name: g for g in find_groups(*example_of("transformer")).groups}
+    assert set(found) == {"embed", "query", "up"}
+    heads = found["query"]
+    assert (heads.width, heads.unit, heads.layers, heads.consumers) == (
+        16,
+        4,
+        ("query", "key", "value"),
+        ("project",),
+    )
+    model, example = example_of("transformer")
+    before = copy.deepcopy(model.state_dict())
+    cut_groups_(model, example, {"query": range(4, 8)})
+    assert model.heads == 3
+    rows = [*range(4), *range(8, 16)]
+    assert torch.equal(model.value.weight, before["value.weight"][rows])
+    assert torch.equal(model.project.weight, before["project.weight"][:, rows])
+    with pytest.raises(BuildError, match="channel 1 only goes together with others"):
+        cut_groups_(model, example, {"query": [0]})
 
 
 def test_concatenations_of_concatenations_are_found() -> None:
@@ -64,12 +88,20 @@ def test_depthwise_convolutions_go_with_their_producer() -> None:
     assert found["pointwise1"].layers == ("pointwise1", "depthwise2")
 
 
-def test_grouped_convolution_is_refused_with_its_name() -> None:
-    assert "'grouped' is a grouped convolution (2 groups)" in _refused("grouped")["first"]
+def test_groups_of_a_convolution_lose_the_same_channels() -> None:
+    found = {g.name: (g.width, g.unit) for g in find_groups(*example_of("grouped")).groups}
+    assert found == {"first": (8, 2), "grouped": (8, 2), "last": (6, 1)}
+    model, example = example_of("grouped")
+    before = copy.deepcopy(model.state_dict())
+    cut_groups_(model, example, {"first": [1, 5], "grouped": [0, 4]})
+    assert (model.grouped.in_channels, model.grouped.out_channels, model.grouped.groups) == (6, 6, 2)
+    rows = before["grouped.weight"][[1, 2, 3, 5, 6, 7]]
+    assert torch.equal(model.grouped.weight, rows[:, [0, 2, 3]])
+    assert model(example).shape == (1, 5)
 
 
-class _Shuffle(nn.Module):
-    """The second convolution sees the channels in reverse, which no trace of shapes can tell."""
+class _Reversed(nn.Module):
+    """The second convolution sees the channels in reverse."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,9 +114,29 @@ class _Shuffle(nn.Module):
         return self.head(torch.relu(self.second(x)).mean(dim=(2, 3)))
 
 
+def test_channels_that_change_places_are_followed() -> None:
+    model, example = seeded(_Reversed), torch.randn(1, 3, 4, 4)
+    assert [g.name for g in find_groups(model, example).groups] == ["first", "second"]
+    before = copy.deepcopy(model.state_dict())
+    cut_groups_(model, example, {"first": [0]})
+    assert torch.equal(model.second.weight, before["second.weight"][:, :7])
+
+
+class _Normalised(nn.Module):
+    """Softmax over channels: without some of them the others have more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.softmax(self.first(x), dim=1).mean(dim=(2, 3)))
+
+
 def test_cut_that_runs_but_computes_something_else_is_refused() -> None:
-    groups = find_groups(seeded(_Shuffle), torch.randn(1, 3, 4, 4))
-    assert [g.name for g in groups.groups] == ["second"]
+    groups = find_groups(seeded(_Normalised), torch.randn(1, 3, 4, 4))
+    assert groups.groups == ()
     assert "something else" in groups.refused[0].reason
 
 
@@ -107,11 +159,11 @@ def test_shared_weights_are_refused() -> None:
 
 
 def test_zero_initialised_branch_does_not_hide_a_wrong_map() -> None:
-    model, example = example_of("pad_resnet")
+    model = seeded(_Normalised)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert "conv1" not in {g.name for g in find_groups(model, example).groups}
+    assert find_groups(model, torch.randn(1, 3, 4, 4)).groups == ()
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
@@ -127,20 +179,23 @@ def test_model_and_its_mode_are_left_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_cutting_every_group_to_one_channel_still_runs(name: str) -> None:
+def test_cutting_every_group_to_one_unit_still_runs(name: str) -> None:
     model, example = example_of(name)
     expected = model(example).shape
     groups = find_groups(model, example).groups
-    cut_groups_(model, example, {g.name: range(1, g.width) for g in groups})
+    graph = ChannelGraph(model, example)
+    kept = {g.name: set(graph.units(g.name)[0]) for g in groups}
+    cut_groups_(model, example, {g.name: sorted(set(range(g.width)) - kept[g.name]) for g in groups})
     assert model(example).shape == expected
     for group in groups:
-        assert model.get_submodule(group.name).weight.shape[0] == 1
+        assert model.get_submodule(group.name).weight.shape[0] == group.unit
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_cutting_at_once_equals_one_after_the_other(name: str) -> None:
     model, example = example_of(name)
-    removed = {g.name: tuple(range(0, g.width, 3)) for g in find_groups(model, example).groups}
+    graph = ChannelGraph(model, example)
+    removed = {g.name: [c for u in graph.units(g.name)[::3] for c in u] for g in find_groups(model, example).groups}
     together, single = copy.deepcopy(model), copy.deepcopy(model)
     cut_groups_(together, example, removed)
     for group, indices in removed.items():
@@ -223,11 +278,19 @@ def test_impossible_cut_is_told(group: str, removed: list[int], message: str) ->
         cut_groups_(*example_of("plain"), {group: list(removed)})
 
 
-def test_layers_of_torch_with_attention_inside_are_survived() -> None:
+def test_torch_s_own_attention_loses_heads_and_features() -> None:
     model = seeded(lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), nn.Linear(16, 3)))
-    groups = find_groups(model, torch.randn(1, 5, 16))
-    assert [g.name for g in groups.groups] == ["0.linear1"]
-    assert "MultiheadAttention cannot be cut" in {r.name: r.reason for r in groups.refused}["0.linear2"]
+    example = torch.randn(1, 5, 16)
+    found = {g.name: g for g in find_groups(model, example).groups}
+    # 48 rows of the packed projection, four of each of query, key and value a head.
+    assert {n: (g.width, g.unit, g.kind) for n, g in found.items()} == {
+        "0.self_attn": (48, 12, "attention"),
+        "0.linear1": (32, 1, "linear"),
+    }
+    rows = [r + 16 * part for part in range(3) for r in range(4, 8)]
+    cut_groups_(model, example, {"0.self_attn": rows})
+    assert (model[0].self_attn.num_heads, model[0].self_attn.head_dim) == (3, 4)
+    assert model(example).shape == (1, 5, 3)
 
 
 class _Skipping(nn.Module):

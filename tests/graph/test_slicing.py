@@ -84,9 +84,9 @@ def test_edits_of_one_layer_are_in_the_coordinates_from_before() -> None:
 @pytest.mark.parametrize(
     ("layer", "side", "message"),
     [
-        (nn.Conv2d(8, 8, 3, groups=2), Side.OUT, "grouped convolution"),
-        (nn.GroupNorm(2, 8), Side.BOTH, "GroupNorm cannot be cut"),
-        (nn.LSTM(8, 8), Side.BOTH, "LSTM cannot be cut"),
+        (nn.Conv2d(8, 8, 3, groups=2), Side.OUT, "the same channels to go from each of 2 groups"),
+        (nn.GroupNorm(2, 8), Side.BOTH, "the same channels to go from each of 2 groups"),
+        (nn.Bilinear(8, 8, 8), Side.BOTH, "Bilinear cannot be cut"),
         (nn.LayerNorm((8, 8)), Side.BOTH, "LayerNorm cannot be cut"),
     ],
     ids=str,

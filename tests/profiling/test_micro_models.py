@@ -126,7 +126,7 @@ def test_every_branch_computes_its_part_of_the_whole(runtime: str, precision: Pr
 
 def _run(runtime: str, path: Path, precision: Precision, sample: np.ndarray) -> np.ndarray:
     session = sessions.load(runtime, str(path), precision.value, 1)
-    result: np.ndarray = session.result(session.run(session.prepare(sample)))
+    result: np.ndarray = session.results(session.run(session.prepare(sample)))[0]
     return result
 
 

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import example_of, seeded
-from torch import nn
+from torch import Tensor, nn
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks, maskable_layers
+from edgeprune.pruning.scoring import weight_scores
+
+BY_WEIGHT = ["l1", "l2", "lamp", "random"]
+
+
+def scored(model: nn.Module, criterion: str) -> Mapping[str, Tensor]:
+    return weight_scores(model, maskable_layers(model, with_last=True), CRITERIA.get(criterion))
 
 
 def _zeros(model: nn.Module, layer: str) -> int:
@@ -16,11 +26,16 @@ def _zeros(model: nn.Module, layer: str) -> int:
     return int((weight == 0).sum())
 
 
-@given(sparsity=st.floats(0, 1), scope=st.sampled_from(["global", "layer", "adaptive"]))
+@given(
+    sparsity=st.floats(0, 1), scope=st.sampled_from(["global", "layer"]), criterion=st.sampled_from([None, *BY_WEIGHT])
+)
 @settings(max_examples=25, deadline=None)
-def test_sparsity_is_met_exactly_and_the_last_layer_is_dense(sparsity: float, scope: str) -> None:
+def test_sparsity_is_met_exactly_and_the_last_layer_is_dense(
+    sparsity: float, scope: str, criterion: str | None
+) -> None:
     model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, sparsity, scope=scope)  # type: ignore[arg-type]
+    scores = scored(model, criterion) if criterion else None
+    masks = WeightMasks.unstructured(model, sparsity, scores=scores, scope=scope)  # type: ignore[arg-type]
     masks.apply_()
     masks.verify()
     sizes = {name: model.get_submodule(name).weight.numel() for name in ("conv1", "conv2", "hidden")}
@@ -40,17 +55,90 @@ def test_smallest_weights_of_all_layers_go_first() -> None:
     assert model[1].weight.tolist() == [[5.0, 0.0], [6.0, 7.0]]
 
 
-def test_adaptive_masks_do_not_see_the_scale_of_a_layer_and_empty_none() -> None:
+def test_lamp_masks_do_not_see_the_scale_of_a_layer_and_empty_none() -> None:
     # Squares 1, 4, 9, 16 over what is not smaller: 1/30, 4/29, 9/25, 1; and so for the other, 1e6 times as small.
     large, small = nn.Linear(4, 1), nn.Linear(4, 1)
     large.weight.data = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
     small.weight.data = 1e-6 * large.weight.data
     model = nn.Sequential(large, small)
-    masks = WeightMasks.unstructured(model, 0.5, scope="adaptive", with_last=True)
+    scores = scored(model, "lamp")
+    masks = WeightMasks.unstructured(model, 0.5, scores=scores, with_last=True)
     masks.apply_()
     assert [(w == 0).int().tolist() for w in (large.weight, small.weight)] == [[[1, 1, 0, 0]]] * 2
-    masks = WeightMasks.unstructured(model, 0.75, scope="adaptive", with_last=True)
+    masks = WeightMasks.unstructured(model, 0.75, scores=scores, with_last=True)
     assert [x.sparsity for x in masks.sparsities()] == [0.75, 0.75]
+
+
+def test_each_layer_may_have_its_own_share() -> None:
+    model, _ = example_of("plain")
+    masks = WeightMasks.unstructured(model, {"conv2": 0.5, "hidden": 0.75})
+    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0.0, "conv2": 0.5, "hidden": 0.75}
+    with pytest.raises(InputError, match="no layer 'hiden' may be masked; did you mean 'hidden'"):
+        WeightMasks.unstructured(model, {"hiden": 0.5})
+
+
+def test_scores_that_are_missing_of_another_shape_or_not_finite_are_told() -> None:
+    model, _ = example_of("plain")
+    scores = dict(scored(model, "l1"))
+    with pytest.raises(InputError, match=r"layer 'conv1': expected \(12, 3, 3, 3\), found \(1,\)"):
+        WeightMasks.unstructured(model, 0.5, scores={**scores, "conv1": torch.ones(1)})
+    with pytest.raises(InputError, match=r"layer 'conv1': .*, found none"):
+        WeightMasks.n_m(model, 2, 4, scores={n: s for n, s in scores.items() if n != "conv1"})
+    with pytest.raises(BuildError, match="layer 'hidden': the importance of its weights is not finite"):
+        WeightMasks.unstructured(model, 0.5, scores={**scores, "hidden": scores["hidden"] / 0})
+
+
+def test_masks_follow_the_scores_and_not_the_weights() -> None:
+    model = nn.Sequential(nn.ConvTranspose2d(2, 3, 1), nn.Linear(1, 1))
+    # As [out, in]: the second input of each output goes.
+    scores = {"0": torch.tensor([[9.0, 1.0], [8.0, 2.0], [7.0, 3.0]]).reshape(3, 2, 1, 1)}
+    WeightMasks.unstructured(model, 0.5, scores=scores).apply_()
+    assert (model[0].weight == 0).flatten(1).tolist() == [[False] * 3, [True] * 3]
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 2), (6, 1), (1, 1)])
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_blocks_go_and_stay_together_and_are_counted_exactly(shape: tuple[int, int], scope: str) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 24, 1), nn.Linear(24, 2)))
+    masks = WeightMasks.blocks(model, 0.3, shape, scope=scope)  # type: ignore[arg-type]
+    masks.apply_()
+    masks.verify()
+    zeros = 0
+    for layer in (model[0], model[1]):
+        rows = (layer.weight == 0).movedim(1, -1).flatten(1)
+        blocks = rows.reshape(len(rows) // shape[0], shape[0], -1, shape[1]).transpose(1, 2).flatten(2).sum(dim=2)
+        assert set(blocks.unique().tolist()) <= {0, shape[0] * shape[1]}
+        zeros += int((blocks > 0).sum())
+        if scope == "layer":
+            assert int((blocks > 0).sum()) == round(0.3 * blocks.numel())
+    if scope == "global":
+        assert zeros == round(0.3 * (12 * 72 + 24 * 12) / (shape[0] * shape[1]))
+    assert masks.left_dense == ()
+
+
+def test_blocks_by_hand_and_what_has_no_whole_number_of_them() -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3), nn.Linear(3, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[5.0, -1.0, 1.0, 1.0], [-1.0, 1.0, 3.0, -3.0]]))
+    assert WeightMasks.blocks(model, 0.5, (2, 1), ignored=["1"]).kept["0"].tolist() == [[True, False, False, True]] * 2
+    kept = WeightMasks.blocks(model, 0.5, (1, 2), ignored=["1"]).kept["0"].tolist()
+    assert kept == [[True, True, False, False], [False, False, True, True]]
+    assert WeightMasks.blocks(model, 0.5, (2, 1)).left_dense == ("1",)
+    with pytest.raises(InputError, match="at least 1x1, got 0x4"):
+        WeightMasks.blocks(model, 0.5, (0, 4))
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 2), (3, 4), (4, 8), (2, 12), (5, 6)])
+def test_any_n_of_m_by_any_criterion(n: int, m: int) -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(24, 6, 3), nn.Linear(2, 2)))
+    scores = scored(model, "random")
+    kept = WeightMasks.n_m(model, n, m, scores=scores).kept["0"]
+    several = kept.movedim(1, -1).reshape(-1, m)
+    ranked = scores["0"].movedim(1, -1).reshape(-1, m)
+    assert set(several.sum(dim=1).tolist()) == {n}
+    assert bool(
+        (ranked.masked_fill(~several, 2).min(dim=1).values > ranked.masked_fill(several, -1).max(dim=1).values).all()
+    )
 
 
 def test_masks_are_the_same_twice_even_for_equal_magnitudes() -> None:

@@ -21,7 +21,7 @@ L1 = CRITERIA.get("l1")
 
 
 def _halves(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    return {g.name: max(1, g.width // 2) for g in find_groups(model, example).groups}
+    return {g.name: g.at_least(max(1, g.width // 2)) for g in find_groups(model, example).groups}
 
 
 def test_best_channels_stay_and_the_recipe_names_the_others() -> None:
@@ -51,7 +51,7 @@ def test_no_layer_of_a_residual_group_outvotes_the_others() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
-@pytest.mark.parametrize("criterion", CRITERIA.names())
+@pytest.mark.parametrize("criterion", ["geometric_median", "l1", "l2", "random"])
 def test_every_model_has_the_widths_asked_for(name: str, criterion: str) -> None:
     model, example = example_of(name)
     widths = _halves(model, example)
@@ -81,9 +81,7 @@ def test_rounds_of_cuts_are_replayed_to_the_same_model(name: str, data: st.DataO
     model, example = example_of(name)
     pruned, cuts = model, ()
     for seed in range(2):
-        widths = {
-            g.name: data.draw(st.integers(1, g.width)) for g in find_groups(pruned, example).groups if g.width > 1
-        }
+        widths = {g.name: data.draw(st.integers(1, g.width)) for g in find_groups(pruned, example).groups}
         pruned, more = structured_prune(pruned, example, widths, CRITERIA.get("random"), seed=seed)
         cuts = (*cuts, *more)
     again = rebuild(model, example, PruningRecipe(cuts=cuts))
@@ -173,7 +171,7 @@ def test_damaged_or_missing_files_are_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"recipe\.json: not a valid PruningRecipe"):
         load_pruned(model, example, tmp_path)
     recipe.write_text('{"cuts": [{"group": "gone", "removed": [0]}]}')
-    with pytest.raises(InputError, match=r"recipe\.json: no convolution or linear layer 'gone'"):
+    with pytest.raises(InputError, match=r"recipe\.json: no convolution, linear, attention or recurrent layer 'gone'"):
         load_pruned(model, example, tmp_path)
     recipe.unlink()
     with pytest.raises(InputError, match=r"recipe\.json: cannot be read"):

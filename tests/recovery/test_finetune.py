@@ -16,7 +16,8 @@ from torch.nn import functional
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
 from edgeprune.recovery.distillation import Distillation
-from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_, schedule_factor
+from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_
+from edgeprune.recovery.rates import RateSchedule
 
 SETTINGS = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16)
 
@@ -176,7 +177,7 @@ def test_unusable_data_is_told(examples: int, labels: int) -> None:
 @given(total=st.integers(1, 400))
 @settings(max_examples=50, deadline=None)
 def test_schedule_rises_to_the_peak_and_falls_towards_zero(total: int) -> None:
-    factors = [schedule_factor(step, total) for step in range(total)]
+    factors = [RateSchedule().factor(step, total) for step in range(total)]
     peak = factors.index(max(factors))
     assert max(factors) == 1.0
     assert all(0 < f <= 1 for f in factors)

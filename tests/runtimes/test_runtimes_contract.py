@@ -34,9 +34,9 @@ class SingularValuesNet(nn.Module):
         return torch.linalg.svdvals(x[:, 0, :4, :4])
 
 
-class PairNet(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+class NestedNet(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor]]:
+        return x, (x,)
 
 
 NETS = [
@@ -126,12 +126,16 @@ def test_refused_operator_is_named_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("model", "inputs", "message"),
     [
-        (PairNet(), INPUTS, "expected a model that returns one float32 tensor, got a tuple"),
+        (
+            NestedNet(),
+            INPUTS,
+            "expected a model that returns a tensor, or a flat tuple or dict .* got tuple in a tuple",
+        ),
         (ResNet(), TensorSpec(name="x", shape=(8, 3, 16, 16), dtype="float32"), "batch of 1, got float32 .8, 3"),
         (ResNet(), TensorSpec(name="x", shape=(1, 4, 16, 16), dtype="float32"), "to have 3 channels, but got 4"),
     ],
 )
-def test_model_that_is_no_single_tensor_function_is_refused(
+def test_model_that_is_no_function_of_one_tensor_is_refused(
     runtime: str, model: nn.Module, inputs: TensorSpec, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BuildError, match=message):

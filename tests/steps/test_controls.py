@@ -17,9 +17,9 @@ from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.compressing import Compressor, zero_holder
 from edgeprune.steps.controls import ControlMaker
-from edgeprune.steps.fresh_weights import fresh_model, zeros_held
+from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
 from edgeprune.steps.inputs import load_target
 from edgeprune.steps.outcome import check_controls
 
@@ -92,6 +92,8 @@ def test_scratch_of_a_masked_model_holds_its_zeros(tmp_path: Path) -> None:
     ("name", "rung", "changes", "reason"),
     [
         ("random", DENSE, {}, "onnxruntime-float32-t1 was not pruned"),
+        ("random", HALF, {"pruning.criterion": "random"}, "the result itself was pruned by lot"),
+        ("random", MASKED, {"pruning.weight_criterion": "random"}, "the result itself was pruned by lot"),
         ("scratch", HALF, {"training.epochs": 0}, "training.epochs is 0: the target has no recipe"),
     ],
 )
@@ -125,15 +127,16 @@ def test_fresh_weights_are_the_factorys_scaled_to_the_inputs_that_are_left(tmp_p
     torch.testing.assert_close(fresh["head.weight"], dense["head.weight"])
 
 
-def test_zeros_are_held_at_once_and_after_each_step() -> None:
+def test_zeros_are_taken_over_and_held() -> None:
     like, model = nn.Linear(2, 2), nn.Linear(2, 2)
     with torch.no_grad():
         like.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
         like.bias.zero_()
         model.weight.fill_(5.0)
         model.bias.fill_(5.0)
-    hold = zeros_held(model, like)
+    take_zeros_(model, like)
     assert model.weight.tolist() == [[0.0, 5.0], [5.0, 0.0]]
+    hold = zero_holder(model)
     with torch.no_grad():
         model.weight.add_(1.0)
     hold()

@@ -52,7 +52,7 @@ def control_line(control: Control) -> str:
     if control.reason:
         return f"{control.name}: none: {control.reason}"
     shown = [
-        f"{100 * accuracy.overall:.2f} % on {accuracy.split} data"
+        f"{accuracy.told} on {accuracy.split} data"
         for accuracy in (control.validation, control.test)
         if accuracy is not None
     ]
@@ -224,4 +224,4 @@ def _closing(result: BuildResult) -> str:
 
 
 def _percent(accuracy: Accuracy | None) -> str:
-    return f"{100 * accuracy.overall:.2f} %" if accuracy else "-"
+    return accuracy.told if accuracy else "-"

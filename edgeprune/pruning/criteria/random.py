@@ -1,22 +1,38 @@
-"""Channels by lot: the baseline that every other criterion must beat."""
+"""Channels or weights by lot: the control that every other criterion must beat."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from edgeprune.protocols import Criterion
+from edgeprune.protocols import Criterion, Granularity, ScoringTask
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class _Random:
-    def score(self, weight: Tensor, *, seed: int) -> Tensor:
-        """Uniform in [0, 1), a function of the seed and the number of channels alone."""
+    granularities: Final = frozenset(Granularity)
+    needs_data: Final = False
+
+    def score(self, task: ScoringTask) -> Mapping[str, Tensor]:
+        """Uniform in [0, 1), a function of the seed, the layer's name and its shape alone."""
+        import zlib
+
         import torch
 
-        generator = torch.Generator().manual_seed(seed)
-        return torch.rand(weight.shape[0], generator=generator).to(weight.device)
+        from edgeprune.pruning.weights import input_width, output_weights
+
+        found: dict[str, Tensor] = {}
+        for name, weight in output_weights(task).items():
+            generator = torch.Generator().manual_seed(task.seed ^ zlib.crc32(name.encode()))
+            shapes: dict[Granularity, tuple[int, ...]] = {
+                Granularity.WEIGHT: tuple(weight.shape),
+                Granularity.OUT_CHANNEL: (len(weight),),
+                Granularity.IN_CHANNEL: (input_width(task, name),),
+            }
+            found[name] = torch.rand(shapes[task.granularity], generator=generator)
+        return found
 
 
 CRITERION: Final[Criterion] = _Random()

@@ -1,4 +1,8 @@
-"""Post-training INT8 of an ONNX graph with NNCF: QuantizeLinear and DequantizeLinear pairs that ONNX Runtime fuses."""
+"""INT8 of an ONNX graph with NNCF: QuantizeLinear and DequantizeLinear pairs that ONNX Runtime fuses.
+
+Weights alone in eight or four bits are NNCF's as well. Weights in float16 are stored so and cast when the session is
+made: ONNX Runtime's CPU kernels compute in float32 all the same, and the file is half as large.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +11,68 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeprune.errors import BuildError
 from edgeprune.libraries import library_call, versions_of
 from edgeprune.protocols import CompiledFiles, Scheme
+from edgeprune.quantization.schemes import _nncf
+from edgeprune.records.quantization import DEFAULT_VARIANT, BiasCorrection, Preparation, QuantizationVariant
+
+_HALVES = 16
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class NncfOnnx:
-    """Quantizes with `nncf.quantize`."""
+    """Quantizes with `nncf.quantize` and `nncf.compress_weights`."""
 
     def versions(self) -> tuple[tuple[str, str], ...]:
         """Of NNCF, ONNX, and ONNX Runtime, which runs the calibration."""
         return versions_of("onnxruntime", "nncf", "onnx", "onnxruntime")
 
-    def quantize(self, source: CompiledFiles, calibration: np.ndarray, folder: Path) -> CompiledFiles:
-        """Write model.onnx and load it once; input and output stay float32."""
+    def refusal(self, variant: QuantizationVariant) -> str | None:
+        """NNCF's reasons."""
+        return _nncf.refusal(variant)
+
+    def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
+        """Equalization, and bias correction layer by layer: NNCF 3.4 stops at graphs of torch's exporter."""
+        wanted = {
+            Preparation.EQUALIZE: variant.equalized,
+            Preparation.CORRECT_BIAS: variant.bias_correction is BiasCorrection.SEQUENTIAL,
+        }
+        return frozenset(preparation for preparation, is_wanted in wanted.items() if is_wanted)
+
+    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
+        """Names of the nodes that read a weight of the file."""
+        with library_call("nncf_onnx: cannot read the model"):
+            import onnx
+
+            graph = onnx.load(source.folder / source.names[0]).graph
+            constants = {tensor.name for tensor in graph.initializer}
+            found = (n for n in graph.node if n.op_type in _LAYERS and constants.intersection(n.input))
+            return tuple(node.name for node in found)
+
+    def quantize(
+        self,
+        source: CompiledFiles,
+        calibration: np.ndarray,
+        folder: Path,
+        variant: QuantizationVariant = DEFAULT_VARIANT,
+    ) -> CompiledFiles:
+        """Write model.onnx and run it once; input and output stay float32."""
         self.versions()
+        refused = self.refusal(variant)
+        if refused is not None:
+            raise BuildError(f"nncf_onnx: {variant.name}: {refused}")
         with library_call("nncf_onnx: cannot quantize the model", folder):
-            import nncf
             import onnx
             import onnxruntime
-            from nncf.quantization.advanced_parameters import QuantizationParameters
 
-            # NNCF logs to the stdout of the moment in which it was imported.
-            nncf.disable_logging()
             model = onnx.load(source.folder / source.names[0])
             name = source.inputs[0].name
-            quantized = nncf.quantize(
-                model,
-                nncf.Dataset([{name: sample} for sample in calibration[:, np.newaxis]]),
-                subset_size=len(calibration),
-                model_type=nncf.ModelType.TRANSFORMER if _has_attention(model) else None,
-                # NNCF would quantize the inputs of depthwise convolutions by channel, which QLinearConv refuses.
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    activations_quantization_params=QuantizationParameters(per_channel=False)
-                ),
-            )
+            if variant.weight_only_bits == _HALVES:
+                _halve_weights_(model.graph)
+                quantized = model
+            else:
+                quantized = _quantized(model, name, calibration, variant)
             content = quantized.SerializeToString(deterministic=True)
             # Loading is not enough: some graphs load and then do not run.
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -49,6 +81,44 @@ class NncfOnnx:
         return CompiledFiles(
             folder=folder, names=("model.onnx",), inputs=source.inputs, outputs=source.outputs, format=source.format
         )
+
+
+def _quantized(model: Any, name: str, calibration: np.ndarray, variant: QuantizationVariant) -> Any:  # noqa: ANN401
+    import nncf
+    from nncf.quantization.advanced_parameters import QuantizationParameters
+
+    # NNCF logs to the stdout of the moment in which it was imported.
+    nncf.disable_logging()
+    if variant.weight_only_bits is not None:
+        # Its scales of a convolution's weights have four dimensions, which ONNX Runtime refuses.
+        return nncf.compress_weights(model, **_nncf.weights_alone(variant, ("Conv", "ConvTranspose")))
+    data = nncf.Dataset([{name: sample} for sample in calibration[:, np.newaxis]])
+    corrects = variant.bias_correction is BiasCorrection.DEFAULT
+    settings = _nncf.post_training(
+        variant, transformer=_has_attention(model), count=len(calibration), corrects=corrects
+    )
+    with settings as arguments:
+        # NNCF would quantize the inputs of depthwise convolutions by channel, which QLinearConv refuses.
+        arguments["advanced_parameters"].activations_quantization_params = QuantizationParameters(per_channel=False)
+        return nncf.quantize(model, data, **arguments)
+
+
+def _halve_weights_(graph: Any) -> None:  # noqa: ANN401
+    """Store float32 weights of two dimensions and more as float16, each behind a cast to float32."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:  # noqa: PLR2004
+            continue
+        halved = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{tensor.name}.float16")
+        casts.append(
+            helper.make_node("Cast", [halved.name], [tensor.name], f"{tensor.name}.cast", to=TensorProto.FLOAT)
+        )
+        tensor.CopyFrom(halved)
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])
 
 
 def _has_attention(model: Any) -> bool:  # noqa: ANN401

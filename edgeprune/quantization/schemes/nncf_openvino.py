@@ -1,4 +1,8 @@
-"""Post-training INT8 of OpenVINO IR with NNCF: weights per channel, activations per tensor, biases corrected."""
+"""INT8 of OpenVINO IR with NNCF: weights per channel, activations per tensor, biases corrected.
+
+Weights alone in eight or four bits are NNCF's as well; in float16 they are OpenVINO's own compression, which computes
+in the precision that the device is told.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +11,64 @@ from typing import Any, Final
 
 import numpy as np
 
+from edgeprune.errors import BuildError
 from edgeprune.libraries import library_call, versions_of
 from edgeprune.protocols import CompiledFiles, Scheme
+from edgeprune.quantization.schemes import _nncf
+from edgeprune.records.quantization import DEFAULT_VARIANT, BiasCorrection, Preparation, QuantizationVariant
+
+_LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+_HALVES = 16
 
 
 class NncfOpenVino:
-    """Quantizes with `nncf.quantize`."""
+    """Quantizes with `nncf.quantize` and `nncf.compress_weights`."""
 
     def versions(self) -> tuple[tuple[str, str], ...]:
         """Of NNCF and OpenVINO."""
         return versions_of("openvino", "nncf", "openvino")
 
-    def quantize(self, source: CompiledFiles, calibration: np.ndarray, folder: Path) -> CompiledFiles:
-        """Write model.xml and model.bin; input and output stay float32."""
-        self.versions()
-        with library_call("nncf_openvino: cannot quantize the model", folder):
-            import nncf
+    def refusal(self, variant: QuantizationVariant) -> str | None:
+        """NNCF's reasons."""
+        return _nncf.refusal(variant)
+
+    def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
+        """Equalization alone: NNCF smooths and corrects biases by itself."""
+        return frozenset({Preparation.EQUALIZE}) if variant.equalized else frozenset()
+
+    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
+        """Friendly names of the operators that read a constant."""
+        with library_call("nncf_openvino: cannot read the model"):
             import openvino
 
-            # NNCF logs to the stdout of the moment in which it was imported.
-            nncf.disable_logging()
             model = openvino.Core().read_model(source.folder / source.names[0])
-            quantized = nncf.quantize(
-                model,
-                nncf.Dataset(list(calibration[:, np.newaxis])),
-                subset_size=len(calibration),
-                model_type=nncf.ModelType.TRANSFORMER if _has_attention(model) else None,
+            return tuple(
+                operator.get_friendly_name()
+                for operator in model.get_ordered_ops()
+                if operator.get_type_name() in _LAYERS
+                and any(_is_constant(value.get_node()) for value in operator.input_values())
             )
+
+    def quantize(
+        self,
+        source: CompiledFiles,
+        calibration: np.ndarray,
+        folder: Path,
+        variant: QuantizationVariant = DEFAULT_VARIANT,
+    ) -> CompiledFiles:
+        """Write model.xml and model.bin; input and output stay float32."""
+        self.versions()
+        refused = self.refusal(variant)
+        if refused is not None:
+            raise BuildError(f"nncf_openvino: {variant.name}: {refused}")
+        with library_call("nncf_openvino: cannot quantize the model", folder):
+            import openvino
+
+            model = openvino.Core().read_model(source.folder / source.names[0])
+            quantized = model if variant.weight_only_bits == _HALVES else _quantized(model, calibration, variant)
             _name_by_position_(quantized)
-            openvino.save_model(quantized, folder / "model.xml", compress_to_fp16=False)
+            halved = variant.weight_only_bits == _HALVES
+            openvino.save_model(quantized, folder / "model.xml", compress_to_fp16=halved)
         return CompiledFiles(
             folder=folder,
             names=("model.xml", "model.bin"),
@@ -43,6 +76,29 @@ class NncfOpenVino:
             outputs=source.outputs,
             format=source.format,
         )
+
+
+def _quantized(model: Any, calibration: np.ndarray, variant: QuantizationVariant) -> Any:  # noqa: ANN401
+    import nncf
+
+    # NNCF logs to the stdout of the moment in which it was imported.
+    nncf.disable_logging()
+    if variant.weight_only_bits is not None:
+        return nncf.compress_weights(model, **_nncf.weights_alone(variant))
+    data = nncf.Dataset(list(calibration[:, np.newaxis]))
+    corrects = variant.bias_correction is not BiasCorrection.OFF
+    settings = _nncf.post_training(
+        variant, transformer=_has_attention(model), count=len(calibration), corrects=corrects
+    )
+    with settings as arguments:
+        return nncf.quantize(model, data, **arguments)
+
+
+def _is_constant(node: Any) -> bool:  # noqa: ANN401
+    """Whether a value is stored in the file: a constant, in another type or shape as well."""
+    while node.get_type_name() in {"Convert", "Reshape"}:
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Constant")
 
 
 def _has_attention(model: Any) -> bool:  # noqa: ANN401

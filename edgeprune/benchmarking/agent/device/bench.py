@@ -26,6 +26,7 @@ _WINDOW_NS = 2000000
 _SLOW_WINDOW_RUNS = 5
 # Samples and at least one axis of the model's input.
 _MIN_NDIM = 2
+_INPUT_DTYPES = ("float32", "int32", "int64")
 
 
 class Warmup(NamedTuple):
@@ -210,7 +211,7 @@ def take_lock(work: str, wait_s: float) -> int:
 
 
 def load_inputs(path: str) -> Any:
-    """The float32 array [samples, *input shape without the batch] of an .npy file.
+    """The array [samples, *input shape without the batch] of an .npy file: float32, or integers such as token ids.
 
     Raises:
         AgentError: not_installed, where numpy is missing; io, where the file is no such array.
@@ -223,7 +224,7 @@ def load_inputs(path: str) -> Any:
         samples = np.load(path, allow_pickle=False)
     except ValueError as error:
         raise AgentError("io", "%s is no array: %s" % (path, error)) from error
-    if samples.dtype != np.float32 or samples.ndim < _MIN_NDIM or not len(samples):
+    if samples.dtype.name not in _INPUT_DTYPES or samples.ndim < _MIN_NDIM or not len(samples):
         shape = "%s %s" % (samples.dtype, list(samples.shape))
-        raise AgentError("io", "%s: expected float32 [samples, ...], got %s" % (path, shape))
+        raise AgentError("io", "%s: expected %s [samples, ...], got %s" % (path, " or ".join(_INPUT_DTYPES), shape))
     return samples

@@ -12,7 +12,7 @@ from .reply import Replies
 def infer(
     replies: Replies, runtime: str, artifact: str, precision: str, threads: int, paths: "tuple[str, str]"
 ) -> None:
-    """Run every sample with batch 1 and save the model's first output; further outputs are not supported.
+    """Run every sample with batch 1 and save the model's outputs: one as an array, several as arrays in one archive.
 
     Args:
         replies: where to tell.
@@ -20,7 +20,7 @@ def infer(
         artifact: the file to open.
         precision: what to compute in.
         threads: of the runtime.
-        paths: inputs, float32 [samples, *input shape without the batch], and outputs, float32
+        paths: inputs [samples, *input shape without the batch], and outputs, float32
             [samples, *output shape without the batch]; the latter appears by atomic rename.
     """
     inputs_path, outputs_path = paths
@@ -33,11 +33,14 @@ def infer(
     for index in range(len(samples)):
         native = session.prepare(samples[index : index + 1])
         # A copy: a runtime may hand out its own buffer, which the next run overwrites.
-        rows.append(np.array(session.result(session.run(native))[0]))
-    outputs = np.stack(rows)
+        rows.append([np.array(output[0]) for output in session.results(session.run(native))])
+    outputs = [np.stack([row[number] for row in rows]) for number in range(len(rows[0]))]
     os.makedirs(os.path.dirname(outputs_path) or ".", exist_ok=True)
     partial = "%s.%d.part" % (outputs_path, os.getpid())
     with open(partial, "wb") as stream:
-        np.save(stream, outputs, allow_pickle=False)
+        if len(outputs) == 1:
+            np.save(stream, outputs[0], allow_pickle=False)
+        else:
+            np.savez(stream, *outputs)
     os.replace(partial, outputs_path)
-    replies.emit("inferred", samples=len(samples), shape=list(outputs.shape), path=outputs_path)
+    replies.emit("inferred", samples=len(samples), shape=list(outputs[0].shape), path=outputs_path)

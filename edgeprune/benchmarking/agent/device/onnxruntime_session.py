@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, List
 
 from .reply import AgentError
 
@@ -33,13 +33,13 @@ class Session:
         self._input = self._session.get_inputs()[0].name
 
     def prepare(self, sample: Any) -> Any:
-        """A float32 sample with the batch of 1 in front, as this runtime's feed."""
+        """A sample with the batch of 1 in front, as this runtime's feed."""
         return {self._input: sample}
 
     def run(self, native: Any) -> Any:
         """Set the input, run, read all outputs."""
         return self._session.run(None, native)
 
-    def result(self, native: Any) -> Any:
-        """The first output as float32."""
-        return native[0].astype("float32")
+    def results(self, native: Any) -> List[Any]:
+        """All outputs as float32."""
+        return [output.astype("float32") for output in native]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, List
 
 from .reply import AgentError
 
@@ -42,7 +42,7 @@ class Session:
         self._outputs = [self._request.get_output_tensor(i) for i in range(len(compiled.outputs))]
 
     def prepare(self, sample: Any) -> Any:
-        """A float32 sample with the batch of 1 in front, as this runtime's feed."""
+        """A sample with the batch of 1 in front, as this runtime's feed."""
         if sample.shape != self._input.shape:
             # Copying would stretch a smaller one without a word.
             raise ValueError("expected an input of shape %s, got %s" % (self._input.shape, sample.shape))
@@ -54,6 +54,6 @@ class Session:
         self._request.infer()
         return [tensor.data.copy() for tensor in self._outputs]
 
-    def result(self, native: Any) -> Any:
-        """The first output as float32."""
-        return native[0].astype("float32")
+    def results(self, native: Any) -> List[Any]:
+        """All outputs as float32."""
+        return [output.astype("float32") for output in native]

@@ -3,7 +3,7 @@
 Such a file has `LIBRARIES`, the (module, distribution) pairs that can run it, the preferred one first; where a
 distribution's own metadata do not say all that it needs, `REQUIREMENTS` of it beyond them;
 `import_library()`, which imports one of them; and the class `Session(artifact, precision, threads)` with
-`prepare(sample)`, `run(native)` and `result(native)`, of which only `run` is timed.
+`prepare(sample)`, `run(native)` and `results(native)`, of which only `run` is timed.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Any, List
 
 from .reply import AgentError
 
@@ -33,25 +33,25 @@ class Session:
         self._interpreter = import_library().Interpreter(model_path=artifact, num_threads=threads)
         self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]
+        self._outputs = self._interpreter.get_output_details()
 
     def prepare(self, sample: Any) -> Any:
-        """A float32 sample with the batch of 1 in front, in the type that the file takes."""
+        """A sample with the batch of 1 in front, in the type that the file takes."""
         return quantise(sample, self._input)
 
     def run(self, native: Any) -> Any:
-        """Set the input, run, read the first output."""
+        """Set the input, run, read all outputs."""
         self._interpreter.set_tensor(self._input["index"], native)
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])
+        return [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
 
-    def result(self, native: Any) -> Any:
-        """The first output as float32."""
-        return dequantise(native, self._output)
+    def results(self, native: Any) -> List[Any]:
+        """All outputs as float32."""
+        return [dequantise(native[number], details) for number, details in enumerate(self._outputs)]
 
 
 def quantise(sample: Any, details: Any) -> Any:
-    """Float32 values to the tensor's own type, clipped to its range; a float tensor's are left as they are."""
+    """Values to the tensor's own type, clipped to its range; those of a tensor without a scale are left as they are."""
     import numpy as np
 
     dtype = np.dtype(details["dtype"])

@@ -1,0 +1,24 @@
+"""Mean absolute difference, in the labels' unit: for regression."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from edgeprune.data.metrics._checks import alike
+from edgeprune.protocols import Arrays, Metric
+
+
+class _MeanAbsoluteError:
+    higher_is_better = False
+    is_share = False
+
+    def values(self, outputs: Arrays, labels: Arrays) -> np.ndarray:
+        """Averaged over each example's values; shapes differ at most by dimensions of size 1."""
+        found, wanted = alike(outputs, labels, "mean_absolute_error")
+        means: np.ndarray = (np.abs(found - wanted)).mean(axis=1)
+        return means
+
+
+METRIC: Final[Metric] = _MeanAbsoluteError()

@@ -1,0 +1,129 @@
+"""From a criterion's scores of layers to scores of channel groups and of single weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from edgeprune.errors import BuildError
+from edgeprune.graph.slicing import ChannelEdit, Side
+from edgeprune.protocols import Criterion, Granularity, ScoringData, ScoringTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeprune.graph.groups import ChannelGraph
+
+_SIDES = {
+    Granularity.OUT_CHANNEL: frozenset({Side.OUT, Side.BOTH}),
+    Granularity.IN_CHANNEL: frozenset({Side.IN}),
+}
+
+
+def channel_scores(
+    model: nn.Module,
+    graph: ChannelGraph,
+    groups: Iterable[str],
+    criterion: Criterion,
+    *,
+    seed: int = 0,
+    data: ScoringData | None = None,
+    heads: Sequence[tuple[str, int]] = (),
+) -> dict[str, Tensor]:
+    """Score the channels of groups: over all layers that a channel couples, so that none outvotes the others.
+
+    A criterion that scores output channels is asked about the layers that make the group's channels, one that scores
+    input channels about those that read them. The scores of each layer are divided by their mean magnitude in the
+    group, so that layers compare, and averaged.
+
+    Args:
+        model: left alone.
+        graph: of the model.
+        groups: by name of their root layer.
+        criterion: asked once for all groups.
+        seed: for criteria that draw at random.
+        data: for criteria that look at data.
+        heads: (layer, attention heads), for criteria that score those.
+
+    Returns:
+        By group, [width of its root], float64.
+
+    Raises:
+        BuildError: no such group, the criterion scores no channels or none of a group's layers, or scores are not
+            finite.
+        InputError: the criterion needs data and has none.
+    """
+    granularity = channel_granularity(criterion)
+    members = {g: [e for e in graph.edits(g) if e.side in _SIDES[granularity]] for g in groups}
+    named = dict.fromkeys(e.layer for edits in members.values() for e in edits)
+    layers = tuple(n for n in named if isinstance(model.get_submodule(n), _ConvNd | nn.Linear | _BatchNorm))
+    if not members:
+        return {}
+    task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=tuple(heads))
+    scores = criterion.score(task)
+    return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
+
+
+def channel_granularity(criterion: Criterion) -> Granularity:
+    """How a criterion scores channels: by what makes them, or else by what reads them.
+
+    Raises:
+        BuildError: it scores single weights only.
+    """
+    for granularity in _SIDES:
+        if granularity in criterion.granularities:
+            return granularity
+    raise BuildError("this criterion scores single weights, not channels; take it for pruning.weight_criterion")
+
+
+def weight_scores(
+    model: nn.Module,
+    layers: Sequence[str],
+    criterion: Criterion,
+    *,
+    seed: int = 0,
+    data: ScoringData | None = None,
+) -> Mapping[str, Tensor]:
+    """Score single weights of some layers, each [out_channels, in_channels, *kernel], float32.
+
+    Raises:
+        BuildError: the criterion scores channels only.
+        InputError: the criterion needs data and has none.
+    """
+    if Granularity.WEIGHT not in criterion.granularities:
+        raise BuildError("this criterion scores channels, not single weights; take it for pruning.criterion")
+    if not layers:
+        return {}
+    return criterion.score(
+        ScoringTask(model=model, layers=tuple(layers), granularity=Granularity.WEIGHT, data=data, seed=seed)
+    )
+
+
+def _aggregated(group: str, width: int, edits: Sequence[ChannelEdit], scores: Mapping[str, Tensor]) -> Tensor:
+    """[width], float64: the mean over the scored layers of a group."""
+    totals, layers = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for name in dict.fromkeys(e.layer for e in edits if e.layer in scores):
+        own = [e for e in edits if e.layer == name]
+        roots = torch.tensor([r for e in own for r in e.roots])
+        values = scores[name].double()[torch.tensor([i for e in own for i in e.indices])]
+        size = values.abs().mean()
+        counts = torch.zeros_like(totals).index_add_(0, roots, torch.ones_like(values))
+        sums = torch.zeros_like(totals).index_add_(0, roots, values / size if size > 0 else values)
+        # A channel that a layer sees at many places, such as the pixels of a flattened map, counts once.
+        totals += sums / counts.clamp_min(1)
+        layers += counts > 0
+    if not bool((layers > 0).all()):
+        raise BuildError(
+            f"group {group!r}: the criterion scores none of its layers; take another one, or name the group in "
+            "pruning.ignored",
+            group=group,
+        )
+    found = totals / layers
+    if not bool(found.isfinite().all()):
+        raise BuildError(f"group {group!r}: the importance of its channels is not finite", group=group)
+    return found

@@ -1,0 +1,100 @@
+"""Training that knows of rounding: INT8 weights and activations in the forward pass, float32 weights behind them.
+
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", section 3, arXiv:1712.05877: weights per output channel, activations per tensor with ranges that follow a
+moving average. What reads an activation rounds it, as the runtimes do before each layer. A batch norm that is folded
+later scales whole channels, and so does a channel's step: weights need not be folded to be rounded as they will be.
+NNCF and torchao train so too, and export to some of the three runtimes; the float weights that this leaves behind go
+through any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from edgeprune.quantization.rounding import channel_axis, rounded_activation, rounded_weight
+
+_KEEP = 0.99
+"""Of a range, in each training step; the rest comes from the batch: section 3.1 of the paper."""
+
+
+@contextmanager
+def fake_quantized_(model: nn.Module) -> Iterator[None]:
+    """Round what convolutions, linear layers and attention read, weights and activations, while the block lasts.
+
+    Parameters stay where they are, in float32, so that masks, optimizers and checkpoints see what they always saw; a
+    weight of zero is rounded to zero. Ranges are learnt in training mode and kept in eval mode.
+    """
+    handles = []
+    try:
+        for module in model.modules():
+            if isinstance(module, _ConvNd | nn.Linear | nn.MultiheadAttention):
+                rounding = _Rounding()
+                handles.append(module.register_forward_pre_hook(rounding.before))
+                handles.append(module.register_forward_hook(rounding.after, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass(slots=True)
+class _Range:
+    """A moving average of least and largest values; None before the first batch."""
+
+    bounds: tuple[float, float] | None = None
+
+    def follow(self, values: Tensor) -> tuple[float, float]:
+        """The range with one more training batch in it."""
+        low, high = (float(bound) for bound in torch.aminmax(values.detach()))
+        if self.bounds is not None:
+            low = _KEEP * self.bounds[0] + (1 - _KEEP) * low
+            high = _KEEP * self.bounds[1] + (1 - _KEEP) * high
+        self.bounds = (low, high)
+        return self.bounds
+
+
+class _Rounding:
+    """Swaps a layer's weights for rounded ones while it runs, and rounds its input."""
+
+    def __init__(self) -> None:
+        self._range = _Range()
+        self._kept: list[tuple[nn.Module, str, nn.Parameter]] = []
+
+    def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments, the first one rounded."""
+        for owner, name in _weights(module):
+            parameter = owner._parameters[name]  # noqa: SLF001 - setattr would refuse what is no Parameter
+            if parameter is not None:
+                self._kept.append((owner, name, parameter))
+                owner._parameters[name] = rounded_weight(parameter, channel_axis(owner))  # type: ignore[assignment]  # noqa: SLF001
+        if not arguments or not arguments[0].is_floating_point():
+            return arguments
+        rounded = self._rounded(arguments[0], training=module.training)
+        # Attention is given one tensor three times, and takes a shorter way where they are the same.
+        return tuple(rounded if argument is arguments[0] else argument for argument in arguments)
+
+    def after(self, *_: object) -> None:
+        """Put the parameters back."""
+        while self._kept:
+            owner, name, parameter = self._kept.pop()
+            owner._parameters[name] = parameter  # noqa: SLF001
+
+    def _rounded(self, values: Tensor, *, training: bool) -> Tensor:
+        bounds = self._range.follow(values) if training else self._range.bounds
+        return values if bounds is None else rounded_activation(values.float(), *bounds)
+
+
+def _weights(module: nn.Module) -> list[tuple[nn.Module, str]]:
+    """(owner, name) of the weights that a layer multiplies with."""
+    if isinstance(module, nn.MultiheadAttention):
+        names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        return [*((module, name) for name in names), (module.out_proj, "weight")]
+    return [(module, "weight")]

@@ -1,0 +1,172 @@
+"""Cut in rounds and recover after each: what is left learns to do without before more is taken."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeprune.graph.blocks import remove_blocks
+from edgeprune.graph.groups import ChannelGraph
+from edgeprune.pruning.reconstruction import reconstruct_channels_, reconstruct_weights_
+from edgeprune.pruning.rewinding import EarlyEnoughError, EarlyWeights
+from edgeprune.pruning.schedules import SCHEDULES, stepped_ratios
+from edgeprune.pruning.surgery import cut_by_scores, rebuild
+from edgeprune.records.recipe import Cut, PruningRecipe
+from edgeprune.records.rung import PlannedRung, Rung
+from edgeprune.recovery.finetune import EpochResult
+from edgeprune.schema.target import Recovery
+from edgeprune.store.run_folder import digest, step_name
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from edgeprune.steps.compressing import Compressor
+
+UNCUT = PruningRecipe()
+
+_EARLY_FILE = "early.safetensors"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStep:
+    """Weights that rewinding goes back to were kept: after so many steps of the dense model's training."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pruned:
+    """A model that was pruned and recovered: how, and what its zeros are."""
+
+    model: nn.Module
+    epochs: tuple[EpochResult, ...]
+    recipe: PruningRecipe = UNCUT
+    sparsity: float = 0.0
+
+
+def recovery_rounds(recovery: Recovery, final: float) -> tuple[tuple[float, int], ...]:
+    """(ratio, epochs of recovery after it) of each round; the last has the epochs that do not divide.
+
+    Args:
+        recovery: its schedule, rounds, steps and epochs.
+        final: ratio in the end, in [0, 1].
+    """
+    if recovery.schedule == "steps":
+        return stepped_ratios(final, recovery.steps, recovery.epochs)
+    ratios = SCHEDULES[recovery.schedule](final, recovery.rounds)
+    each, rest = divmod(recovery.epochs, len(ratios))
+    return tuple((ratio, each + (rest if n == len(ratios) else 0)) for n, ratio in enumerate(ratios, start=1))
+
+
+@dataclass(frozen=True)
+class PruningRounds:
+    """Prunes the dense model of a compressor as its recovery says."""
+
+    compressor: Compressor
+
+    def structured(self, planned: PlannedRung, subject: str) -> Pruned:
+        """Cut channels; whole blocks go in the first round.
+
+        Raises:
+            BuildError: training diverged or the cut is impossible.
+        """
+        compressor = self.compressor
+        model, cuts, epochs = (
+            remove_blocks(compressor.dense_module, planned.removed_blocks),
+            list[Cut](),
+            list[EpochResult](),
+        )
+        ends = {
+            w.group: (w.before, recovery_rounds(compressor.recovery, 1 - w.after / w.before))
+            for w in planned.widths
+            if w.after
+        }
+        counts = [count for _, count in recovery_rounds(compressor.recovery, 1.0)]
+        for number, count in enumerate(counts):
+            widths = {group: round(before * (1 - rounds[number][0])) for group, (before, rounds) in ends.items()}
+            model, cut = self._cut(model, widths)
+            cuts += cut
+            recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
+            if compressor.recovery.rewind == "weights":
+                model = rebuild(self._early_model(), compressor.bench.example, recipe)
+            compressor.settle_(model)
+            settings = compressor.recovery_settings(count)
+            epochs += compressor.fit_(model, settings, "recover", f"{subject} round {number + 1} of {len(counts)}")
+        return Pruned(model=model, epochs=tuple(epochs), recipe=recipe)
+
+    def masked(self, rung: Rung, subject: str) -> Pruned:
+        """Zero more in each round and hold the zeros while the rest learns; at the end they are plain weights.
+
+        Raises:
+            BuildError: training diverged.
+        """
+        compressor = self.compressor
+        model, epochs = copy.deepcopy(compressor.dense_module), list[EpochResult]()
+        rounds = recovery_rounds(compressor.recovery, rung.pruning_ratio)
+        for number, (sparsity, count) in enumerate(rounds, start=1):
+            masks = compressor.scorer.masks(model, rung, sparsity)
+            whole = copy.deepcopy(model) if self._reconstructs else None
+            masks.apply_()
+            if whole is not None:
+                reconstruct_weights_(model, whole, masks, compressor.scorer.inputs, seed=self._seed)
+            if compressor.recovery.rewind == "weights":
+                model.load_state_dict(self._early)
+                masks.apply_()
+            compressor.settle_(model)
+            title = f"{subject} round {number} of {len(rounds)}"
+            settings = compressor.recovery_settings(count)
+            epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_)
+        sparsity = masks.sparsity
+        masks.make_permanent()
+        return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity)
+
+    def _cut(self, model: nn.Module, widths: Mapping[str, int]) -> tuple[nn.Module, tuple[Cut, ...]]:
+        scorer = self.compressor.scorer
+        graph = ChannelGraph(model, self.compressor.bench.example)
+        narrowed = [group for group, width in widths.items() if width != graph.width(group)]
+        pruned, cuts = cut_by_scores(model, graph, widths, scorer.channels(model, graph, narrowed))
+        if self._reconstructs and cuts:
+            edits = [edit for cut in cuts for edit in graph.edits(cut.group, cut.removed)]
+            reconstruct_channels_(pruned, model, edits, scorer.inputs, seed=self._seed)
+        return pruned, cuts
+
+    @property
+    def _reconstructs(self) -> bool:
+        return self.compressor.bench.target.spec.pruning.reconstruct
+
+    @property
+    def _seed(self) -> int:
+        return self.compressor.bench.target.spec.seed
+
+    def _early_model(self) -> nn.Module:
+        model = self.compressor.bench.target.build_model()
+        model.load_state_dict(self._early)
+        return model
+
+    @cached_property
+    def _early(self) -> dict[str, Tensor]:
+        """The weights of an early step: the beginning of the dense model's training, once more, as it was."""
+        from safetensors.torch import load_file, save_file
+
+        compressor, bench = self.compressor, self.compressor.bench
+        training = bench.target.spec.training
+        steps = training.epochs * -(-len(bench.train_inputs) // training.batch_size)
+        wanted = round(steps * compressor.recovery.rewind_to)
+        key = digest(compressor.dense.key, wanted)
+
+        def make(folder: Path) -> EarlyStep:
+            model = bench.fresh_model()
+            early = EarlyWeights(model, wanted, end=True)
+            if wanted:
+                with suppress(EarlyEnoughError):
+                    compressor.fit_(model, compressor.training_settings(), "train", "early", early.after_step)
+            save_file(early.state, folder / _EARLY_FILE)
+            return EarlyStep(step=wanted)
+
+        bench.step("compress", "early", key, EarlyStep, make, lambda e: f"after {e.step} of about {steps} steps")
+        return load_file(bench.run.path(step_name("compress", "early")) / _EARLY_FILE)

@@ -1,0 +1,184 @@
+"""Which way of quantizing a candidate is taken, by measured accuracy and latency, where the default loses too much.
+
+From the cheapest to the dearest: other ranges, corrected biases, equalized or smoothed layers; then layers that stay in
+float; then weights alone; then training with rounding. Each is a change to the best one so far that fits the budget,
+and nothing dearer is tried once one is good enough. The test split plays no part.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.quantization import (
+    DEFAULT_VARIANT,
+    BiasCorrection,
+    Calibration,
+    QuantizationVariant,
+    VariantSearch,
+    VariantTrial,
+)
+from edgeprune.records.rung import Precision
+from edgeprune.records.verdict import Verdict
+from edgeprune.schema.target import Quantization, Quantizer
+from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.variants import Quantizable, VariantBench, accuracy_gates, linear_share
+from edgeprune.steps.workbench import Workbench
+from edgeprune.store.run_folder import digest
+
+LINEAR_HEAVY = 0.5
+"""Share of a model's parameters in linear layers from which on weights alone are worth storing in few bits."""
+
+_TIERS: dict[Quantizer, int] = {
+    "min_max": 0,
+    "percentile": 0,
+    "entropy": 0,
+    "squared_error": 0,
+    "bias_correction": 0,
+    "equalization": 0,
+    "smoothing": 0,
+    "mixed_precision": 1,
+    "weights8": 2,
+    "dynamic8": 2,
+    "weights4": 2,
+    "weights16": 2,
+    "qat": 3,
+}
+_FOR_LINEAR_LAYERS: tuple[Quantizer, ...] = ("weights8", "dynamic8", "weights4")
+
+
+@dataclass(frozen=True)
+class VariantSearcher:
+    """Looks for a better variant; the search and each of its trials are steps, kept like any other."""
+
+    bench: Workbench
+    compressor: Compressor
+
+    def kept(self, subject: Quantizable) -> VariantSearch | None:
+        """The search of an earlier build with the same inputs; None where there was none."""
+        if not self.bench.has_step("variants", subject.rung.name, self._key(subject)):
+            return None
+        return self._step(subject, "searched for by an earlier build")
+
+    def search(self, subject: Quantizable, default: Accuracy) -> VariantSearch | None:
+        """The variants that were tried; None where the default one is good enough, or nothing is to be tried.
+
+        What is lost is told in points: where the target's metric is no share, the default one stays.
+
+        Args:
+            subject: a rung in INT8; others need no search.
+            default: accuracy of its default artifact on the validation split.
+        """
+        if subject.rung.precision is not Precision.INT8 or not self._spec.variants or not default.is_share:
+            return None
+        why = self._why(subject, default)
+        if why is None:
+            return None
+        self.bench.note(f"{subject.rung.name}: {why}: other ways to quantize are tried", "warning")
+        return self._step(subject, why)
+
+    def _step(self, subject: Quantizable, why: str) -> VariantSearch:
+        def make(_: Path) -> VariantSearch:
+            with tempfile.TemporaryDirectory(prefix="edgeprune-") as scratch:
+                trials = VariantBench(self.bench, self.compressor, subject, Path(scratch))
+                return self._searched(subject, trials, why)
+
+        return self.bench.step("variants", subject.rung.name, self._key(subject), VariantSearch, make, _summary)
+
+    def _searched(self, subject: Quantizable, trials: VariantBench, why: str) -> VariantSearch:
+        least = self._float_accuracy(subject) - self._spec.tolerated_drop_points / 100
+        tried = [trials.trial(DEFAULT_VARIANT)]
+        kinds = sorted(self._worth_trying(subject), key=lambda kind: _TIERS[kind])
+        for _, tier in itertools.groupby(kinds, key=lambda kind: _TIERS[kind]):
+            for kind in tier:
+                for variant in self._variants(kind, best_of(tried).variant, trials):
+                    if any(trial.variant == variant for trial in tried):
+                        continue
+                    tried.append(trials.trial(variant))
+                    self.bench.note(f"{subject.rung.name}: {variant.name}: {tried[-1].summary}")
+                    if kind == "mixed_precision" and (tried[-1].over or is_good(tried[-1], least)):
+                        # More layers in float would be slower still, or are not needed.
+                        break
+            if is_good(best_of(tried), least):
+                break
+        return VariantSearch(trials=tuple(tried), chosen=best_of(tried).variant, why=why)
+
+    def _variants(
+        self, kind: Quantizer, best: QuantizationVariant, trials: VariantBench
+    ) -> Iterator[QuantizationVariant]:
+        """What a kind makes of the best variant so far; layers that stay in float are told by what they hurt."""
+        if kind != "mixed_precision":
+            yield changed(best, kind, self._spec)
+            return
+        ranking = trials.ranking(best)
+        most = max(1, int(self._spec.max_float_share * len(ranking.layers)))
+        for count in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
+            yield replace(best, float_layers=ranking.worst(count))
+
+    def _worth_trying(self, subject: Quantizable) -> list[Quantizer]:
+        share = linear_share(self.compressor.load(subject.model))
+        return [k for k in self._spec.variants if k not in _FOR_LINEAR_LAYERS or share >= LINEAR_HEAVY]
+
+    def _why(self, subject: Quantizable, default: Accuracy) -> str | None:
+        """What is wrong with the default; None where nothing is."""
+        missed = [g for g in accuracy_gates(subject.floors, default).gates if g.verdict is not Verdict.PASS]
+        if missed:
+            return "; ".join(f"{gate.gate}: {gate.reason}" for gate in missed)
+        tolerated = self._spec.tolerated_drop_points
+        drop_points = 100 * (self._float_accuracy(subject) - default.value)
+        if drop_points <= tolerated:
+            return None
+        return f"INT8 loses {drop_points:.2f} points against the float model, {tolerated:g} are tolerated"
+
+    def _float_accuracy(self, subject: Quantizable) -> float:
+        bench = self.bench
+        outputs = torch_outputs(self.compressor.load(subject.model), bench.validation_inputs)
+        return bench.task.value(outputs, bench.data.validation.labels)
+
+    def _key(self, subject: Quantizable) -> str:
+        bench = self.bench
+        return digest(subject.key, self._spec.model_dump(mode="json"), bench.data_key, bench.device.facts.fingerprint)
+
+    @property
+    def _spec(self) -> Quantization:
+        return self.bench.target.spec.quantization
+
+
+def is_good(trial: VariantTrial, least_accuracy: float) -> bool:
+    """Whether nothing dearer need be tried: within the budget, over the floors, and near enough to the float model."""
+    if trial.accuracy is None or trial.over or not trial.meets_floors:
+        return False
+    return trial.accuracy >= least_accuracy
+
+
+def best_of(trials: list[VariantTrial]) -> VariantTrial:
+    """The most accurate trial that fits the budget, one that meets the floors before others; the first among equals.
+
+    Where none fits, the first one, which is the default.
+    """
+    fitting = [trial for trial in trials if trial.accuracy is not None and not trial.over]
+    return max(fitting, key=lambda trial: (trial.meets_floors, trial.accuracy or 0.0), default=trials[0])
+
+
+def changed(best: QuantizationVariant, kind: Quantizer, spec: Quantization) -> QuantizationVariant:
+    """The best variant so far with one thing changed; weights alone start anew, because ranges mean nothing to them."""
+    made: dict[Quantizer, QuantizationVariant] = {
+        "bias_correction": replace(best, bias_correction=BiasCorrection.SEQUENTIAL),
+        "equalization": replace(best, equalized=True),
+        "smoothing": replace(best, smoothing=spec.smoothing),
+        "weights8": QuantizationVariant(weight_only_bits=8),
+        "dynamic8": QuantizationVariant(weight_only_bits=8, dynamic=True),
+        "weights4": QuantizationVariant(weight_only_bits=4),
+        "weights16": QuantizationVariant(weight_only_bits=16),
+        "qat": replace(best, qat_epochs=spec.qat_epochs),
+    }
+    return made.get(kind) or replace(best, calibration=Calibration(kind), percentile=spec.percentile)
+
+
+def _summary(search: VariantSearch) -> str:
+    return f"{len(search.trials)} tried, {search.chosen.name} taken"

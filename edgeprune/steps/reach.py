@@ -1,0 +1,66 @@
+"""The ladder as far as this host can compile and this device can run it."""
+
+from __future__ import annotations
+
+from edgeprune.errors import MeasurementError, NotInstalledError
+from edgeprune.planning.ladder import Ladder, RefusedRung, make_ladder
+from edgeprune.records.rung import Precision, Rung
+from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.compiling import compiler_versions
+from edgeprune.steps.sparsity import choose_patterns, explain_refused
+from edgeprune.steps.workbench import Workbench
+
+
+def reachable_ladder(bench: Workbench, notes: list[str]) -> Ladder:
+    """The rungs that are worth a measurement; those that are not have the reason.
+
+    Args:
+        bench: of the build.
+        notes: what a person should know is added: runtimes and precisions that are missing, what zeros bought.
+
+    Raises:
+        MeasurementError: no runtime of the profile is on the device, or the device cannot be measured on.
+    """
+    precisions = _usable_precisions(bench, notes)
+    masks = choose_patterns(bench, precisions)
+    notes += [choice.note for choice in masks if choice.note]
+    can_cut = bool(bench.groups.groups or bench.blocks.removable)
+    ladder = make_ladder(bench.profile, bench.target.spec.pruning, precisions, can_cut=can_cut, masks=masks)
+    cores = bench.device.facts.cores
+    too_wide = [
+        RefusedRung(rung=r, reason=f"{r.threads} threads, and the device lets us use {cores} core(s)")
+        for r in ladder.rungs
+        if r.threads > cores
+    ]
+    return Ladder(
+        rungs=tuple(r for r in ladder.rungs if r.threads <= cores),
+        places=tuple(p for p in ladder.places if p.threads <= cores),
+        finer_places=tuple(p for p in ladder.finer_places if p.threads <= cores),
+        refused=(*explain_refused(bench, ladder.refused), *too_wide),
+    )
+
+
+def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:
+    """By runtime, what it computes in there; runtimes missing on the device or here are left out, with a note."""
+    usable = {}
+    for name in bench.profile.runtimes:
+        try:
+            bench.device.require(name)
+        except MeasurementError as error:
+            notes.append(f"no rung with {name}: {error.message}")
+            continue
+        found = []
+        for precision in RUNTIMES.get(name).precisions(bench.device.facts):
+            try:
+                compiler_versions(Rung(runtime=name, precision=precision))
+            except NotInstalledError as error:
+                notes.append(f"no {precision} rung with {name}: {error.message}")
+            else:
+                found.append(precision)
+        if Precision.FLOAT32 in found:
+            usable[name] = tuple(found)
+    for note in notes:
+        bench.note(note, "warning")
+    if not usable:
+        raise MeasurementError("\n".join(notes))
+    return usable

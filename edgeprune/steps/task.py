@@ -1,0 +1,216 @@
+"""A target's task: which metric judges its outputs, which loss trains them, and whether classes are told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeprune.data.metrics import METRICS
+from edgeprune.data.parts import mapped, parts_of
+from edgeprune.data.splits import DataSplits, Split
+from edgeprune.errors import BuildError, InputError
+from edgeprune.protocols import Arrays, Metric
+from edgeprune.records.accuracy import Accuracy, Score
+from edgeprune.steps.inputs import Target
+
+if TYPE_CHECKING:
+    from edgeprune.recovery.losses import Loss
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMetric:
+    """A function of the target's own Python file as a metric."""
+
+    function: Callable[[Arrays, Arrays], object]
+    higher_is_better: bool
+    is_share: bool = False
+
+    def values(self, outputs: Arrays, labels: Arrays) -> np.ndarray:
+        """What the function says of each example."""
+        return np.asarray(self.function(outputs, labels), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a model's outputs are judged by.
+
+    Attributes:
+        name: of the metric, as the target's file has it.
+        metric: the metric itself.
+        class_names: where each example has one class; else empty.
+        where: file and key that name the metric, for messages.
+    """
+
+    name: str
+    metric: Metric
+    class_names: tuple[str, ...]
+    where: str
+
+    @property
+    def classifies(self) -> bool:
+        """Whether each example has one class: outputs are [examples, classes] then, and there is a confusion matrix."""
+        return bool(self.class_names)
+
+    def values(self, outputs: Arrays, labels: Arrays) -> np.ndarray:
+        """The metric of each example, [examples].
+
+        Raises:
+            InputError: the metric does not take these shapes, or gives something else than one number an example.
+            BuildError: a value is NaN or infinite.
+        """
+        try:
+            found = self.metric.values(outputs, labels)
+        except InputError as error:
+            raise InputError(f"{self.where}: {error.message}") from error
+        examples = len(parts_of(labels)[0])
+        if found.shape != (examples,):
+            raise InputError(
+                f"{self.where}: expected {self.name} to return one number an example, shape ({examples},), "
+                f"got shape {found.shape}"
+            )
+        if not np.isfinite(found).all():
+            raise BuildError(f"{self.name} is NaN or infinite for {int((~np.isfinite(found)).sum())} examples")
+        return found
+
+    def value(self, outputs: Arrays, labels: Arrays) -> float:
+        """The metric's mean, in its own unit; errors are those of `values`."""
+        return float(self.values(outputs, labels).mean())
+
+    def quality(self, outputs: Arrays, labels: Arrays) -> float:
+        """The mean, negative where lower is better: the higher, the better the model."""
+        value = self.value(outputs, labels)
+        return value if self.metric.higher_is_better else -value
+
+    def accuracy_of(self, outputs: Arrays, split: Split, name: str) -> Accuracy:
+        """Judge the outputs on a split.
+
+        Args:
+            outputs: of all its examples, float32; a tuple where the model has several.
+            split: whose labels to compare with.
+            name: of the split, for the record.
+
+        Raises:
+            BuildError: the outputs have another shape than the classes ask for, or are not finite.
+            InputError: see `values`.
+        """
+        check_finite(outputs, name)
+        confusion = _confusion(outputs, split, name, self.class_names) if self.classifies else ()
+        score = None if self.name == "accuracy" else self._score(self.values(outputs, split.labels))
+        return Accuracy(split=name, confusion=confusion, class_names=self.class_names, score=score)
+
+    def _score(self, values: np.ndarray) -> Score:
+        examples = len(values)
+        return Score(
+            metric=self.name,
+            value=float(values.mean()),
+            error=float(values.std(ddof=1)) / math.sqrt(examples) if examples > 1 else 0.0,
+            examples=examples,
+            higher_is_better=self.metric.higher_is_better,
+            is_share=self.metric.is_share,
+        )
+
+
+def classification(class_names: tuple[str, ...]) -> Task:
+    """One class an example, judged by accuracy."""
+    return Task("accuracy", METRICS.get("accuracy"), class_names, "task.metric")
+
+
+def task_of(target: Target, data: DataSplits) -> Task:
+    """The task that a target's file and data describe.
+
+    Raises:
+        InputError: there is no such metric, it does not go with the labels, or keys are set that mean nothing for it.
+    """
+    wanted, where = target.spec.task, f"{target.file}: task.metric"
+    if ".py:" in wanted.metric:
+        function = target.guarded(wanted.metric, key="task.metric")
+        metric: Metric = OwnMetric(function, higher_is_better=bool(wanted.higher_is_better))
+    else:
+        if wanted.metric not in METRICS.names():
+            raise InputError(f"{where}: {_unknown(wanted.metric)}")
+        metric = METRICS.get(wanted.metric)
+    if wanted.metric == "accuracy" and not data.classifies:
+        others = ", ".join(n for n in METRICS.names() if n != "accuracy")
+        kinds = mapped(lambda part: f"{part.dtype} {part.shape}", data.validation.labels)
+        raise InputError(
+            f"{where}: accuracy needs class_names and labels [examples] of integers, found {len(data.class_names)} "
+            f"class names and labels {kinds}; set task.metric to a function of your own, or one of {others}"
+        )
+    _check_floors(target, data, metric)
+    recovery = target.spec.recovery
+    if not data.classifies and recovery.distillation_weight and "distillation_weight" in recovery.model_fields_set:
+        raise InputError(
+            f"{target.file}: recovery.distillation_weight: expected 0 or nothing, got {recovery.distillation_weight}: "
+            "soft labels are of one class an example; these outputs are learned from their labels alone"
+        )
+    return Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
+
+
+def loss_of(target: Target) -> Loss:
+    """The target's loss of (outputs, labels); a model's several outputs, and several labels, come as tuples.
+
+    Raises:
+        InputError: there is no such loss or function.
+    """
+    from edgeprune.recovery.losses import resolve_loss
+
+    reference = target.spec.training.loss
+    if ".py:" in reference:
+        return target.guarded(reference, key="training.loss")
+    return resolve_loss(reference)
+
+
+def check_finite(outputs: Arrays, name: str) -> None:
+    """Refuse outputs that no metric means anything of.
+
+    Raises:
+        BuildError: NaN or infinity.
+    """
+    bad = sum(int((~np.isfinite(part)).sum()) for part in parts_of(outputs))
+    if bad:
+        raise BuildError(f"model output on {name}: NaN or infinity in {bad} values")
+
+
+def _confusion(outputs: Arrays, split: Split, name: str, class_names: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    expected = (len(split), len(class_names))
+    if isinstance(outputs, tuple) or outputs.shape != expected:
+        got = f"{len(outputs)} outputs" if isinstance(outputs, tuple) else outputs.shape
+        raise BuildError(f"model output on {name}: expected shape {expected} (examples, classes), got {got}")
+    confusion = np.zeros((len(class_names), len(class_names)), dtype=np.int64)
+    np.add.at(confusion, (np.asarray(split.labels).astype(np.int64), outputs.argmax(axis=1)), 1)
+    return tuple(tuple(int(n) for n in row) for row in confusion)
+
+
+def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
+    floors, name = target.spec.accuracy, target.spec.task.metric
+    is_accuracy = name == "accuracy"
+    set_here = floors.model_fields_set
+
+    def refuse(key: str, why: str) -> InputError:
+        return InputError(f"{target.file}: accuracy.{key}: {why}")
+
+    for key in ("max_class_drop_points", "min_class_recall"):
+        if getattr(floors, key) is not None and not data.classifies:
+            raise refuse(key, "recall is of classes, and these examples have not one class each")
+    if floors.min_accuracy is not None and not is_accuracy:
+        raise refuse("min_accuracy", f"the metric is {name}; say accuracy.worst_value in its place")
+    if floors.worst_value is not None and is_accuracy:
+        raise refuse("worst_value", "the metric is accuracy; say accuracy.min_accuracy in its place")
+    if metric.is_share:
+        if floors.max_worsening is not None:
+            raise refuse("max_worsening", f"{name} is a share; say accuracy.max_drop_points in its place")
+        return
+    if "max_drop_points" in set_here:
+        raise refuse("max_drop_points", f"{name} is no share to lose points of; say accuracy.max_worsening")
+    if floors.max_worsening is None and floors.worst_value is None:
+        raise refuse("max_worsening", f"expected this or accuracy.worst_value, in the unit of {name}; found neither")
+
+
+def _unknown(name: str) -> str:
+    from edgeprune.registry import suggest
+
+    return f"unknown metric {name!r}{suggest(name, METRICS.names())}"

@@ -1,0 +1,101 @@
+"""From the scores of layers to those of groups: what is aggregated, and how layers compare."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from models import EXAMPLES, example_of
+from torch import nn
+from torch.nn import functional
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.groups import ChannelGraph, find_groups
+from edgeprune.protocols import Granularity, ScoringData
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.scoring import channel_scores, weight_scores
+from edgeprune.pruning.surgery import structured_prune
+
+BY_CHANNEL = [n for n in CRITERIA.names() if CRITERIA.get(n).granularities - {Granularity.WEIGHT}]
+
+
+def data_for(name: str) -> ScoringData:
+    drawn = torch.Generator().manual_seed(2)
+    inputs = torch.randn(8, *EXAMPLES[name][1][1:], generator=drawn)
+    return ScoringData(batches=((inputs, torch.arange(8) % 3),), loss=functional.cross_entropy)
+
+
+@pytest.mark.parametrize("criterion", [n for n in BY_CHANNEL if n not in {"batchnorm_scale", "hard_concrete"}])
+@pytest.mark.parametrize("name", ["resnet", "densenet", "separable", "transformer", "plain"])
+def test_every_group_of_every_model_has_scores(name: str, criterion: str) -> None:
+    model, example = example_of(name)
+    graph = ChannelGraph(model, example)
+    groups = {g.name: g.width for g in find_groups(model, example).groups}
+    found = channel_scores(model, graph, groups, CRITERIA.get(criterion), data=data_for(name))
+    assert {group: len(scores) for group, scores in found.items()} == groups
+    # In units of the layers' mean magnitudes.
+    assert all(0 < float(scores.abs().mean()) <= 1 + 1e-6 for scores in found.values())
+
+
+def test_norms_of_a_group_are_averaged_in_units_of_their_mean() -> None:
+    model, example = example_of("resnet")
+    norms = [model.bn, model.layer1[0].bn2, model.layer1[1].bn2]
+    with torch.no_grad():
+        for norm, factor in zip(norms, (1.0, 100.0, 1e-3), strict=True):
+            norm.weight.copy_(factor * torch.arange(1, 9))
+        model.bn.weight[0] = 10.0
+    found = channel_scores(model, ChannelGraph(model, example), ["stem"], CRITERIA.get("batchnorm_scale"))["stem"]
+    usual = torch.arange(1, 9) / 4.5
+    first = torch.tensor([10.0, *range(2, 9)]) / 5.625
+    torch.testing.assert_close(found, ((2 * usual + first) / 3).double())
+
+
+def test_a_channel_with_many_pixels_in_the_next_layer_counts_once() -> None:
+    # conv2 is flattened to 16 inputs a channel of `hidden`; each of them reads as much as the pixel does on average.
+    model, example = example_of("plain")
+    found = channel_scores(
+        model, ChannelGraph(model, example), ["conv2"], CRITERIA.get("activation_mean"), data=data_for("plain")
+    )["conv2"]
+    with torch.no_grad():
+        before = functional.relu(model.conv2(functional.relu(model.conv1(data_for("plain").batches[0][0]))))
+    expected = before.double().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(found, expected / expected.mean(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_criterion_that_scores_none_of_a_group_is_told_with_the_group() -> None:
+    model, example = example_of("plain")
+    with pytest.raises(BuildError, match="group 'conv1': the criterion scores none of its layers"):
+        structured_prune(model, example, {"conv1": 4}, CRITERIA.get("batchnorm_scale"))
+
+
+def test_criteria_of_the_other_kind_and_missing_data_are_told() -> None:
+    model, example = example_of("plain")
+    with pytest.raises(BuildError, match="scores single weights, not channels"):
+        structured_prune(model, example, {"conv1": 4}, CRITERIA.get("lamp"))
+    with pytest.raises(BuildError, match="scores channels, not single weights"):
+        weight_scores(model, ["conv1"], CRITERIA.get("geometric_median"))
+    with pytest.raises(InputError, match="at least one batch"):
+        structured_prune(model, example, {"conv1": 4}, CRITERIA.get("taylor"))
+
+
+def test_channels_that_the_loss_needs_stay() -> None:
+    # Half of the channels are read with weights near zero, though their own filters are the largest.
+    model, example = example_of("plain")
+    unread = [1, 3, 5, 7, 9, 11]
+    with torch.no_grad():
+        model.conv1.weight[unread] *= 5
+        model.conv2.weight[:, unread] *= 1e-4
+    for criterion in ("taylor", "fisher", "snip", "obc", "head_importance"):
+        _, cuts = structured_prune(model, example, {"conv1": 6}, CRITERIA.get(criterion), data=data_for("plain"))
+        assert cuts[0].removed == tuple(unread), criterion
+    _, cuts = structured_prune(model, example, {"conv1": 6}, CRITERIA.get("l2"))
+    assert not set(cuts[0].removed) & set(unread)
+
+
+def test_heads_have_one_score() -> None:
+    model, example = example_of("transformer")
+    assert isinstance(model.project, nn.Linear)
+    graph = ChannelGraph(model, example)
+    found = channel_scores(
+        model, graph, ["up"], CRITERIA.get("head_importance"), data=data_for("transformer"), heads=(("down", 8),)
+    )["up"]
+    assert [len(set(part.tolist())) for part in found.split(5)] == [1] * 8

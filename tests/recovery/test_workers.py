@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from models import seeded
+from torch import nn
+from torch.nn import functional
+from trained_in_workers import HoldZeros, Normed, NormFree, die_in_worker, noise, refuse, stripes
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.recovery.finetune import FitResult, FitSettings, Workers, accuracy_of, fit_
+
+ALONE = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16, augment=noise)
+TOGETHER = replace(ALONE, workers=Workers(count=2))
+
+
+class _List:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def _fit(model: nn.Module, settings: FitSettings, **options: object) -> FitResult:
+    return fit_(model, *stripes(), settings, reporter=NullReporter(), stage="train", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_workers_follow_the_loss_curve_of_one() -> None:
+    reporter = _List()
+    alone, together = seeded(NormFree), seeded(NormFree)
+    zeros, others = HoldZeros(alone), HoldZeros(together)
+    validation = stripes(60, seed=1)
+    expected = _fit(alone, ALONE, validation=validation, after_step=zeros)
+    threads, environment = torch.get_num_threads(), dict(os.environ)
+    # 90 examples are 5 batches of 16 and one of 10: shares of 8 and of 5.
+    found = fit_(
+        together, *stripes(), TOGETHER, reporter=reporter, stage="train", validation=validation, after_step=others
+    )
+    np.testing.assert_allclose([e.loss for e in found.epochs], [e.loss for e in expected.epochs], rtol=1e-5)
+    for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert [e.validation_accuracy for e in found.epochs] == [e.validation_accuracy for e in expected.epochs]
+    assert found.best_epoch == expected.best_epoch
+    assert int((together.conv.weight == 0).sum()) == int(others.dropped.sum()) > 0
+    assert (dict(os.environ), torch.get_num_threads()) == (environment, threads)
+    assert not together.training
+    assert reporter.events[0] == StageStarted(stage="train", subject="", total=18, unit="batches")
+    assert [e.done for e in reporter.events if isinstance(e, StageProgress)][-1] == 18
+    assert isinstance(reporter.events[-1], StageFinished)
+
+
+@pytest.mark.slow
+def test_batch_norms_of_two_workers_come_close_to_those_of_one() -> None:
+    """Each normalises by its own share of the batch: 2 x 15 examples here against 30."""
+    chosen = replace(ALONE, epochs=6, learning_rate=0.05, batch_size=30)
+    alone, together = seeded(Normed), seeded(Normed)
+    expected = _fit(alone, chosen)
+    found = _fit(together, replace(chosen, workers=Workers(count=2)))
+    np.testing.assert_allclose([e.loss for e in found.epochs], [e.loss for e in expected.epochs], rtol=0.1, atol=0.01)
+    torch.testing.assert_close(together.norm.running_mean, alone.norm.running_mean, rtol=0.1, atol=0.1)
+    inputs, labels = (torch.as_tensor(v) for v in stripes(60, seed=2))
+    assert accuracy_of(together, inputs, labels) > 0.9
+
+
+@pytest.mark.slow
+def test_killed_worker_is_told() -> None:
+    with pytest.raises(BuildError, match=r"training in 2 processes: worker . failed: .*SIGKILL"):
+        _fit(seeded(NormFree), replace(TOGETHER, augment=die_in_worker))
+
+
+@pytest.mark.slow
+def test_error_of_a_worker_is_the_one_that_is_raised() -> None:
+    with pytest.raises(InputError, match=r"^training\.augment: no good$") as caught:
+        _fit(seeded(NormFree), replace(TOGETHER, augment=refuse))
+    assert caught.value.facts == {"key": "training.augment"}
+
+
+def test_loss_that_cannot_travel_is_refused() -> None:
+    with pytest.raises(InputError, match="top level of a module"):
+        _fit(seeded(NormFree), replace(TOGETHER, loss=lambda x, y: (x - y).sum()))

@@ -1,0 +1,264 @@
+"""What compression costs ResNet-20 in accuracy on CIFAR-10, by the methods of a build and with its recovery.
+
+    python tools/bench_compression.py --cifar ../shared/data --output runs/compression
+
+Parts: `one-shot` zeroes single weights by each criterion, before and after the batch norms are re-estimated;
+`iterative` zeroes them in rounds with recovery; `structured` takes channels and blocks out until so many times fewer
+multiply-accumulates are left, by the planner's losses; `deployed` compiles the dense and the structured models for each
+runtime in float32 and INT8, and takes p50 on this machine, one thread. Choices are made on the even half of the test
+images, the figures are those of the odd half (the public weights have seen every training image). Every row is kept in
+`--output`, so that a run of hours goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench_parts import KeptRows, millions_of_macs, opened_workbench
+
+from edgeprune.errors import BuildError
+from edgeprune.planning.allocation import Allocation, allocate
+from edgeprune.planning.allocation_problem import Block, Choice, Configuration
+from edgeprune.planning.cost import CostModel
+from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
+from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.schema.profile import DeviceProfile
+from edgeprune.steps.candidates import CandidateMaker
+from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.inputs import load_profile, load_target
+from edgeprune.steps.narrowing import structured_rung
+from edgeprune.steps.open_model import OpenModel
+from edgeprune.steps.sensitivity import GroupLosses
+from edgeprune.steps.shapes import ShapeBench
+from edgeprune.steps.workbench import Workbench
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ONE_SHOT = (0.5, 0.6, 0.7, 0.8, 0.9)
+ITERATIVE = (0.7, 0.8, 0.9)
+FEWER_MACS = (1.37, 2.0)
+_WIDTH_STEP = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One model.
+
+    Attributes:
+        amount: share of zeros, or how many times fewer multiply-accumulates; 0 and 1 for the dense model.
+        method: the criterion, or where it runs.
+        validation: accuracy in [0, 1] on the even half.
+        test: on the odd half.
+        p50_ms: on this machine.
+    """
+
+    part: str
+    method: str
+    amount: float
+    seed: int
+    validation: float
+    test: float
+    p50_ms: float | None = None
+    detail: str = ""
+
+    @property
+    def entry(self) -> tuple[str, str, float, int]:
+        """What it is a row of."""
+        return self.part, self.method, self.amount, self.seed
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A workbench, and the compressors of a build on it."""
+
+    bench: Workbench
+    iterative_epochs: int
+    structured_epochs: int
+
+    @cached_property
+    def masking(self) -> Compressor:
+        """For zeros: large steps first, six rounds."""
+        return self._compressor(rounds=6, schedule="cubic", epochs=self.iterative_epochs)
+
+    @cached_property
+    def cutting(self) -> Compressor:
+        """For channels."""
+        return self._compressor(rounds=1, epochs=self.structured_epochs)
+
+    def _compressor(self, **recovery: object) -> Compressor:
+        spec = self.bench.target.spec.recovery
+        return Compressor(self.bench, short_recovery=spec.model_copy(update=recovery))
+
+    def accuracies(self, model: nn.Module) -> tuple[float, float]:
+        """On the even half and on the odd half."""
+        bench = self.bench
+        both = (("validation", bench.data.validation), ("test", bench.data.test))
+        found = [
+            bench.task.accuracy_of(torch_outputs(model, bench.prepared(split)), split, name).overall
+            for name, split in both
+        ]
+        return found[0], found[1]
+
+    def cut_to(self, factor: float) -> PlannedRung:
+        """The widths and blocks that lose the least with so many times fewer multiply-accumulates."""
+        model, loss = OpenModel(self.bench), GroupLosses(self.cutting, may_train=False)
+        choices = {
+            g: tuple(Choice(width=w, loss=loss(g, w)) for w in range(full, model.minimum(g) - 1, -_WIDTH_STEP))
+            for g, full in model.full.items()
+        }
+        blocks = tuple(Block(name=b, loss=loss.block(b)) for b in self.bench.blocks.removable)
+        open_shape = ShapeProblem(
+            uses=model.uses, full=model.full, choices=choices, entry_ms=millions_of_macs, blocks=blocks
+        )
+        problem = open_shape.allocation(CostModel())
+        most = problem.used(Configuration(widths=model.full), LATENCY)
+        found = allocate(problem, {LATENCY: most / factor})
+        if not isinstance(found, Allocation):
+            raise BuildError(f"no widths have {factor:g} times fewer multiply-accumulates")
+        widths, removed = model.cut(found.configuration)
+        rung = structured_rung(Rung(runtime="tflite", precision=Precision.FLOAT32), widths, removed)
+        return PlannedRung(
+            rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0, widths=widths, removed_blocks=removed
+        )
+
+
+def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
+    """Zeros in rounds, with recovery after each."""
+    for share in ITERATIVE:
+        rung = Rung(
+            runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share
+        )
+        planned = PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
+        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.iterative_epochs} epochs"
+        _trained(engine, kept, engine.masking, planned, ("iterative", method, share))
+
+
+def structured(engine: Engine, kept: KeptRows[Row]) -> None:
+    """Fewer channels and blocks, with recovery."""
+    for factor in FEWER_MACS:
+        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.structured_epochs} epochs"
+        _trained(engine, kept, engine.cutting, engine.cut_to(factor), ("structured", method, factor))
+
+
+def _trained(
+    engine: Engine,
+    kept: KeptRows[Row],
+    compressor: Compressor,
+    planned: PlannedRung,
+    entry: tuple[str, str, float],
+) -> None:
+    part, method, amount = entry
+    seed = engine.bench.target.spec.seed
+    if (part, method, amount, seed) in kept.rows:
+        return
+    made = compressor.compressed(planned)
+    validation, test = engine.accuracies(compressor.load(made))
+    detail = _described(made, planned)
+    kept.add(Row(part=part, method=method, amount=amount, seed=seed, validation=validation, test=test, detail=detail))
+
+
+def _described(made: TorchModel, planned: PlannedRung) -> str:
+    if made.sparsity:
+        return f"{made.sparsity:.4f} of the weights are zero"
+    return f"{made.macs / 1e6:.1f} M MACs, {made.parameters:,} parameters, {len(planned.removed_blocks)} blocks out"
+
+
+def deployed(engine: Engine, kept: KeptRows[Row]) -> None:
+    """The dense model and the structured ones in every runtime, float32 and INT8."""
+    for factor in (1.0, *FEWER_MACS):
+        for runtime in engine.bench.profile.runtimes:
+            for precision in (Precision.FLOAT32, Precision.INT8):
+                _deploy(engine, kept, factor, Rung(runtime=runtime, precision=precision))
+
+
+def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> None:
+    seed = engine.bench.target.spec.seed
+    if ("deployed", place.place, factor, seed) in kept.rows:
+        return
+    planned = PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
+    if factor > 1.0:
+        cut = engine.cut_to(factor)
+        planned = replace(
+            cut, rung=replace(cut.rung, runtime=place.runtime, precision=place.precision, threads=place.threads)
+        )
+    maker = CandidateMaker(engine.bench, engine.cutting)
+    compiled = maker.compile(planned)
+    test = maker.assessor.test_accuracy(planned.rung, compiled.artifact, compiled.folder, engine.bench.data.test)
+    figures = ShapeBench(engine.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
+    kept.add(
+        Row(
+            part="deployed",
+            method=place.place,
+            amount=factor,
+            seed=seed,
+            validation=compiled.evaluation.accuracy.overall,
+            test=test.overall,
+            p50_ms=figures.p50_ms,
+        )
+    )
+
+
+PARTS: Mapping[str, Callable[[Engine, KeptRows[Row]], None]] = {
+    "iterative": iterative,
+    "structured": structured,
+    "deployed": deployed,
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Mean and standard error over the seeds, on the odd half."""
+    lines = [f"{'part':<11} {'method':<28} {'amount':>6} {'even half':>9} {'odd half':>16} {'p50':>9} seeds"]
+    for entry in dict.fromkeys((r.part, r.method, r.amount) for r in rows):
+        found = [r for r in rows if (r.part, r.method, r.amount) == entry]
+        tests = [100 * r.test for r in found]
+        error = f"{statistics.stdev(tests) / len(tests) ** 0.5:.2f}" if len(tests) > 1 else "-"
+        latencies = [r.p50_ms for r in found if r.p50_ms is not None]
+        p50 = f"{statistics.median(latencies):.4f}" if latencies else "-"
+        validation = 100 * statistics.mean(r.validation for r in found)
+        odd = f"{statistics.mean(tests):.2f} +- {error}"
+        part, method, amount = entry
+        start = f"{part:<11} {method:<28} {amount:>6g} {validation:>9.2f} {odd:>16} {p50:>9}"
+        lines.append(f"{start} {len(found)}  {found[0].detail}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is asked for, or go on with it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", type=Path, help="folder with cifar10/ and cifar10_resnets/; or $EDGEPRUNE_DATA")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
+    parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
+    arguments = parser.parse_args()
+    if arguments.cifar is not None:
+        os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())
+    kept = KeptRows(arguments.output / "rows.json", Row)
+    for part in arguments.parts:
+        for seed in arguments.seeds:
+            with _engine(arguments, load_profile("profiles/local-2x.toml"), seed) as engine:
+                PARTS[part](engine, kept)
+    print(table(list(kept.rows.values())))
+
+
+@contextmanager
+def _engine(arguments: argparse.Namespace, profile: DeviceProfile, seed: int) -> Iterator[Engine]:
+    target = load_target("targets/cifar10-resnet20")
+    target = replace(target, spec=target.spec.model_copy(update={"seed": seed}))
+    with opened_workbench(target, profile, "local", arguments.output / f"seed{seed}") as bench:
+        yield Engine(bench, arguments.iterative_epochs, arguments.structured_epochs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""How fast `fit_` trains, beside a loop written by hand with the same settings.
+
+    python tools/bench_training.py --rounds 20 --steps 10
+    python tools/bench_training.py --cifar /work/shared/data    # real images, with the target's crops and mirroring
+
+ResNet-20 at batch 128, channels-last, SGD with Nesterov momentum, cosine schedule, clipped gradients; bfloat16 where
+the CPU multiplies it. Both ways take the same batches in turn, a round each, so that a busy neighbour meets both; the
+first round of each is not counted. The ratio is the median over the rounds of hand-written seconds over those of
+`fit_`, and its quartiles stand beside it: 0.95 and more is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgeprune.data.preprocessing import preprocess
+from edgeprune.events import NullReporter
+from edgeprune.recovery.finetune import Augment, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.losses import resolve_loss
+from edgeprune.steps.inputs import load_target
+
+_TARGET = Path(__file__).resolve().parent.parent / "targets" / "cifar10-resnet20"
+_BATCH = 128
+_LEARNING_RATE, _MOMENTUM, _WEIGHT_DECAY, _CLIP_NORM = 0.01, 0.9, 1e-4, 5.0
+
+
+def hand_written_epoch(
+    model: nn.Module, inputs: Tensor, labels: Tensor, augment: Augment | None, *, bf16: bool
+) -> float:
+    """One epoch as a person would write it; the seconds of its batches, without what is made before them."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.train()
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": _WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=_LEARNING_RATE, momentum=_MOMENTUM, nesterov=True)
+    generator = torch.Generator().manual_seed(0)
+    steps = len(inputs) // _BATCH
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    start = time.perf_counter()
+    total = 0.0
+    for chosen in torch.split(torch.randperm(len(inputs), generator=generator), _BATCH):
+        batch = inputs[chosen]
+        if augment is not None:
+            batch = augment(batch, generator)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            outputs = model(batch)
+        loss = functional.cross_entropy(outputs.float(), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), _CLIP_NORM)
+        optimizer.step()
+        schedule.step()
+        total += loss.item()
+    return time.perf_counter() - start
+
+
+def trainer_epoch(model: nn.Module, inputs: Tensor, labels: Tensor, augment: Augment | None, *, bf16: bool) -> float:
+    """The same epoch by `fit_`; the seconds that it tells."""
+    settings = FitSettings(
+        epochs=1,
+        learning_rate=_LEARNING_RATE,
+        loss=resolve_loss("cross_entropy"),
+        momentum=_MOMENTUM,
+        weight_decay=_WEIGHT_DECAY,
+        batch_size=_BATCH,
+        augment=augment,
+        bf16=bf16,
+        clip_norm=_CLIP_NORM,
+    )
+    return fit_(model, inputs, labels, settings, reporter=NullReporter(), stage="train").epochs[0].seconds
+
+
+def examples(folder: Path | None, count: int) -> tuple[Tensor, Tensor, Augment | None]:
+    """CIFAR-10 as the target feeds it, or noise of that shape."""
+    if folder is None:
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(count, 3, 32, 32, generator=generator)
+        return inputs, torch.randint(0, 10, (count,), generator=generator), None
+    os.environ["EDGEPRUNE_DATA"] = str(folder)
+    target = load_target(_TARGET)
+    train = target.load_data().train
+    chosen = np.random.default_rng(0).permutation(len(train.labels))[:count]
+    inputs = torch.from_numpy(preprocess(train.inputs[chosen], target.spec.preprocessing))
+    return inputs, torch.from_numpy(train.labels[chosen]), target.function("model.py:augment", key="training.augment")
+
+
+def main() -> None:
+    """Time both and print the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", type=Path, help="folder with cifar10/; without it the images are noise")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=10, help="batches a round")
+    parser.add_argument("--threads", type=int, help="of torch")
+    chosen = parser.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    inputs, labels, augment = examples(chosen.cifar, chosen.steps * _BATCH)
+    model, bf16 = load_target(_TARGET).build_model(), bf16_is_fast()
+    ways: dict[str, Callable[..., float]] = {"hand-written": hand_written_epoch, "fit_": trainer_epoch}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(chosen.rounds + 1):
+        # Who goes first changes, so that a slow drift of the machine meets both.
+        for name in sorted(ways, reverse=bool(number % 2)):
+            taken = ways[name](copy.deepcopy(model), inputs, labels, augment, bf16=bf16)
+            if number:
+                seconds[name].append(taken)
+    for name, rounds in seconds.items():
+        rate = len(inputs) / statistics.median(rounds)
+        print(f"{name:>12}: {rate:7.0f} images/s; rounds of {min(rounds):.3f} to {max(rounds):.3f} s")
+    ratios = [by_hand / ours for by_hand, ours in zip(*seconds.values(), strict=True)]
+    low, ratio, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    settings = f"bf16 {'on' if bf16 else 'off'}, {torch.get_num_threads()} threads"
+    print(f"fit_ / hand-written: {ratio:.3f} (quartiles {low:.3f} to {high:.3f}; {settings})")
+
+
+if __name__ == "__main__":
+    main()
