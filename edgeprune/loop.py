@@ -98,6 +98,7 @@ def _workbench(inputs: BuildInputs, reporter: Reporter) -> Iterator[Workbench]:
                 reporter=told,
                 device=device,
                 host=host,
+                workers=inputs.workers,
             )
             check_parts_fit(inputs.target, bench.data, bench.fresh_model())
             check_guards(inputs.target, bench.data)

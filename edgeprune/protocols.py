@@ -273,13 +273,13 @@ class ScoringData:
     """What criteria that look at data are given; from the training split, never validation or test.
 
     Attributes:
-        batches: (inputs [examples, ...], labels [examples, ...]), preprocessed.
-        loss: of (outputs, labels), the mean over the examples of the batch.
+        batches: (inputs [examples, ...], labels [examples, ...] or a tuple of such), preprocessed.
+        loss: of (what the model returns, labels), the mean over the examples of the batch.
         learning_rate: for criteria that train a copy.
     """
 
-    batches: tuple[tuple[Tensor, Tensor], ...]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: tuple[tuple[Tensor, Tensor | tuple[Tensor, ...]], ...]
+    loss: Callable[..., Tensor]
     learning_rate: float = 0.01
 
 

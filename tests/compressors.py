@@ -24,6 +24,8 @@ def compressor(
     target: Mapping[str, object] | None = None,
     profile: Mapping[str, object] | None = None,
     code: str = MODEL_CODE,
+    *,
+    workers: int = 1,
 ) -> Iterator[Compressor]:
     """The torch side of a build of `make_target`'s target, in two rounds of recovery, with all groups to be cut.
 
@@ -32,14 +34,17 @@ def compressor(
         reporter: hears of the steps.
         target, profile: by dotted key, what is different in the file.
         code: of `model.py`.
+        workers: processes that train together.
     """
     changes = {"pruning.ignored": None, "recovery.rounds": 2, "recovery.epochs": 2, **(target or {})}
-    with compressor_of(make_target(folder, target=changes, profile=profile, code=code), reporter) as found:
+    with compressor_of(
+        make_target(folder, target=changes, profile=profile, code=code), reporter, workers=workers
+    ) as found:
         yield found
 
 
 @contextmanager
-def compressor_of(made: MadeTarget, reporter: Reporter | None = None) -> Iterator[Compressor]:
+def compressor_of(made: MadeTarget, reporter: Reporter | None = None, *, workers: int = 1) -> Iterator[Compressor]:
     """The same for any target that was made."""
     device = load_device("local")
     with open_session(device) as session:
@@ -51,5 +56,6 @@ def compressor_of(made: MadeTarget, reporter: Reporter | None = None) -> Iterato
             reporter=reporter or NullReporter(),
             device=session,
             host=session,
+            workers=workers,
         )
         yield Compressor(bench)

@@ -251,7 +251,7 @@ def _sections(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix:
             default = "required" if key in schema.get("required", ()) else _default(value)
             rows.append((f"`{key}`", _type(value), default, _words(value.get("description", ""))))
         else:
-            deeper.append((inner, name if "$ref" in value else f"{name}.NAME"))
+            deeper.append((inner, f"{name}.NAME" if "patternProperties" in value else name))
     head = [f"**`[{prefix.rstrip('.')}]`** {_words(schema.get('description', ''))}"] if prefix else []
     if rows:
         yield "\n\n".join([*head, _table(("key", "type", "default", "meaning"), rows)])
@@ -262,7 +262,8 @@ def _sections(schema: Mapping[str, Any], definitions: Mapping[str, Any], prefix:
 def _inner_table(value: Mapping[str, Any]) -> str | None:
     """The definition of a sub-table, or of the tables by name; None for a plain value."""
     by_name = [inner["$ref"] for inner in value.get("patternProperties", {}).values() if "$ref" in inner]
-    references = [value["$ref"]] if "$ref" in value else by_name
+    # A table that may be left out is one of two choices, the other of which is nothing.
+    references = [v["$ref"] for v in (value, *value.get("anyOf", ())) if "$ref" in v] or by_name
     return str(references[0]).rsplit("/", 1)[-1] if references else None
 
 
@@ -274,6 +275,8 @@ def _type(value: Mapping[str, Any]) -> str:
         return f"`{json.dumps(value['const'])}`"
     if "enum" in value:
         return "one of " + ", ".join(f"`{json.dumps(v)}`" for v in value["enum"])
+    if "prefixItems" in value:
+        return f"[{', '.join(map(_type, value['prefixItems']))}]"
     if value["type"] == "array":
         return f"list of: {_type(value['items'])}"
     bounds = [f"{sign} {value[name]:g}" for name, sign in _BOUNDS.items() if name in value]

@@ -24,6 +24,7 @@ def build(
     *,
     device: str = "local",
     output: str | Path = "runs",
+    workers: int = 1,
     reporter: Reporter | None = None,
     controls: Sequence[str] = (),
 ) -> BuildResult:
@@ -35,6 +36,8 @@ def build(
             target names.
         device: an enrolled device's name, or `local`.
         output: where run folders lie.
+        workers: processes that train together, each on its share of every batch. The program that calls this must be
+            importable: new processes import it, so its own work stands under `if __name__ == "__main__"`.
         reporter: hears what happens; None for silence.
         controls: models of the result's size to show beside it: `random`, `scratch`, or both.
 
@@ -47,7 +50,8 @@ def build(
     """
     from edgeprune.steps.outcome import check_controls, kept_result
 
-    inputs = replace(_inputs(target, profile, device, output), controls=check_controls(controls))
+    inputs = _inputs(target, profile, device, output)
+    inputs = replace(inputs, workers=workers, controls=check_controls(controls))
     told = reporter or NullReporter()
     kept = kept_result(inputs)
     if kept is not None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.lifetimes import Operation, lifetimes
 from edgeprune.graph.slicing import remove_channels_
@@ -114,11 +114,11 @@ def _recorded(model: nn.Module, example: Tensor) -> _Record:
     return recorder.record
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recorder(DispatchMode):
     """Numbers the tensors that come of the input, by the memory that they lie in."""
 
     def __init__(self, example: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.record = _Record(sizes=[example.numel()])
         self._numbers = {_memory(example): 0}
         # Memory is given away again as soon as its tensor is gone.

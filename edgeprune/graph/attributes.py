@@ -30,8 +30,8 @@ def attribute_edits(model: nn.Module, partition: Partition, gone: np.ndarray) ->
         return
     name = partition.modules[-1]
     module = model.get_submodule(name)
-    if type(module).__module__.startswith("torch.nn."):
-        # Those are cut with what they hold.
+    if any(kind.__module__.startswith("torch.nn.modules") and kind is not nn.Module for kind in type(module).__mro__):
+        # torch's own layers, and what is made of them, are cut with what they hold.
         return
     lost = gone[partition.labels.numpy()]
     if partition.pieces:

@@ -100,10 +100,13 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), 
         if not reasons[name]:
             candidates[name] = edits
     bench = TrialBench(model, example)
-    halves = {name: graph.edits(name, bench.removed_half(graph.units(name))) for name in candidates}
-    trials = bench.try_cuts(halves)
+    halves = {name: bench.removed_half(graph.units(name)) for name in candidates}
+    trials = bench.try_cuts({name: graph.edits(name, half) for name, half in halves.items()})
+    rest = {n: sorted(set(range(graph.width(n))) - set(halves[n])) for n, t in trials.items() if not t.reason}
+    trials |= bench.try_cuts({name: graph.edits(name, other) for name, other in rest.items()})
     gone = {name for name, trial in trials.items() if trial.verdict is TrialVerdict.CHANGES_OUTPUT}
     reasons |= {name: trial.reason for name, trial in trials.items()}
+    reasons |= graph.unknown()
     return Groups(
         groups=tuple(
             graph.describe(name, edits) for name, edits in candidates.items() if not reasons[name] and name not in gone
@@ -137,7 +140,9 @@ class ChannelGraph:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self._model = copy.deepcopy(model).eval()
+        # The tensors are shared: nothing writes into them.
+        shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        self._model = copy.deepcopy(model, shared).eval()
         self._layers = dict(self._model.named_modules())
         self._labels = trace(self._model, example)
         self._parts = self._labels.components()
@@ -180,6 +185,20 @@ class ChannelGraph:
             found.setdefault(part, []).append(channel)
         return tuple(map(tuple, found.values()))
 
+    def needed(self, name: str) -> tuple[frozenset[int], ...]:
+        """Of each set of units one must stay, or a layer would be left with nothing; units by their place."""
+        places: dict[int, int] = {}
+        for part in self._root_parts(name).tolist():
+            places.setdefault(part, len(places))
+        numbers = np.full(int(self._parts.max()) + 1, -1)
+        numbers[list(places)] = list(places.values())
+        found = set()
+        for axis in self._labels.axes:
+            units = np.unique(numbers[self._parts[axis.offset : axis.offset + axis.size]])
+            if units[0] >= 0:
+                found.add(frozenset(units.tolist()))
+        return tuple(found)
+
     def edits(self, name: str, removed: Sequence[int] | None = None) -> tuple[ChannelEdit, ...]:
         """All that must be cut when these output channels of a layer go; every channel when `removed` is None.
 
@@ -221,6 +240,15 @@ class ChannelGraph:
     def makes_output(self, name: str) -> bool:
         """Whether any of the channels is a feature of the model's output."""
         return any(self._reasons.get(part) == "" for part in self._root_parts(name).tolist())
+
+    def unknown(self) -> dict[str, str]:
+        """Layers whose weights no edit knows, by name, with the reason why they stay."""
+        owners = {a.layer.rpartition(".")[0]: a for a in self._labels.axes if a.layer.endswith(".weight")}
+        return {
+            name: f"no cut is known for a {type(self._layers[name]).__name__}"
+            for name, axis in owners.items()
+            if axis.side is Side.PARAMETER and axis.dimension > 0
+        }
 
     def obstacle(self, name: str, edits: Sequence[ChannelEdit], *, embeddings: bool = False) -> str:
         """Why a group cannot be cut, as far as that can be told without trying; else empty."""

@@ -137,10 +137,15 @@ def _note_slice(labels: Labels, call: Call, full: Tensor, dimension: int) -> Non
     """The width of a slice stands in the code, or is a share of the whole one: a half goes with the other half."""
     width = call.outputs[0].shape[dimension]
     count = full.shape[dimension] / width
-    if count.is_integer() and int(call.argument(4, "step", 1)) == 1:
+    if int(call.argument(4, "step", 1)) != 1:
+        labels.keep(full, "every so many of them are taken")
+    elif count.is_integer():
         _note_pieces(labels, call, torch.split(full, width, dimension), dimension)
     else:
-        _note_pieces(labels, call, call.again(full), dimension)
+        start = int(call.argument(2, "start", 0) or 0) % full.shape[dimension]
+        # What comes before moves the slice when it is cut.
+        parts = torch.split(full, [start, width, full.shape[dimension] - start - width], dimension)
+        _note_pieces(labels, call, [p for p in parts if p.shape[dimension]], dimension)
 
 
 def _reduced(labels: Labels, call: Call) -> list[Tracks]:
@@ -311,8 +316,8 @@ def _convolution(labels: Labels, call: Call) -> list[Tracks]:
             labels.keep(track, _UNKNOWN.format("a convolution along them"))
     inputs = [labels.together(t, [d for d in active(t) if d != 1]).reshape(-1) for t in tracks]
     if layer is None:
-        for track in inputs:
-            labels.keep(track, "a convolution reads them whose weights are computed as it runs")
+        for track in (*inputs, *(t for operand in call.operands[1:] for t in call.tracks(operand))):
+            labels.keep(track, "the weights of a convolution of theirs are computed as it runs")
         return [tuple(beside) for _ in call.outputs]
     taken, made = layer(labels)
     for track in inputs:

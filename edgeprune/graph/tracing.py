@@ -6,20 +6,19 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeprune.graph.attention import HeadwiseAttention
+from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.labels import Labels, active
 from edgeprune.graph.propagation import rule_for
 from edgeprune.graph.recurrent import follow_recurrent
 from edgeprune.graph.slicing import Recurrent, Side
 from edgeprune.graph.traced import Call, LayerAxes, Tracks, tensors
-from edgeprune.graph.trial import run
+from edgeprune.graph.trial import run, without_fast_path
 
 Norm = _NormBase | nn.LayerNorm | nn.GroupNorm | nn.RMSNorm
 
@@ -36,15 +35,12 @@ def trace(model: nn.Module, example: Tensor) -> Labels:
     """
     labels = Labels()
     tracer = _Tracer(model, labels)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    # An encoder's fast path runs none of its layers; attention as one operation would hide its heads.
-    torch.backends.mha.set_fastpath_enabled(False)
     hooks = tracer.hooks(model)
     try:
-        with sdpa_kernel(SDPBackend.MATH), tracer:
+        # Attention as one operation would hide its heads.
+        with without_fast_path(), sdpa_kernel(SDPBackend.MATH), tracer:
             outputs = run(model, example)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for hook in hooks:
             hook.remove()
     for output in outputs:
@@ -53,11 +49,11 @@ def trace(model: nn.Module, example: Tensor) -> Labels:
     return labels
 
 
-class _Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Tracer(DispatchMode):
     """Holds the labels of every tensor that was made."""
 
     def __init__(self, model: nn.Module, labels: Labels) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._labels = labels
         self._layers = dict(model.named_modules())
         self._convolutions: dict[int, str] = {}

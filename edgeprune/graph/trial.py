@@ -10,16 +10,18 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.slicing import ChannelEdit, Side, remove_channels_, switch_off_
 
 TOLERANCE = 1e-4
@@ -59,9 +61,8 @@ class TrialBench:
         self._shapes = [tuple(o.shape) for o in run(self._model, self._example)]
         self._randomise_()
         for layer in self._model.modules():
-            if isinstance(layer, nn.LayerNorm | nn.GroupNorm):
-                # These mix all channels, so that taking some out changes all; by channel they can be compared.
-                layer.register_forward_hook(_affine_only)
+            if _is_root_mean_square(layer):
+                layer.register_forward_hook(_scaled_only)
 
     def removed_half(self, units: Sequence[Sequence[int]]) -> tuple[int, ...]:
         """The channels of half of the units, drawn at random so that a shifted index map shows."""
@@ -89,8 +90,8 @@ class TrialBench:
         shared = {id(t): t for t in (*self._model.parameters(), *self._model.buffers())}
         cut = copy.deepcopy(self._model, shared)
         try:
-            remove_channels_(cut, edits)
-            found = run(cut, self._example)
+            _cut_(cut, edits)
+            found = self._run(cut)
         except BuildError as error:
             return Trial(verdict=TrialVerdict.REFUSED, reason=error.message)
         except InputError as error:
@@ -98,7 +99,7 @@ class TrialBench:
         if [tuple(o.shape) for o in found] != self._shapes:
             return Trial(verdict=TrialVerdict.CHANGES_OUTPUT)
         with self._switched_off(edits):
-            expected = run(self._model, self._example)
+            expected = self._run(self._model)
         if not all(bool(o.isfinite().all()) for o in (*found, *expected)):
             return Trial(verdict=TrialVerdict.REFUSED, reason="the output is not finite after a trial cut")
         if not all(_close(a, b) for a, b in zip(found, expected, strict=True)):
@@ -123,6 +124,10 @@ class TrialBench:
             for weight, before in saved:
                 weight.detach().copy_(before)
 
+    def _run(self, model: nn.Module) -> tuple[Tensor, ...]:
+        with without_fast_path(), _ChannelNorms():
+            return run(model, self._example)
+
     def _random(self, shape: Sequence[int]) -> Tensor:
         return torch.randn(tuple(shape), generator=self._generator)
 
@@ -140,6 +145,27 @@ class TrialBench:
             if isinstance(layer, _NormBase) and layer.running_mean is not None and layer.running_var is not None:
                 layer.running_mean.copy_(self._random(layer.running_mean.shape) * 0.1)
                 layer.running_var.copy_(torch.rand(layer.running_var.shape, generator=self._generator) + 0.5)
+
+
+def _cut_(model: nn.Module, edits: Sequence[ChannelEdit]) -> None:
+    """Cut; what the model's own modules answer to a changed weight becomes a BuildError."""
+    try:
+        remove_channels_(model, edits)
+    except BuildError:
+        raise
+    except Exception as error:
+        raise BuildError(f"it cannot be cut: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Torch's encoder layers run their own modules, and not one operation for all of them."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @torch.no_grad()
@@ -174,16 +200,49 @@ def _tensors(output: object) -> Iterator[Tensor]:
         raise InputError(f"expected a model whose output is made of tensors, got {type(output).__name__}")
 
 
-def _affine_only(layer: nn.Module, arguments: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-    """A norm without its statistics: x * weight + bias, by channel."""
-    (values,) = arguments
-    weight, bias = layer.weight, layer.bias
-    shape = (1, -1, *([1] * (values.dim() - 2))) if isinstance(layer, nn.GroupNorm) else (-1,)
-    if isinstance(weight, Tensor):
-        values = values * weight.reshape(shape if weight.dim() == 1 else weight.shape)
-    if isinstance(bias, Tensor):
-        values = values + bias.reshape(shape if bias.dim() == 1 else bias.shape)
-    return values
+class _ChannelNorms(DispatchMode):
+    """Layer and group norms without their statistics.
+
+    Those mix all channels, so that taking some out changes all; by channel they can be compared.
+    """
+
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> object:
+        name = getattr(function, "__name__", "").split(".")[0]
+        output = function(*args, **(kwargs or {}))
+        if name == "native_layer_norm":
+            values, _, weight, bias = args[:4]
+            return _affine(values, weight, bias), *output[1:]  # type: ignore[index]
+        if name == "native_group_norm":
+            values, weight, bias = args[:3]
+            shape = (-1, *([1] * (values.dim() - 2)))
+            by_channel = (None if t is None else t.reshape(shape) for t in (weight, bias))
+            return _affine(values, *by_channel), *output[1:]  # type: ignore[index]
+        return output
+
+
+def _affine(values: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    scaled = values.clone() if weight is None else values * weight
+    return scaled if bias is None else scaled + bias
+
+
+def _is_root_mean_square(layer: nn.Module) -> bool:
+    """torch's, or one that somebody wrote: a scale a feature and nothing else learned."""
+    if "Norm" not in type(layer).__name__ or isinstance(layer, _NormBase | nn.LayerNorm | nn.GroupNorm):
+        return False
+    return [(n, p.dim()) for n, p in layer.named_parameters()] == [("weight", 1)]
+
+
+def _scaled_only(layer: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    values, weight = arguments[0], layer.weight
+    if not isinstance(weight, Tensor) or values.shape[-1:] != weight.shape or values.shape != output.shape:
+        return output
+    return values * weight
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:

@@ -18,14 +18,11 @@ from torch.nn.modules.conv import _ConvNd
 from edgeprune.errors import InputError
 from edgeprune.graph.slicing import output_first
 from edgeprune.protocols import ScoringData, ScoringTask
-from edgeprune.pruning.rows import input_rows, output_rows, row_count
+from edgeprune.pruning.rows import input_rows, padded, row_count
 from edgeprune.pruning.weights import weighted_layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-_MOST_NUMBERS = 1 << 24
-"""Held at a time for the gradients of single examples: 64 MiB."""
 
 _ROWS_EACH_WEIGHT_ROW = 0.5
 """Second moments are taken of so many rows that they cost about half of the layer's own forward pass, or of as many
@@ -150,7 +147,7 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
                 if n == name and slope is not None
             ]
             if own:
-                sums[name] += len(inputs) ** 2 * _summed_squares(name, layers[name], own)
+                sums[name] += len(inputs) ** 2 * _summed_squares(layers[name], own)
     return {name: total / examples for name, total in sums.items()}
 
 
@@ -227,36 +224,32 @@ def _summed_positions(layer: nn.Module, values: Tensor) -> Tensor:
     return values.flatten(2).sum(dim=2)
 
 
-def _summed_squares(name: str, layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
+@torch.no_grad()
+def _summed_squares(layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Over the examples of a batch: the squares of the weight's gradient, summed over the layer's calls before."""
-    weight = output_first(layer, _weight(layer))
-    examples = len(calls[0][0])
+    (given, slope), weight = calls[0], _weight(layer)
+    if isinstance(layer, torch.nn.Linear) and len(calls) == 1 and given.dim() == 2:  # noqa: PLR2004
+        return slope.square().T @ given.square()
     total = torch.zeros_like(weight)
-    step = max(1, _MOST_NUMBERS // weight.numel())
-    for start in range(0, examples, step):
-        some = slice(start, start + step)
-        each = [_each_gradient(name, layer, given[some], slope[some]) for given, slope in calls]
-        total += torch.stack(each).sum(dim=0).square().sum(dim=0).reshape(weight.shape)
-    return total
+    # One after the other: laid out as rows, so that one product would do, it takes twice as long.
+    for i in range(len(given)):
+        each = _gradient(layer, given[i : i + 1], slope[i : i + 1])
+        for other_given, other_slope in calls[1:]:
+            each = each + _gradient(layer, other_given[i : i + 1], other_slope[i : i + 1])
+        total.addcmul_(each, each)
+    return output_first(layer, total)
 
 
-def _each_gradient(name: str, layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
-    """[examples, out_channels, inputs of a group]: the weight's gradient for each example by itself."""
-    if isinstance(layer, _ConvNd) and layer.transposed:
-        return torch.stack([_transposed_gradient(layer, given[i : i + 1], slope[i : i + 1]) for i in range(len(given))])
-    rows = torch.unflatten(input_rows(name, layer, given), 0, (len(given), -1))
-    slopes = torch.unflatten(output_rows(layer, slope), 0, (len(given), -1))
-    slopes = torch.unflatten(slopes, 2, (rows.shape[2], -1))
-    return torch.einsum("epgk,epgo->egok", rows, slopes).flatten(1, 2)
-
-
-def _transposed_gradient(layer: _ConvNd, given: Tensor, slope: Tensor) -> Tensor:
-    """Of a transposed convolution, [out_channels, inputs of a group]."""
-    shape, settings = layer.weight, (layer.stride, layer.padding, layer.dilation, True, layer.output_padding)
-    found = torch.ops.aten.convolution_backward(
-        slope, given, shape, None, *settings, layer.groups, [False, True, False]
-    )
-    return output_first(layer, found[1]).flatten(1)
+def _gradient(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
+    """Of the weight of a convolution or linear layer, as it is stored."""
+    if not isinstance(layer, _ConvNd):
+        return slope.flatten(0, -2).T @ given.flatten(0, -2)
+    places: tuple[object, ...] = (layer.stride, layer.padding, layer.dilation)
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
+        given, places = padded(layer, given), (layer.stride, [0] * len(layer.stride), layer.dilation)
+    shape = (layer.transposed, layer.output_padding, layer.groups, [False, True, False])
+    found: Tensor = torch.ops.aten.convolution_backward(slope, given, layer.weight, None, *places, *shape)[1]
+    return found
 
 
 def _weight(layer: nn.Module) -> Tensor:

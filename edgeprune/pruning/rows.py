@@ -60,7 +60,7 @@ def row_count(layer: nn.Module, outputs: Tensor) -> int:
 
 def _windows(layer: _ConvNd, given: Tensor) -> Tensor:
     """[examples, *output positions, channels, *kernel], a view of the padded inputs."""
-    view = _padded(layer, given)
+    view = padded(layer, given)
     for axis, (size, stride, dilation) in enumerate(
         zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
     ):
@@ -68,7 +68,8 @@ def _windows(layer: _ConvNd, given: Tensor) -> Tensor:
     return view.movedim(1, view.dim() - 1 - len(layer.kernel_size))
 
 
-def _padded(layer: _ConvNd, given: Tensor) -> Tensor:
+def padded(layer: _ConvNd, given: Tensor) -> Tensor:
+    """The inputs of a convolution with what it pads them by."""
     sides: list[int] = []
     for axis in reversed(range(len(layer.kernel_size))):
         if layer.padding == "same":

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import fsum
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.files import appearing, write_atomically
@@ -82,7 +81,7 @@ def cut_by_scores(
         _check_width(graph, group, width)
         if width == graph.width(group):
             continue
-        removed = _worst(scores[group], graph.units(group), width)
+        removed = _worst(scores[group], graph.units(group), graph.needed(group), width)
         if not removed:
             continue
         cuts.append(Cut(group=group, removed=removed))
@@ -92,11 +91,17 @@ def cut_by_scores(
     return pruned, tuple(cuts)
 
 
-def _worst(scores: Tensor, units: Sequence[Sequence[int]], width: int) -> tuple[int, ...]:
+def _worst(
+    scores: Tensor, units: Sequence[Sequence[int]], needed: Iterable[frozenset[int]], width: int
+) -> tuple[int, ...]:
     """Channels of the units that go, ascending; a unit counts as the mean of its channels."""
-    means = torch.stack([scores[list(unit)].mean() for unit in units])
+    values = scores.tolist()
+    means = [fsum(values[channel] for channel in unit) / len(unit) for unit in units]
     # A stable order, so that equal scores keep the channels of the lower index on every machine.
-    order = torch.argsort(means, descending=True, stable=True).tolist()
+    order = sorted(range(len(units)), key=lambda unit: -means[unit])
+    # No layer may lose all that it reads: the best of those stays, whatever its score.
+    first = {min(some, key=order.index) for some in needed}
+    order.sort(key=lambda unit: unit not in first)
     kept = 0
     while order and kept < width:
         kept += len(units[order.pop(0)])

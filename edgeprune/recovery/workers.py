@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import pickle
 import tempfile
@@ -48,8 +49,9 @@ def run_in_workers_(job: Job, reporter: Reporter) -> FitResult:
     """Train in new processes; the model here has the trained weights afterwards.
 
     Each worker takes an equal share of every batch, the gradients are averaged, and so the weights are those of one
-    process up to rounding. Batch norms are the exception: each normalises by its worker's share of the batch, and
-    their running statistics are averaged after each epoch. (SyncBatchNorm does not run on CPUs.)
+    process up to rounding. Batch norms are an exception: each normalises by its worker's share of the batch, and
+    their running statistics are averaged after each epoch. (SyncBatchNorm does not run on CPUs.) So is the scale of
+    a teacher's feature, which is that of the share.
 
     Raises:
         InputError: the model, loss or augmentation cannot be handed to another process.
@@ -75,7 +77,7 @@ def run_in_workers_(job: Job, reporter: Reporter) -> FitResult:
             threads=threads,
         )
         try:
-            with _environment_kept():
+            with _environment_kept(), _none_left():
                 fabric.launch(work)
         except (ProcessException, pickle.PicklingError, AttributeError, TypeError) as error:
             failure = error
@@ -220,6 +222,18 @@ def _ours(failure: Exception, said: list[_Refused | FitResult], workers: int) ->
             f"{failure}; define it at the top level of a module, or train with one worker"
         )
     return failure
+
+
+@contextmanager
+def _none_left() -> Iterator[None]:
+    """End the workers where this process is interrupted: it would wait for them before it ends itself."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.terminate()
+            worker.join(timeout=_LAST_WORDS_S)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from edgeprune.reporting.summary import (
 from edgeprune.reporting.svg import Drawing
 from edgeprune.reporting.tables import RungRow, comparison, rungs
 from edgeprune.reporting.timeline import time_shares
+from edgeprune.reporting.variants import variant_tables
 from edgeprune.units import format_mb, format_seconds, mb_from_bytes
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def render_html(result: BuildResult) -> str:
         drawings=_drawings(result, rows, subject),
         plan_drawings=plan_drawings(result.plan, planned_as(result.plan, subject.rung) if subject else None),
         rungs=rows,
+        variants=variant_tables(result),
         evidence=_evidence_rows(result.dense, subject),
         disturbed=_disturbed(result.dense, subject),
         facts=_facts(result),

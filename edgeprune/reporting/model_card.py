@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.control import Control
 from edgeprune.records.model_card import CardModel, Making, ModelCard
 from edgeprune.reporting.markdown import escape
@@ -79,8 +79,9 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
     dense = {a.split: a for a in card.dense.accuracy}
     for found in card.final.accuracy:
         before = dense.get(found.split)
-        title = found.split if found.score is None else f"{found.split}, {found.metric}"
-        yield escape(title), _quality(before), _quality(found), _how_known(found)
+        known = _known(found.correct, found.total) if found.score is None else _known_of(found.score)
+        judged_by = "" if found.score is None else f", {found.metric}"
+        yield escape(f"{found.split}{judged_by}"), _percent(before), _percent(found), known
         if found.total:
             name, recall = found.worst_class
             share = next(s for s in found.classes if s.name == name)
@@ -92,18 +93,11 @@ def _accuracies(card: ModelCard) -> Iterator[tuple[str, str, str, str]]:
                 _known(share.correct, share.total),
             )
     if not any(a.split == "test" for a in card.final.accuracy):
-        yield "test", _quality(dense.get("test")), "not read for this model", ""
+        yield "test", _percent(dense.get("test")), "not read for this model", ""
 
 
-def _quality(accuracy: Accuracy | None) -> str:
-    return NONE if accuracy is None else accuracy.told
-
-
-def _how_known(accuracy: Accuracy) -> str:
-    score = accuracy.score
-    if score is None:
-        return _known(accuracy.correct, accuracy.total)
-    return f"{score.examples} examples, standard error {score.error:.3g}"
+def _percent(accuracy: Accuracy | None) -> str:
+    return NONE if accuracy is None else f"{accuracy.value:.2%}" if accuracy.is_share else accuracy.told
 
 
 def _known(correct: int, total: int) -> str:
@@ -111,6 +105,10 @@ def _known(correct: int, total: int) -> str:
         return "no example"
     lower, upper = share_bounds(correct, total, _CONFIDENCE)
     return f"{correct} of {total} ({lower:.1%} to {upper:.1%})"
+
+
+def _known_of(score: Score) -> str:
+    return f"{score.examples} examples, standard error {score.error:.2g}"
 
 
 def _readings(card: ModelCard) -> str:
@@ -208,7 +206,7 @@ def _controls(card: ModelCard) -> Iterator[str]:
         ("", "validation", "test", "how"),
         (
             ("this artifact", *(_by_split(card.final.accuracy, s) for s in ("validation", "test")), ""),
-            *((escape(c.name), _quality(c.validation), _quality(c.test), escape(_told(c))) for c in card.controls),
+            *((escape(c.name), _percent(c.validation), _percent(c.test), escape(_told(c))) for c in card.controls),
         ),
     )
 
@@ -218,7 +216,7 @@ def _told(control: Control) -> str:
 
 
 def _by_split(accuracy: Sequence[Accuracy], split: str) -> str:
-    return _quality(next((a for a in accuracy if a.split == split), None))
+    return _percent(next((a for a in accuracy if a.split == split), None))
 
 
 def _escaped(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ from edgeprune.schema.profile import Name, Positive
 Factory = Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
 SliceName = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
+FeaturePair = Annotated[str, Field(pattern=r"^[^:\s]+(:[^:\s]+)?$")]
 
 
 class ModelSection(FileModel):
@@ -22,6 +23,19 @@ class ModelSection(FileModel):
     weights: str | None = None
     """A `.safetensors` file, or a `.pt` that loads with `weights_only=True`; relative to this file,
     `$NAME` is expanded. Absent: the model is trained with the recipe below."""
+
+
+class TeacherSection(ModelSection):
+    """Another model that the target's own learns from, such as a larger one; it is never shipped or cut."""
+
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of its soft labels in the loss, while the dense model is trained."""
+    temperature: Positive = 4.0
+    """Of the soft labels."""
+    features: tuple[FeaturePair, ...] = ()
+    """Layers whose outputs are compared as well: `layer`, or `layer:layer of the teacher` where names differ."""
+    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of each layer's mean square difference, as a share of the teacher's mean square, beside the rest of the loss."""
 
 
 class DataSection(FileModel):
@@ -83,11 +97,21 @@ class Training(FileModel):
     """How the dense model is trained; recovery derives from it."""
 
     loss: Annotated[str, Field(pattern=r"^([a-z_]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "cross_entropy"
-    """A function of `torch.nn.functional`, or `file.py:function` of (outputs, labels)."""
+    """`focal`, a function of `torch.nn.functional`, or `file.py:function` of (outputs, labels)."""
+    focal_gamma: Annotated[float, Field(ge=0)] = 2.0
+    """Of the focal loss: the larger, the less the examples count that the model is sure of."""
+    class_weights: Literal["balanced"] | tuple[Positive, ...] = ()
+    """Of `cross_entropy` and `focal`: one a class; `balanced` lets all classes of the training split count alike."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """For the dense model and for recovery."""
     learning_rate: Positive = 0.1
-    """Peak of the cosine schedule."""
+    """Peak of the schedule."""
+    schedule: Literal["cosine", "linear", "constant", "steps"] = "cosine"
+    """Of the learning rate, after a rise over the first twentieth of the steps; recovery has it in each round."""
+    milestones: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.75)
+    """For the schedule `steps`: shares of the training at which the rate falls."""
+    decay: Share = 0.1
+    """For the schedule `steps`: what the rate is multiplied by at each milestone."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -95,9 +119,19 @@ class Training(FileModel):
     epochs: Annotated[int, Field(ge=0)] = 30
     """For the dense model; not used when `model.weights` is given."""
     batch_size: Annotated[int, Field(gt=0)] = 64
-    """Examples a training step; the artifact itself has a batch of 1."""
+    """Examples a training step, of all workers together; the artifact itself has a batch of 1."""
+    clip_norm: Annotated[float, Field(ge=0)] = 5.0
+    """The gradient's norm is cut to this; 0 for no limit."""
+    patience_epochs: Annotated[int, Field(ge=1)] | None = None
+    """A training, or a round of recovery, ends after so many epochs in a row that validate no better."""
     augment: Factory | None = None
     """`file.py:function` of (inputs, generator), on a preprocessed batch; returns the augmented batch."""
+
+    @model_validator(mode="after")
+    def _milestones_ascend(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones in ascending order, each once")
+        return self
 
 
 class Recovery(FileModel):
@@ -120,10 +154,16 @@ class Recovery(FileModel):
     model's training, and its learning rate; or its learning rate alone."""
     rewind_to: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """That early step, as a share of the dense model's training; 0 for the weights before it."""
+    teacher: Literal["dense", "teacher"] = "dense"
+    """Who teaches: the dense model, or the one of `[teacher]`."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the dense model's soft labels in the loss."""
+    """Share of the teacher's soft labels in the loss."""
     temperature: Positive = 4.0
     """Of the soft labels."""
+    features: tuple[FeaturePair, ...] = ()
+    """Layers whose outputs are compared as well: `layer`, or `layer:layer of the teacher` where names differ."""
+    feature_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of each layer's mean square difference, as a share of the teacher's mean square, beside the rest of the loss."""
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -215,9 +255,11 @@ class Quantization(FileModel):
     max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
     qat_epochs: Annotated[int, Field(ge=1)] = 2
-    """Of training with INT8 rounding in the forward pass, for the variant `qat`."""
+    """Of training with INT8 rounding in the forward pass, for the variant `qat` and for `order`."""
     qat_learning_rate: Positive | None = None
     """Peak; by default a tenth of the recovery's."""
+    order: Literal["prune_first", "quantize_first"] = "prune_first"
+    """`quantize_first`, for comparison: INT8 rounding is trained before the first cut, and goes on during recovery."""
 
 
 class PartFloor(FileModel):
@@ -301,6 +343,7 @@ class TargetSpec(FileModel):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of initial weights, order of the batches, augmentation, and what is drawn for calibration."""
     model: ModelSection
+    teacher: TeacherSection | None = None
     data: DataSection
     preprocessing: Preprocessing = Preprocessing()
     task: TaskSection = TaskSection()
@@ -309,6 +352,17 @@ class TargetSpec(FileModel):
     pruning: Pruning = Pruning()
     quantization: Quantization = Quantization()
     accuracy: AccuracyFloors = AccuracyFloors()
+
+    @model_validator(mode="after")
+    def _teacher_teaches(self) -> Self:
+        if self.recovery.teacher == "teacher" and self.teacher is None:
+            raise ValueError('a section [teacher] beside recovery.teacher = "teacher"')
+        trained = self.model.weights is None and self.training.epochs > 0
+        if self.teacher is not None and not trained and self.recovery.teacher != "teacher":
+            raise ValueError(
+                'no section [teacher], or recovery.teacher = "teacher": the dense model is not trained here'
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_rewind(self) -> Self:

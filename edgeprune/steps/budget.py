@@ -38,7 +38,8 @@ def floors_from(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
     relative = dense.overall - wanted.max_drop_points / 100
     return Floors(
-        accuracy=max(relative, wanted.min_accuracy or 0.0),
+        accuracy=None if dense.score else max(relative, wanted.min_accuracy or 0.0),
+        metric=_metric_floor(wanted, dense.score),
         worst_class_recall=wanted.min_class_recall,
         classes=_class_floors(wanted.max_class_drop_points, dense),
         slices=tuple(_part_floor(name, floor, dense.slices) for name, floor in sorted(wanted.slices.items())),
@@ -78,8 +79,7 @@ def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     if wanted.max_class_drop_points is not None:
         worst.append(dense.worst_class[1] - wanted.max_class_drop_points / 100)
     return Floors(
-        accuracy=None if dense.score else max(relative, wanted.min_accuracy or 0.0),
-        metric=_metric_floor(wanted, dense.score),
+        accuracy=max(relative, wanted.min_accuracy or 0.0),
         worst_class_recall=max(worst) if worst else None,
     )
 

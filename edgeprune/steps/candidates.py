@@ -303,6 +303,7 @@ class CandidateMaker:
             "target_digest": digest(self.bench.target.identity),
             "data_digest": self.bench.data_key,
             "seed": str(spec.seed),
+            "metric": spec.task.metric,
             **{f"version.{name}": version for name, version in tool_versions()},
         }
         return Manifest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
-from edgeprune.recovery.finetune import Augment, EpochResult, FitSettings, bf16_is_fast, fit_
+from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.evaluating import QualityOn
@@ -27,6 +28,13 @@ from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
 from edgeprune.steps.pruning_rounds import UNCUT, Pruned, PruningRounds
 from edgeprune.steps.scoring import Scorer
 from edgeprune.steps.task import loss_of
+from edgeprune.steps.training import (
+    augmentation_of,
+    checkpoint_of,
+    fit_settings,
+    forget_checkpoints,
+    recovery_teacher,
+)
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
@@ -105,7 +113,7 @@ class Compressor:
             epochs = self.fit_(model, self.training_settings(), "train", "dense") if self._is_trained else ()
             return self._save(Pruned(model=model, epochs=epochs), folder, "dense", key)
 
-        return self.bench.step("compress", "dense", key, TorchModel, make, _summary)
+        return self._step("dense", key, make)
 
     @cached_property
     def dense_module(self) -> nn.Module:
@@ -125,7 +133,7 @@ class Compressor:
             return self.dense
         spec = self.bench.target.spec
         key = digest(
-            self.dense.key,
+            self.start.key,
             self.bench.data_key,
             _pruning_name(rung),
             # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
@@ -133,6 +141,7 @@ class Compressor:
             [(w.group, w.after) for w in planned.widths],
             planned.removed_blocks,
             [part.model_dump(mode="json") for part in (spec.pruning, self.recovery, spec.training)],
+            spec.quantization.order,
         )
         subject = f"{_pruning_name(rung)}-{key[:8]}"
 
@@ -142,7 +151,17 @@ class Compressor:
             pruned = rounds.structured(planned, subject) if structured else rounds.masked(rung, subject)
             return self._save(pruned, folder, subject, key, widths=planned.widths if structured else ())
 
-        return self.bench.step("compress", subject, key, TorchModel, make, _summary)
+        return self._step(subject, key, make)
+
+    @cached_property
+    def start(self) -> TorchModel:
+        """What is cut: the dense model; where INT8 comes first, the dense model that was trained on with rounding."""
+        quantization = self.bench.target.spec.quantization
+        return self.quantization_aware(self.dense, quantization.qat_epochs if self._rounds_first else 0)
+
+    @property
+    def _rounds_first(self) -> bool:
+        return self.bench.target.spec.quantization.order == "quantize_first"
 
     def from_scratch(self, model: TorchModel) -> TorchModel:
         """A model of a kept one's shape and zeros, with fresh weights, trained with the dense model's recipe.
@@ -168,7 +187,7 @@ class Compressor:
     def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
         """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.
 
-        The dense model teaches it, as after a cut; in float32, because bfloat16 would add a rounding of its own.
+        The dense model teaches it, as after a cut.
 
         Raises:
             BuildError: training diverged.
@@ -184,16 +203,15 @@ class Compressor:
             trained = copy.deepcopy(self.load(model))
             settings = self.recovery_settings(epochs)
             rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
-            settings = replace(settings, learning_rate=rate, bf16=False)
+            settings = replace(settings, learning_rate=rate)
             hold = zero_holder(trained) if model.sparsity else None
-            with fake_quantized_(trained):
-                done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
+            done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
             save_pruned(trained, model.recipe, folder)
             return replace(
                 model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
             )
 
-        return bench.step("compress", subject, key, TorchModel, make, _summary)
+        return self._step(subject, key, make)
 
     def load(self, model: TorchModel) -> nn.Module:
         """Rebuild a kept model from the factory, its recipe and its weights."""
@@ -205,6 +223,11 @@ class Compressor:
     def _folder(self, model: TorchModel) -> Path:
         return self.bench.run.path(step_name("compress", model.subject))
 
+    def _step(self, subject: str, key: str, make: Callable[[Path], TorchModel]) -> TorchModel:
+        made = self.bench.step("compress", subject, key, TorchModel, make, _summary)
+        forget_checkpoints(self.bench, subject)
+        return made
+
     def fit_(
         self,
         model: nn.Module,
@@ -212,45 +235,51 @@ class Compressor:
         stage: str,
         subject: str,
         after_step: Callable[[], None] | None = None,
+        *,
+        alone: bool = False,
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
+
+        With INT8 rounding in the stage `quantize`, and where it comes first in `recover` as well; then in float32,
+        because bfloat16 would add a rounding of its own.
+
+        Args:
+            model: changed in place.
+            settings: how to train.
+            stage: for the events.
+            subject: for the events, and of the state that is kept after each epoch.
+            after_step: called after each step of the optimizer.
+            alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
+                no state dict has; with rounding always.
 
         Raises:
             BuildError: training diverged.
         """
         bench = self.bench
+        rounds = stage == "quantize" or (stage == "recover" and self._rounds_first)
+        alone = alone or rounds
+        if alone:
+            settings = replace(settings, workers=Workers())
         validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
-        result = fit_(
-            model,
-            bench.train_inputs,
-            bench.data.train.labels,
-            settings,
-            reporter=bench.reporter,
-            stage=stage,
-            subject=subject,
-            validate=validate,
-            after_step=after_step,
-        )
+        with fake_quantized_(model) if rounds else nullcontext():
+            result = fit_(
+                model,
+                bench.train_inputs,
+                bench.data.train.labels,
+                replace(settings, bf16=settings.bf16 and not rounds),
+                reporter=bench.reporter,
+                stage=stage,
+                subject=subject,
+                validate=validate,
+                after_step=after_step,
+                checkpoint=None if alone else checkpoint_of(bench, subject),
+            )
         return result.epochs
 
     def _settings(
         self, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
     ) -> FitSettings:
-        spec = self.bench.target.spec
-        training = spec.training
-        return FitSettings(
-            epochs=epochs,
-            learning_rate=learning_rate or training.learning_rate,
-            loss=self.loss,
-            optimizer=training.optimizer,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            batch_size=training.batch_size,
-            augment=self._augment,
-            seed=spec.seed,
-            bf16=bf16_is_fast(),
-            distillation=teacher,
-        )
+        return fit_settings(self.bench, epochs, learning_rate, teacher)
 
     def training_settings(self) -> FitSettings:
         """Of the dense model."""
@@ -260,28 +289,17 @@ class Compressor:
         """Of a round: a fresh optimizer at a tenth of the learning rate, or at all of it where it is rewound."""
         recovery = self.recovery
         rate = recovery.learning_rate or self._recovery_rate
-        teacher = Distillation(
-            teacher=self.dense_module,
-            # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
-            weight=recovery.distillation_weight if self.bench.task.classifies else 0.0,
-            temperature=recovery.temperature,
-        )
-        return self._settings(epochs, rate, teacher)
+        return self._settings(epochs, rate, recovery_teacher(self.bench, recovery, self.dense_module))
 
     @property
     def _recovery_rate(self) -> float:
         share = LEARNING_RATE_SHARE if self.recovery.rewind == "none" else 1.0
         return share * self.bench.target.spec.training.learning_rate
 
-    @property
-    def _augment(self) -> Augment | None:
-        reference = self.bench.target.spec.training.augment
-        return self.bench.target.guarded(reference, key="training.augment") if reference else None
-
-    @property
+    @cached_property
     def loss(self) -> Loss:
         """The target's loss of (outputs, labels)."""
-        return loss_of(self.bench.target)
+        return loss_of(self.bench.target, self.bench.data.train.labels)
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -305,7 +323,7 @@ class Compressor:
         seed = self.bench.target.spec.seed
         chosen = np.random.default_rng(seed).permutation(len(self.bench.train_inputs))[:_SETTLING_EXAMPLES]
         inputs = torch.from_numpy(self.bench.train_inputs[np.sort(chosen)])
-        augment = self._augment
+        augment = augmentation_of(self.bench)
         return augment(inputs, torch.Generator().manual_seed(seed)) if augment else inputs
 
     def _save(

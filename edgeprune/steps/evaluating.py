@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeprune.data.parts import mapped, outputs_of, parts_of
+from edgeprune.errors import InputError
 from edgeprune.protocols import Arrays
 from edgeprune.records.artifact import Parity
 from edgeprune.records.rung import Precision
@@ -61,7 +62,7 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> Arrays:
         inputs: [examples, ...], preprocessed.
 
     Raises:
-        InputError: it returns something else than tensors.
+        InputError: it returns something else than tensors with the examples first.
     """
     import torch
 
@@ -73,6 +74,8 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> Arrays:
             for start in range(0, len(inputs), _BATCH)
         ]
     model.train(was_training)
+    if any(part.dim() == 0 for found in parts for part in found):
+        raise InputError("expected outputs with the examples first, got a single number")
     joined = tuple(np.concatenate([part.numpy() for part in found]) for found in zip(*parts, strict=True))
     return joined if len(joined) > 1 else joined[0]
 

@@ -74,7 +74,11 @@ def check_parts_fit(target: Target, data: DataSplits, model: nn.Module) -> None:
     """
     task = task_of(target, data)
     few = data.validation.taken(np.arange(min(2, len(data.validation))))
-    outputs = _outputs(model, preprocess(few.inputs, target.spec.preprocessing), where=str(target.file))
+    try:
+        examples = preprocess(few.inputs, target.spec.preprocessing)
+    except InputError as error:
+        raise InputError(f"{target.file}: {error.message}") from error
+    outputs = _outputs(model, examples, where=str(target.file))
     expected = (len(few), len(task.class_names))
     if task.classifies and (isinstance(outputs, tuple) or outputs.shape != expected):
         got = _shapes(outputs)
@@ -108,7 +112,7 @@ def _check_loss(target: Target, outputs: Arrays, labels: Arrays) -> None:
     import torch
 
     name, where = target.spec.training.loss, f"{target.file}: training.loss"
-    loss = loss_of(target)
+    loss = loss_of(target, labels)
     given, wanted = mapped(torch.from_numpy, outputs), label_tensors(labels)
     shapes = f"outputs {_shapes(outputs)} and labels {_shapes(labels)}"
     own = ".py:" in name

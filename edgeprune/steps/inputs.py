@@ -33,7 +33,7 @@ _CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _TOOLS = (
     "edgeprune", "numpy", "torch", "safetensors", "openvino", "nncf", "onnx", "onnx-ir", "onnxscript",
     "onnxruntime", "litert-converter",
-    "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy",
+    "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "scikit-learn", "scipy", "lightning-fabric",
 )  # fmt: skip
 
 
@@ -70,15 +70,22 @@ class Target:
         Raises:
             InputError: the file is missing.
         """
-        if self.spec.model.weights is None:
-            return None
-        path = self.path(self.spec.model.weights, key="model.weights")
-        if not path.is_file():
-            raise InputError(f"{self.file}: model.weights: no such file: {path}{self.help_text()}")
-        return path
+        return self._existing(self.spec.model.weights, key="model.weights")
 
-    def build_model(self) -> nn.Module:
+    def teacher_weights_path(self) -> Path | None:
+        """The teacher's weights, or None when there is no teacher or its factory has them.
+
+        Raises:
+            InputError: the file is missing.
+        """
+        return self._existing(self.spec.teacher.weights if self.spec.teacher else None, key="teacher.weights")
+
+    def build_model(self, factory: str | None = None, *, key: str = "model.factory") -> nn.Module:
         """Call the model factory; initial weights are drawn at the target's seed.
+
+        Args:
+            factory: of another model than the target's own, such as the teacher's.
+            key: where it stands in the target's file, for messages.
 
         Raises:
             InputError: the file or function is missing, it raises, or it returns something else.
@@ -87,9 +94,9 @@ class Target:
 
         with torch.random.fork_rng():
             torch.manual_seed(self.spec.seed)
-            model = self._call(self.spec.model.factory, "model.factory")
+            model = self._call(factory or self.spec.model.factory, key)
         if not isinstance(model, torch.nn.Module):
-            raise InputError(f"{self.file}: model.factory: expected a torch.nn.Module, got {type(model).__name__}")
+            raise InputError(f"{self.file}: {key}: expected a torch.nn.Module, got {type(model).__name__}")
         return model.eval()
 
     def load_data(self) -> DataSplits:
@@ -134,12 +141,7 @@ class Target:
 
     def guarded(self, reference: str, *, key: str) -> Callable[..., Any]:
         """The same function; what it raises becomes an InputError that names it and the line."""
-        function = self.function(reference, key=key)
-
-        def call(*arguments: object) -> object:
-            return self._guard(lambda: function(*arguments), reference, key)
-
-        return call
+        return GuardedFunction(self, reference, key, self.function(reference, key=key))
 
     @cached_property
     def identity(self) -> tuple[tuple[str, str], ...]:
@@ -147,20 +149,27 @@ class Target:
         code = sorted(p for p in self.folder.rglob("*.py") if "__pycache__" not in p.parts)
         files = [self.file, *code]
         files += [self.path(text, key="data.files") for text in self.spec.data.files]
-        weights = self.weights_path()
-        if weights is not None:
-            files.append(weights)
+        files += [path for path in (self.weights_path(), self.teacher_weights_path()) if path is not None]
         return tuple((_shown(f, self.folder), _sha256(f, self)) for f in files)
 
     def help_text(self) -> str:
         """The target's own words on how to get its data, as a paragraph; empty when it has none."""
         return f"\n{self.spec.data.help.strip()}" if self.spec.data.help else ""
 
+    def _existing(self, text: str | None, *, key: str) -> Path | None:
+        if text is None:
+            return None
+        path = self.path(text, key=key)
+        if not path.is_file():
+            raise InputError(f"{self.file}: {key}: no such file: {path}{self.help_text()}")
+        return path
+
     def _call(self, reference: str, key: str, **arguments: object) -> object:
         function = self.function(reference, key=key)
-        return self._guard(lambda: function(**arguments), reference, key)
+        return self.guard(lambda: function(**arguments), reference, key)
 
-    def _guard(self, call: Callable[[], object], reference: str, key: str) -> object:
+    def guard(self, call: Callable[[], object], reference: str, key: str) -> object:
+        """Call the target's code; what it raises becomes an InputError that names it and the line."""
         try:
             return call()
         except InputError:
@@ -170,6 +179,23 @@ class Target:
             raise InputError(
                 f"{self.file}: {key}: {reference} raised {type(error).__name__}: {error}{place}"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedFunction:
+    """A function of a target's own file; what it raises becomes an InputError that names it and the line.
+
+    No closure: it can be handed to another process, which must have imported the file.
+    """
+
+    target: Target
+    reference: str
+    key: str
+    function: Callable[..., Any]
+
+    def __call__(self, *arguments: object) -> Any:  # noqa: ANN401
+        """Call it."""
+        return self.target.guard(lambda: self.function(*arguments), self.reference, self.key)
 
 
 def load_target(path: str | Path) -> Target:

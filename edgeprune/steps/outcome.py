@@ -41,6 +41,7 @@ class BuildInputs:
 
     Attributes:
         controls: that are asked for beside the result; they change nothing about it.
+        workers: processes that train together; like the number of threads no part of the identity.
     """
 
     target: Target
@@ -48,6 +49,7 @@ class BuildInputs:
     device: DeviceSpec
     output: Path
     controls: tuple[str, ...] = ()
+    workers: int = 1
 
     @property
     def folder(self) -> Path:

@@ -77,7 +77,7 @@ class PruningRounds:
         """
         compressor = self.compressor
         model, cuts, epochs = (
-            remove_blocks(compressor.dense_module, planned.removed_blocks),
+            remove_blocks(compressor.load(compressor.start), planned.removed_blocks),
             list[Cut](),
             list[EpochResult](),
         )
@@ -106,7 +106,7 @@ class PruningRounds:
             BuildError: training diverged.
         """
         compressor = self.compressor
-        model, epochs = copy.deepcopy(compressor.dense_module), list[EpochResult]()
+        model, epochs = copy.deepcopy(compressor.load(compressor.start)), list[EpochResult]()
         rounds = recovery_rounds(compressor.recovery, rung.pruning_ratio)
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = compressor.scorer.masks(model, rung, sparsity)
@@ -164,7 +164,9 @@ class PruningRounds:
             early = EarlyWeights(model, wanted, end=True)
             if wanted:
                 with suppress(EarlyEnoughError):
-                    compressor.fit_(model, compressor.training_settings(), "train", "early", early.after_step)
+                    compressor.fit_(
+                        model, compressor.training_settings(), "train", "early", early.after_step, alone=True
+                    )
             save_file(early.state, folder / _EARLY_FILE)
             return EarlyStep(step=wanted)
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeprune.errors import BuildError, NotInstalledError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
@@ -115,7 +116,13 @@ class VariantSearcher:
         if kind != "mixed_precision":
             yield changed(best, kind, self._spec)
             return
-        ranking = trials.ranking(best)
+        try:
+            ranking = trials.ranking(best)
+        except NotInstalledError:
+            raise
+        except BuildError as error:
+            self.bench.note(f"layers cannot be left in float one by one: {error.message}", "warning")
+            return
         most = max(1, int(self._spec.max_float_share * len(ranking.layers)))
         for count in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             yield replace(best, float_layers=ranking.worst(count))

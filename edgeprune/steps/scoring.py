@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeprune.data.parts import Tensors, label_tensors, mapped, outputs_of
 from edgeprune.protocols import ScoringData
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.scoring import channel_scores, weight_scores
@@ -54,10 +55,14 @@ class Scorer:
         bench, spec = self.bench, self.bench.target.spec
         # Drawn, not the first ones: many data sets are sorted by class.
         drawn = np.random.default_rng(spec.seed).permutation(len(bench.train_inputs))[: spec.pruning.scoring_samples]
-        inputs, labels = (torch.from_numpy(a[drawn]) for a in (bench.train_inputs, bench.data.train.labels))
-        size = spec.training.batch_size
-        batches = tuple(zip(torch.split(inputs, size), torch.split(labels, size), strict=True))
-        return ScoringData(batches=batches, loss=self.loss, learning_rate=self.learning_rate)
+        inputs, size = torch.from_numpy(bench.train_inputs[drawn]), spec.training.batch_size
+        labels = label_tensors(bench.data.train.taken(drawn).labels)
+        batches = tuple(_batch(inputs, labels, slice(start, start + size)) for start in range(0, len(drawn), size))
+        return ScoringData(batches=batches, loss=self._loss_of_returned, learning_rate=self.learning_rate)
+
+    def _loss_of_returned(self, returned: object, labels: Tensors) -> Tensor:
+        """Criteria hand over what the model returned, which may be a dict of tensors."""
+        return self.loss(outputs_of(returned), labels)
 
     @cached_property
     def inputs(self) -> Tensor:
@@ -82,3 +87,7 @@ class Scorer:
         criterion = CRITERIA.get(spec.pruning.weight_criterion)
         data = self.data if criterion.needs_data else None
         return weight_scores(model, layers, criterion, seed=spec.seed, data=data)
+
+
+def _batch(inputs: Tensor, labels: Tensors, part: slice) -> tuple[Tensor, Tensors]:
+    return inputs[part], mapped(lambda values: values[part], labels)

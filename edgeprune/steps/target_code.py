@@ -10,6 +10,8 @@ from types import ModuleType
 
 from edgeprune.errors import InputError
 
+_PREFIX = "edgeprune_target_"
+
 
 def load_module(path: Path, *, where: str) -> ModuleType:
     """Import a target's Python file.
@@ -25,7 +27,7 @@ def load_module(path: Path, *, where: str) -> ModuleType:
         raise InputError(f"{where}: no such file: {path}")
     # Path and content: a file that was edited is imported again, also by a long-lived Python process.
     identity = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()
-    name = f"edgeprune_target_{identity[:16]}"
+    name = f"{_PREFIX}{identity[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -41,6 +43,22 @@ def load_module(path: Path, *, where: str) -> ModuleType:
             f"{where}: {path} cannot be imported: {type(error).__name__}: {error}{last_line_in(error, path.parent)}"
         ) from error
     return module
+
+
+def imported_files() -> tuple[Path, ...]:
+    """The targets' files that this process has imported: another one must import them to know their classes."""
+    found = (getattr(module, "__file__", None) for name, module in sorted(sys.modules.items()) if _is_target(name))
+    return tuple(Path(file) for file in found if file)
+
+
+def import_files(paths: tuple[Path, ...]) -> None:
+    """Import what `imported_files` named in another process."""
+    for path in paths:
+        load_module(path, where="a worker")
+
+
+def _is_target(name: str) -> bool:
+    return name.startswith(_PREFIX)
 
 
 def last_line_in(error: BaseException, folder: Path) -> str:

@@ -150,18 +150,40 @@ def task_of(target: Target, data: DataSplits) -> Task:
     return Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
 
 
-def loss_of(target: Target) -> Loss:
+def loss_of(target: Target, labels: Arrays) -> Loss:
     """The target's loss of (outputs, labels); a model's several outputs, and several labels, come as tuples.
 
+    Args:
+        target: names it.
+        labels: of the training split, which class weights may rest on.
+
     Raises:
-        InputError: there is no such loss or function.
+        InputError: there is no such loss or function, or class weights do not go with it or with the labels.
     """
     from edgeprune.recovery.losses import resolve_loss
 
-    reference = target.spec.training.loss
-    if ".py:" in reference:
-        return target.guarded(reference, key="training.loss")
-    return resolve_loss(reference)
+    training = target.spec.training
+    weights = _class_weights(target, labels)
+    if ".py:" in training.loss:
+        if weights:
+            raise InputError(f"{target.file}: training.class_weights: {training.loss} takes none; weigh in it")
+        return target.guarded(training.loss, key="training.loss")
+    return resolve_loss(training.loss, class_weights=weights, focal_gamma=training.focal_gamma)
+
+
+def _class_weights(target: Target, labels: Arrays) -> tuple[float, ...]:
+    from edgeprune.recovery.losses import balanced_class_weights
+
+    wanted, where = target.spec.training.class_weights, f"{target.file}: training.class_weights"
+    if not wanted:
+        return ()
+    if isinstance(labels, tuple) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise InputError(f"{where}: expected one array of class indices as labels")
+    if wanted == "balanced":
+        return balanced_class_weights(labels)
+    if len(wanted) <= labels.max():
+        raise InputError(f"{where}: expected one a class, at least {labels.max() + 1}, got {len(wanted)}")
+    return wanted
 
 
 def check_finite(outputs: Arrays, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.data.parts import sole
-from edgeprune.errors import BuildError, NotInstalledError
+from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.events import StageProgress
 from edgeprune.gating.judge import judge
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
@@ -110,7 +110,9 @@ class VariantBench:
                 return self._tried(variant, folder)
             except NotInstalledError:
                 raise
-            except BuildError as error:
+            except (BuildError, MeasurementError) as error:
+                if isinstance(error, MeasurementError) and not error.about_artifact:
+                    raise
                 return VariantTrial(variant=variant, reason=error.message)
 
         subject = f"{self.subject.rung.name}-{variant.name}"

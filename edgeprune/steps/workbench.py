@@ -50,6 +50,7 @@ class Workbench:
     Attributes:
         device: the session on the device that is built for.
         host: the session on this host, where accuracy and parity are taken.
+        workers: processes that train together.
     """
 
     target: Target
@@ -59,6 +60,7 @@ class Workbench:
     reporter: Reporter
     device: DeviceSession
     host: DeviceSession
+    workers: int = 1
 
     def with_spec(self, spec: TargetSpec) -> Workbench:
         """The same bench for a target that is pruned or trained otherwise; data that are loaded are shared."""
@@ -142,8 +144,9 @@ class Workbench:
     def model_key(self) -> str:
         """Identity of the model's code, weights and seed, and of the torch that runs them."""
         files = [(n, h) for n, h in self.target.identity if n != "target.toml"]
-        torch_version = dict(tool_versions()).get("torch")
-        return digest(files, self.target.spec.model.model_dump(mode="json"), self.target.spec.seed, torch_version)
+        spec = self.target.spec
+        parts = [part and part.model_dump(mode="json") for part in (spec.model, spec.teacher)]
+        return digest(files, *parts, spec.seed, dict(tool_versions()).get("torch"))
 
     def fresh_model(self) -> nn.Module:
         """The factory's model, with pretrained weights where the target names some."""

@@ -223,7 +223,7 @@ def test_float_tensors_are_left_as_they_are() -> None:
 def test_every_session_file_keeps_the_contract(runtime: str, tmp_path: Path) -> None:
     module = sessions.module(runtime)
     assert all(len(pair) == 2 for pair in module.LIBRARIES)
-    assert all(callable(getattr(module.Session, name)) for name in ("prepare", "run", "result"))
+    assert all(callable(getattr(module.Session, name)) for name in ("prepare", "run", "results"))
     with pytest.raises(AgentError, match="no such artifact") as caught:
         sessions.load(runtime, str(tmp_path / "nothing"), "float32", 1)
     assert caught.value.kind == "bad_artifact"

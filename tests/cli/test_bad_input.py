@@ -21,6 +21,15 @@ from edgeprune.cli import run
         ({"training.epoch": 3}, "target.toml: training.epoch: unknown key; did you mean 'epochs'?"),
         ({"training.epochs": "three"}, 'target.toml: training.epochs: expected a valid integer, got "three"'),
         ({"pruning.sparsities": [1.5]}, "target.toml: pruning.sparsities.0: expected less than 1, got 1.5"),
+        (
+            {"pruning.criterion": "tailor"},
+            "expected a criterion that scores channels, got 'tailor'; did you mean 'taylor'?",
+        ),
+        ({"pruning.criterion": "lamp"}, "pruning.criterion: expected a criterion that scores channels, got 'lamp'"),
+        (
+            {"pruning.weight_criterion": "geometric_median"},
+            "pruning.weight_criterion: expected a criterion that scores single weights, got 'geometric_median'",
+        ),
         ({"model.factory": None}, "target.toml: model: missing; it is required"),
         ({"name": "tny"}, "target.toml: name: expected the folder's name 'tiny', got 'tny'"),
         ({"profiles": ["locl"]}, "unknown profile 'locl'; did you mean 'local'?"),

@@ -17,7 +17,8 @@ from edgeprune.schema.profile import DeviceProfile
 
 HEAVY = (
     "torch", "torch_pruning", "openvino", "onnx", "onnxscript", "onnxruntime", "tflite_runtime", "ai_edge_litert",
-    "litert_torch", "ai_edge_quantizer", "nncf", "paramiko", "matplotlib", "jinja2", "scipy", "sklearn", "numpy",
+    "litert_torch", "lightning_fabric", "ai_edge_quantizer", "nncf", "paramiko", "matplotlib", "jinja2", "scipy",
+    "sklearn", "numpy",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.errors import InputError
@@ -49,3 +50,29 @@ def test_wrong_number_of_channels_is_told(key: str) -> None:
     spec = Preprocessing.model_validate({key: (1.0, 2.0)})
     with pytest.raises(InputError, match=rf"preprocessing.{key}: expected 1 value or one for each channel .* got 2"):
         preprocess(np.zeros((1, 3, 4, 4)), spec)
+
+
+def test_token_ids_pass_as_they_are() -> None:
+    raw = np.array([[3, 0], [70_000, 1]], dtype=np.uint32)
+    for dtype in ("int32", "int64"):
+        found = preprocess(raw, Preprocessing(dtype=dtype))
+        assert found.dtype == dtype
+        assert found.tolist() == raw.tolist()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (np.zeros((2, 3)), "preprocessing.dtype: expected integer inputs, .* for int32, got float64"),
+        (np.array([[0, 2**40]]), "preprocessing.dtype: inputs from 0 to 1099511627776 do not fit into int32"),
+    ],
+)
+def test_what_is_no_token_id_is_refused(raw: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        preprocess(raw, Preprocessing(dtype="int32"))
+
+
+@pytest.mark.parametrize("more", [{"scale": 0.5}, {"mean": (1.0,)}, {"layout": "NHWC"}])
+def test_token_ids_are_neither_scaled_nor_moved(more: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="no layout, scale, mean or std beside dtype int64"):
+        Preprocessing.model_validate({"dtype": "int64", **more})

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ from edgeprune.libraries import refuse_telemetry
 from edgeprune.protocols import CompiledFiles
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.records.artifact import TensorSpec
+from edgeprune.records.quantization import (
+    DEFAULT_VARIANT,
+    BiasCorrection,
+    Calibration,
+    Preparation,
+    QuantizationVariant,
+)
 from edgeprune.runtimes import RUNTIMES
 
 SHAPE = (3, 16, 16)
@@ -140,6 +148,98 @@ def test_other_nets_follow_their_float_selves(scheme: str, net: str, tmp_path: P
     files = SCHEMES.get(scheme).quantize(source, samples, tmp_path / "int8")
     found, expected = (run_compiled(runtime, f, samples) for f in (files, source))
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def _slow(variant: QuantizationVariant) -> object:
+    return pytest.param(variant, marks=pytest.mark.slow, id=variant.name)
+
+
+VARIANTS = [
+    pytest.param(QuantizationVariant(calibration=Calibration.ENTROPY), id="entropy"),
+    pytest.param(QuantizationVariant(weight_only_bits=16), id="weights16"),
+    _slow(QuantizationVariant(calibration=Calibration.MIN_MAX)),
+    _slow(QuantizationVariant(calibration=Calibration.PERCENTILE)),
+    _slow(QuantizationVariant(calibration=Calibration.SQUARED_ERROR)),
+    _slow(QuantizationVariant(bias_correction=BiasCorrection.OFF)),
+    _slow(QuantizationVariant(bias_correction=BiasCorrection.SEQUENTIAL)),
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@each_scheme
+def test_each_variant_follows_the_float_net(
+    scheme: str,
+    variant: QuantizationVariant,
+    trained: nn.Module,
+    floating: Callable[[str], CompiledFiles],
+    tmp_path: Path,
+) -> None:
+    assert SCHEMES.get(scheme).refusal(variant) is None
+    files = SCHEMES.get(scheme).quantize(floating(scheme), _examples(48, seed=1)[0].numpy(), tmp_path, variant)
+    assert _size(files) < 0.6 * _size(floating(scheme))
+    inputs, _ = _examples(100, seed=2)
+    found = run_compiled(RUNTIME_OF[scheme], files, inputs.numpy())
+    with torch.no_grad():
+        assert np.corrcoef(found.ravel(), trained(inputs).numpy().ravel())[0, 1] > 0.985
+
+
+@each_scheme
+def test_layers_are_told_in_order_and_stay_in_float_when_named(
+    scheme: str, trained: nn.Module, floating: Callable[[str], CompiledFiles], tmp_path: Path
+) -> None:
+    source, made = floating(scheme), SCHEMES.get(scheme)
+    layers = made.layers(source)
+    assert len(set(layers)) == len(layers) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in trained.modules())
+    variant = QuantizationVariant(float_layers=layers[2:6])
+    sizes = []
+    for name, one in (("default", DEFAULT_VARIANT), ("mixed", variant)):
+        (tmp_path / name).mkdir()
+        sizes.append(_size(made.quantize(source, _examples(16, seed=1)[0].numpy(), tmp_path / name, one)))
+    weights = [m.weight.numel() for m in trained.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    # Three bytes more a weight; the file's other parts may shrink or grow by a little.
+    assert sizes[1] - sizes[0] == pytest.approx(3 * sum(weights[2:6]), rel=0.25)
+
+
+@pytest.mark.parametrize("bits", [8, pytest.param(4, marks=pytest.mark.slow)])
+@each_scheme
+def test_weights_alone_shrink_linear_layers_and_agree(scheme: str, bits: Literal[4, 8], tmp_path: Path) -> None:
+    model = seeded(
+        lambda: nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 32))
+    )
+    for name in ("float", "small"):
+        (tmp_path / name).mkdir()
+    inputs = TensorSpec(name="input", shape=(1, 64), dtype="float32")
+    runtime = RUNTIME_OF[scheme]
+    source = RUNTIMES.get(runtime).compile(model, inputs, tmp_path / "float")
+    samples = torch.randn((16, *inputs.shape[1:]), generator=torch.Generator().manual_seed(3)).numpy()
+    variant = QuantizationVariant(weight_only_bits=bits)
+    files = SCHEMES.get(scheme).quantize(source, samples, tmp_path / "small", variant)
+    assert files.inputs == source.inputs
+    assert _size(files) < _size(source) * (0.4 if bits == 8 else 0.3)
+    found, expected = (run_compiled(runtime, f, samples) for f in (files, source))
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > (0.999 if bits == 8 else 0.95)
+
+
+@each_scheme
+def test_refused_variant_is_told_beforehand_and_leaves_nothing(
+    scheme: str, floating: Callable[[str], CompiledFiles], tmp_path: Path
+) -> None:
+    made = SCHEMES.get(scheme)
+    variant = QuantizationVariant(weight_only_bits=16, dynamic=True)
+    refused = made.refusal(variant)
+    assert refused is not None
+    with pytest.raises(BuildError, match=rf"^{scheme}: dynamic16: {refused}"):
+        made.quantize(floating(scheme), _examples(16, seed=1)[0].numpy(), tmp_path, variant)
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_scheme
+def test_scheme_leaves_to_torch_what_it_does_not_do(scheme: str) -> None:
+    made = SCHEMES.get(scheme)
+    assert made.needs(DEFAULT_VARIANT) == frozenset()
+    assert made.needs(QuantizationVariant(equalized=True)) == {Preparation.EQUALIZE}
+    smooths = made.needs(QuantizationVariant(smoothing=0.5))
+    assert smooths == ({Preparation.SMOOTH} if scheme == "ai_edge" else frozenset())
 
 
 @each_scheme

@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from models import ResNet, seeded
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_
-from edgeprune.recovery.rates import RateSchedule
 
 SETTINGS = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16)
 
@@ -174,16 +172,69 @@ def test_unusable_data_is_told(examples: int, labels: int) -> None:
         fit_(_net(), *data, SETTINGS, reporter=NullReporter(), stage="train")
 
 
-@given(total=st.integers(1, 400))
-@settings(max_examples=50, deadline=None)
-def test_schedule_rises_to_the_peak_and_falls_towards_zero(total: int) -> None:
-    factors = [RateSchedule().factor(step, total) for step in range(total)]
-    peak = factors.index(max(factors))
-    assert max(factors) == 1.0
-    assert all(0 < f <= 1 for f in factors)
-    assert factors[:peak] == sorted(factors[:peak])
-    assert factors[peak:] == sorted(factors[peak:], reverse=True)
-    assert peak <= total / 20
+class _Falls:
+    """A validation that is best in its second epoch, and never as good again."""
+
+    def __init__(self) -> None:
+        self.values = iter((0.5, 0.9, 0.7, 0.9, 0.3, 0.2))
+        self.seen: list[Tensor] = []
+
+    def __call__(self, model: nn.Module) -> float:
+        self.seen.append(model.stem.weight.detach().clone())
+        return next(self.values)
+
+    def told(self, quality: float) -> str:
+        return f"quality {quality:.1f}"
+
+
+def test_training_stops_when_patience_ends_and_keeps_the_best() -> None:
+    model, validate, reporter = _net(), _Falls(), _List()
+    chosen = replace(SETTINGS, epochs=6, patience_epochs=3)
+    result = fit_(model, *_task(), chosen, reporter=reporter, stage="train", validate=validate)
+    # The fourth equals the second: it is kept as the last of the best, but it is no progress.
+    assert [e.validation_accuracy for e in result.epochs] == [0.5, 0.9, 0.7, 0.9, 0.3]
+    assert result.best_epoch == 3
+    assert torch.equal(model.stem.weight, validate.seen[3])
+    assert isinstance(reporter.events[-1], StageFinished)
+    assert "5 epochs" in reporter.events[-1].summary
+    assert "best validation quality 0.9" in reporter.events[-1].summary
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_masked_weights_stay_zero_whatever_momentum_and_decay_do(optimizer: str) -> None:
+    model = _net()
+    masks = WeightMasks.unstructured(model, 0.8)
+    seen: list[int] = []
+
+    def after_step() -> None:
+        masks.apply_()
+        masks.verify()
+        seen.append(1)
+
+    masks.apply_()
+    chosen = replace(SETTINGS, optimizer=optimizer, momentum=0.95, weight_decay=0.1)  # type: ignore[arg-type]
+    _fit(model, chosen, after_step=after_step)
+    masks.verify()
+    assert len(seen) == 18
+
+
+def test_gradient_is_clipped_to_its_norm_and_not_at_all_with_0() -> None:
+    def moved(clip_norm: float) -> float:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 3))
+        nn.init.zeros_(model[1].weight)
+        inputs, labels = _task(16)
+        # One step of plain gradient descent: the weights move by the clipped gradient.
+        chosen = FitSettings(
+            epochs=1, learning_rate=1.0, loss=functional.cross_entropy, batch_size=16, momentum=0, weight_decay=0,
+            clip_norm=clip_norm,
+        )  # fmt: skip
+        bias = model[1].bias.detach().clone()
+        fit_(model, 100 * inputs, labels, chosen, reporter=NullReporter(), stage="train")
+        moves = torch.cat([model[1].weight.detach().flatten(), model[1].bias.detach() - bias])
+        return float(moves.norm())
+
+    assert moved(0.25) == pytest.approx(0.25, rel=1e-4)
+    assert moved(0.0) > 1.0
 
 
 @pytest.mark.parametrize(

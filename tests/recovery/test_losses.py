@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from edgeprune.errors import InputError
-from edgeprune.recovery.losses import resolve_loss
+from edgeprune.recovery.losses import FocalLoss, balanced_class_weights, resolve_loss
+
+# Probabilities 0.8 and 0.2 of the label.
+LOGITS = torch.tensor([[math.log(4.0), 0.0], [math.log(4.0), 0.0]])
+LABELS = torch.tensor([0, 1])
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "mse_loss", "nll_loss"])
@@ -22,3 +32,48 @@ def test_unknown_loss_is_told_with_the_closest(name: str, closest: str) -> None:
 def test_what_is_no_loss_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="has no loss"):
         resolve_loss(name)
+
+
+def test_focal_loss_is_that_of_the_paper() -> None:
+    # -(1 - 0.8)^2 log 0.8 and -(1 - 0.2)^2 log 0.2.
+    sure, unsure = 0.04 * -math.log(0.8), 0.64 * -math.log(0.2)
+    assert float(resolve_loss("focal")(LOGITS, LABELS)) == pytest.approx((sure + unsure) / 2)
+    weighted = resolve_loss("focal", class_weights=(3.0, 0.5))
+    assert float(weighted(LOGITS, LABELS)) == pytest.approx((3 * sure + 0.5 * unsure) / 2)
+    steep = resolve_loss("focal", focal_gamma=0.5)
+    expected = (0.2**0.5 * -math.log(0.8) + 0.8**0.5 * -math.log(0.2)) / 2
+    assert float(steep(LOGITS, LABELS)) == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 6))
+@settings(max_examples=20, deadline=None)
+def test_focal_loss_without_gamma_is_cross_entropy_and_never_more_with_it(seed: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Of pixels: [batch, classes, height, width].
+    logits = torch.randn(3, classes, 4, 2, generator=generator)
+    labels = torch.randint(0, classes, (3, 4, 2), generator=generator)
+    plain = functional.cross_entropy(logits, labels)
+    torch.testing.assert_close(FocalLoss(gamma=0.0)(logits, labels), plain)
+    assert FocalLoss(gamma=2.0)(logits, labels) <= plain
+
+
+def test_parts_of_a_batch_add_up_to_the_whole_with_class_weights() -> None:
+    loss = resolve_loss("cross_entropy", class_weights=(3.0, 0.5))
+    singles = [float(loss(LOGITS[i : i + 1], LABELS[i : i + 1])) for i in range(2)]
+    assert singles == pytest.approx([3 * -math.log(0.8), 0.5 * -math.log(0.2)])
+    assert float(loss(LOGITS, LABELS)) == pytest.approx(sum(singles) / 2)
+
+
+def test_balanced_weights_let_all_classes_count_alike() -> None:
+    labels = np.array([0, 0, 0, 0, 0, 0, 2, 2])  # Class 1 does not occur.
+    weights = balanced_class_weights(labels)
+    assert weights == pytest.approx((8 / 12, 0.0, 2.0))
+    assert np.take(weights, labels).mean() == pytest.approx(1.0)
+    assert 6 * weights[0] == pytest.approx(2 * weights[2])
+
+
+def test_weights_are_refused_where_the_loss_takes_none() -> None:
+    with pytest.raises(InputError, match=r"training\.class_weights: .* got mse_loss"):
+        resolve_loss("mse_loss", class_weights=(1.0, 2.0))
+    with pytest.raises(InputError, match="one output and one label"):
+        FocalLoss()((LOGITS, LOGITS), LABELS)

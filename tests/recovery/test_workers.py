@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -80,6 +82,19 @@ def test_error_of_a_worker_is_the_one_that_is_raised() -> None:
     with pytest.raises(InputError, match=r"^training\.augment: no good$") as caught:
         _fit(seeded(NormFree), replace(TOGETHER, augment=refuse))
     assert caught.value.facts == {"key": "training.augment"}
+
+
+@pytest.mark.slow
+def test_interrupt_ends_the_workers() -> None:
+    class CtrlC(_List):
+        def emit(self, event: Event) -> None:
+            super().emit(event)
+            if isinstance(event, StageProgress) and len(self.events) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_(seeded(NormFree), *stripes(), replace(TOGETHER, epochs=100_000), reporter=CtrlC(), stage="train")
+    assert multiprocessing.active_children() == []
 
 
 def test_loss_that_cannot_travel_is_refused() -> None:

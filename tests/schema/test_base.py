@@ -70,6 +70,23 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
         (("[data]", "[pruning]\nratios = [1.5]\n[data]"), "t.toml: pruning.ratios.0: expected less than 1, got 1.5"),
         (("[data]", "[pruning]\nratios = [0.5, 0.25]\n[data]"), "pruning: expected ratios in ascending order"),
         (("[data]", "[pruning]\nsparsities = [0.0]\n[data]"), "pruning.sparsities.0: expected greater than 0"),
+        (("[data]", '[recovery]\nschedule = "steps"\n[data]'), "recovery: expected `steps` where `schedule` is"),
+        (
+            ("[data]", '[recovery]\nschedule = "steps"\nsteps = [[0, 0.5], [9, 1.0]]\n[data]'),
+            "recovery: expected steps ascending, within 3 epochs, to a share of 1",
+        ),
+        (
+            ("[data]", '[recovery]\nrewind = "weights"\nlearning_rate = 0.1\n[data]'),
+            "recovery: expected learning_rate or rewind, not both",
+        ),
+        (
+            ("[data]", '[recovery]\nrewind = "weights"\n[pruning]\nreconstruct = true\n[data]'),
+            "expected pruning.reconstruct or recovery.rewind of the weights",
+        ),
+        (
+            ("[data]", '[recovery]\nrewind = "weights"\n[training]\nepochs = 0\n[data]'),
+            'expected recovery.rewind "weights" only where the dense model is trained here',
+        ),
         (("model.py:build", "model.py"), "t.toml: model.factory: expected"),
         (('profiles = ["local"]', "profiles = []"), "t.toml: profiles: expected"),
         (('name = "door"', 'name = "Front Door"'), "t.toml: name: expected"),

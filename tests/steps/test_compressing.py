@@ -102,3 +102,56 @@ def test_training_that_diverges_is_told(tmp_path: Path) -> None:
     ):
         _ = made.dense
     assert not (tmp_path / "runs" / "tiny-bench-box-local" / "compressed" / "dense").exists()
+
+
+def structured() -> PlannedRung:
+    return planned(replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.625), WIDTHS)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        {"pruning.criterion": "taylor", "pruning.scoring_samples": 64},
+        {"pruning.criterion": "fisher", "pruning.reconstruct": True, "recovery.epochs": 0},
+        {"recovery.schedule": "geometric", "recovery.rewind": "learning_rate"},
+        {"recovery.rewind": "weights", "recovery.rewind_to": 0.3},
+        {"recovery.schedule": "steps", "recovery.steps": [[0, 0.5], [1, 1.0]]},
+    ],
+    ids=lambda t: "-".join(str(v) for v in t.values()),
+)
+def test_every_way_of_pruning_ends_at_the_widths_asked_for(tmp_path: Path, target: dict[str, object]) -> None:
+    with compressor(tmp_path, target=target) as made:
+        model = made.compressed(structured())
+        loaded = weights(made.load(model))
+    assert loaded["conv1.weight"].shape == (6, 1, 3, 3)
+    assert loaded["conv2.weight"].shape == (12, 6, 3, 3)
+    assert len(model.epochs) == target.get("recovery.epochs", 2)
+
+
+def test_rewound_weights_are_those_of_the_early_step_where_nothing_is_trained_afterwards(tmp_path: Path) -> None:
+    target = {"recovery.rewind": "weights", "recovery.rewind_to": 0.0, "recovery.epochs": 0, "recovery.rounds": 1}
+    rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
+    with compressor(tmp_path, target=target) as made:
+        found = weights(made.load(made.compressed(planned(rung))))
+        dense, fresh = weights(made.load(made.dense)), weights(made.bench.fresh_model())
+    left = found["conv2.weight"] != 0
+    assert 0.2 < left.float().mean() < 0.8
+    assert torch.equal(found["conv2.weight"][left], fresh["conv2.weight"][left])
+    assert not torch.equal(found["conv2.weight"][left], dense["conv2.weight"][left])
+
+
+def test_other_weights_go_by_another_criterion_and_the_rest_makes_up_for_them(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.8)
+    found = {}
+    for name, target in {
+        "lamp": {},
+        "obc": {"pruning.weight_criterion": "obc"},
+        "refitted": {"pruning.weight_criterion": "obc", "pruning.reconstruct": True},
+    }.items():
+        once = {"recovery.rounds": 1, "recovery.epochs": 0, "pruning.scoring_samples": 128}
+        with compressor(tmp_path / name, target={**once, **target}) as made:
+            found[name] = weights(made.load(made.compressed(planned(rung))))["conv2.weight"]
+    zeros = {name: weight == 0 for name, weight in found.items()}
+    assert not torch.equal(zeros["lamp"], zeros["obc"])
+    assert torch.equal(zeros["obc"], zeros["refitted"])
+    assert not torch.equal(found["obc"], found["refitted"])

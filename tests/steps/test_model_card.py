@@ -98,8 +98,8 @@ def test_a_card_says_all_that_an_audit_asks(tmp_path: Path) -> None:
     assert card is not None
     page = render_model_card(card)
     for text in (
-        "| validation | 96.40 % | 96.00 % | 480 of 500 (94.2% to 97.3%) |",
-        "| test | 95.40 % | 95.00 % | 475 of 500",
+        "| validation | 96.40% | 96.00% | 480 of 500 (94.2% to 97.3%) |",
+        "| test | 95.40% | 95.00% | 475 of 500",
         "| validation, worst class | 82.00% (class4) | 80.00% (class4) | 80 of 100",
         "**The test split was read once by builds in this run folder",
         f"| validation, slice night | {NONE} | 95.00% | 38 of 40",

@@ -23,6 +23,13 @@ from edgeprune.cli import options
 @click.option(
     "--control", "named", multiple=True, metavar="NAME", help="One control: `random` or `scratch`; may be given twice."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train together on this host, each on its share of every batch.",
+)
 @options.output_format
 @options.quiet
 def command(
@@ -34,6 +41,7 @@ def command(
     explain: bool,
     controls: bool,
     named: tuple[str, ...],
+    workers: int,
     output_format: str,
     quiet: bool,
 ) -> int:
@@ -57,8 +65,15 @@ def command(
         click.echo(results.plan(plan, output_format))
         return 0 if plan.planned else 3
     with options.reporting(silent=quiet) as reporter:
-        asked = CONTROLS if controls else named
-        result = api.build(target, profile, device=device, output=output, reporter=reporter, controls=asked)
+        result = api.build(
+            target,
+            profile,
+            device=device,
+            output=output,
+            workers=workers,
+            reporter=reporter,
+            controls=CONTROLS if controls else named,
+        )
     click.echo(results.build(result, output_format))
     return result.exit_code
 

@@ -1,0 +1,295 @@
+"""Which variant of quantization is taken: a net by hand whose default INT8 is worthless, on a real runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compressors import compressor
+from records_for_tests import make_block
+from torch import Tensor, nn
+
+from edgeprune.events import Event, Noted
+from edgeprune.protocols import CompiledFiles
+from edgeprune.quantization.calibration import calibration_samples, held_out_samples
+from edgeprune.records.quantization import (
+    DEFAULT_VARIANT,
+    BiasCorrection,
+    Calibration,
+    QuantizationVariant,
+    VariantTrial,
+)
+from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.schema.target import Quantization
+from edgeprune.steps import variants
+from edgeprune.steps.candidates import CandidateMaker, Compiled
+from edgeprune.steps.compiling import scheme_of
+from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.quantizing import best_of, changed, is_good
+from edgeprune.steps.shapes import Look
+from edgeprune.steps.variants import LayerRanking, linear_share
+from edgeprune.store.artifacts import read_manifest
+
+# Finds the bright quarter by means. Its last channel spikes to hundreds wherever noise adds up, and nobody reads it:
+# all that it does is to widen the range of what the third layer reads, until a step is larger than the other channels.
+# (In one layer NNCF would already lose the others: it raises each channel's step to a hundredth of the largest.)
+SPIKES = """
+import torch
+from torch import nn
+
+from edgeprune import DataSplits, Split
+
+
+class Spiking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 4, 3, padding=1)
+        self.spike = nn.Conv2d(4, 4, 1, bias=False)
+        self.conv2 = nn.Conv2d(4, 1, 1, bias=False)
+        self.pool = nn.AvgPool2d(6)
+        self.head = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.conv1.weight.fill_(1 / 9)
+            self.conv1.bias.zero_()
+            self.conv1.weight[3] *= 99
+            self.conv1.bias[3] = -1.0 * 99
+            self.spike.weight.copy_(torch.diag(torch.tensor([1.0, 1.0, 1.0, 99.0]))[:, :, None, None])
+            self.conv2.weight.fill_(1 / 3)
+            self.conv2.weight[:, 3] = 0.0
+            self.head.weight.copy_(torch.eye(4))
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        x = self.conv2(self.spike(torch.relu(self.conv1(x))))
+        return self.head(torch.flatten(self.pool(x), 1))
+
+
+def build_model():
+    return Spiking()
+"""
+DENSE = PlannedRung(
+    rung=Rung(runtime="onnxruntime", precision=Precision.FLOAT32),
+    status=RungStatus.PLANNED,
+    reason="",
+    accuracy_cost=0.0,
+    p50_ms=0.1,
+)
+INT8 = replace(DENSE, rung=replace(DENSE.rung, precision=Precision.INT8))
+LOOSE = Limits(p50_ms=500.0)
+TARGET = {"training.epochs": 0, "quantization.percentile": 92.0, "quantization.calibration_samples": 32}
+
+
+class _Notes:
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, Noted):
+            self.messages.append(event.message)
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The spiking net, with the tiny target's data."""
+    from targets_for_tests import MODEL_CODE
+
+    return SPIKES + MODEL_CODE[MODEL_CODE.index("def load_data") :].replace("np.", "numpy.").replace(
+        "def load_data", "import numpy\n\n\ndef load_data"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that always takes 0.1 ms: real looks wait for their turn on this machine and for quiet."""
+    look = Look(make_block(samples_ns=(100_000,) * 100))
+    monkeypatch.setattr(variants, "quick_look", lambda *_: look)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that the float artifact and the default one are made once."""
+    return tmp_path_factory.mktemp("spiking")
+
+
+@pytest.fixture
+def made(folder: Path, code: str, request: pytest.FixtureRequest) -> Iterator[tuple[Compressor, _Notes]]:
+    """A compressor of the spiking net that tries the variants of the test's mark."""
+    notes = _Notes()
+    tried = {"quantization.variants": list(request.param)}
+    with compressor(folder, notes, {**TARGET, **tried}, code=code) as one:
+        yield one, notes
+
+
+def _quantized(one: Compressor, limits: Limits = LOOSE) -> Compiled:
+    maker = CandidateMaker(one.bench, one)
+    return maker.quantized(INT8, maker.compile(DENSE), limits)
+
+
+@pytest.mark.parametrize("made", [("min_max", "percentile", "bias_correction", "mixed_precision")], indirect=True)
+def test_a_better_range_wins_and_nothing_dearer_is_tried(made: tuple[Compressor, _Notes]) -> None:
+    one, notes = made
+    compiled = _quantized(one)
+    search = compiled.variants
+    assert search is not None
+    assert search.why.startswith("accuracy: ")
+    default, *others = search.trials
+    assert default.variant == DEFAULT_VARIANT
+    assert default.accuracy is not None
+    assert default.accuracy < 0.6
+    assert [t.variant.name for t in others[:2]] == ["min_max", "percentile92"]
+    # What is tried last in the cheapest tier goes on from the best one; layers in float are not needed any more.
+    assert others[2].variant == replace(others[1].variant, bias_correction=BiasCorrection.SEQUENTIAL)
+    assert len(others) == 3
+    assert search.chosen.calibration is Calibration.PERCENTILE
+    assert compiled.evaluation.accuracy.overall > 0.95
+    assert all(t.p50_ms == 0.1 and t.artifact_bytes for t in search.trials)
+    assert read_manifest(compiled.folder).variant == search.chosen
+    assert sum("percentile92: validation accuracy" in m for m in notes.messages) == 1
+    # Asked again, everything is taken from the run folder.
+    done = len(notes.messages)
+    assert _quantized(one) == compiled
+    assert notes.messages[done:] == []
+
+
+@pytest.mark.parametrize("made", [("mixed_precision",)], indirect=True)
+def test_reverting_finds_the_layer_that_hurts(made: tuple[Compressor, _Notes]) -> None:
+    one, _ = made
+    compiled = _quantized(one)
+    assert compiled.variants is not None
+    layers = [t.variant.float_layers for t in compiled.variants.trials]
+    # The third of four: `conv2`, which reads the spikes.
+    assert layers[0] == ()
+    assert layers[1:] == [(scheme_of(INT8.rung).layers(_float_file(one))[2],)]
+    assert compiled.evaluation.accuracy.overall > 0.95
+
+
+def _float_file(one: Compressor) -> CompiledFiles:
+    folder = CandidateMaker(one.bench, one).compile(DENSE).folder
+    return CompiledFiles(folder=folder, names=("model.onnx",), inputs=(), outputs=(), format="")
+
+
+@pytest.mark.parametrize("made", [("percentile",)], indirect=True)
+def test_what_does_not_fit_the_budget_is_not_taken(made: tuple[Compressor, _Notes]) -> None:
+    compiled = _quantized(made[0], Limits(p50_ms=1e-6))
+    assert compiled.variants is not None
+    assert compiled.variants.chosen == DEFAULT_VARIANT
+    assert [bool(t.over) for t in compiled.variants.trials] == [True, True]
+    assert compiled.variants.trials[1].meets_floors
+
+
+@pytest.mark.parametrize("made", [()], indirect=True)
+def test_nothing_is_tried_where_the_target_names_nothing(made: tuple[Compressor, _Notes]) -> None:
+    assert _quantized(made[0]).variants is None
+
+
+def test_a_good_default_is_taken_without_a_search(tmp_path: Path) -> None:
+    with compressor(tmp_path) as one:
+        compiled = _quantized(one)
+        assert compiled.variants is None
+        assert read_manifest(compiled.folder).variant == DEFAULT_VARIANT
+        assert not list(one.bench.run.root.glob("candidates/*/variant*"))
+
+
+def test_training_with_rounding_holds_zeros_exactly(tmp_path: Path) -> None:
+    with compressor(tmp_path) as one:
+        rung = replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.7)
+        masked = one.compressed(replace(DENSE, rung=rung))
+        trained = one.quantization_aware(masked, 1)
+        before, after = (dict(one.load(m).named_parameters()) for m in (masked, trained))
+    assert one.quantization_aware(masked, 0) is masked
+    assert trained.sparsity == masked.sparsity > 0.6
+    assert len(trained.epochs) == len(masked.epochs) + 1
+    for name, weight in before.items():
+        if weight.dim() > 1:
+            assert torch.equal(weight == 0, after[name] == 0)
+            assert not torch.equal(weight, after[name])
+
+
+class _Watched(nn.Linear):
+    """Notes at each run whether its weight is the parameter itself, or what rounding put in its place."""
+
+    def __init__(self, seen: set[bool]) -> None:
+        super().__init__(32 * 9, 4)
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add(isinstance(self.weight, nn.Parameter))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("order", ["prune_first", "quantize_first"])
+def test_order_says_when_rounding_is_trained(tmp_path: Path, order: str) -> None:
+    changes = {"quantization.order": order, "quantization.qat_epochs": 1, "recovery.epochs": 1, "recovery.rounds": 1}
+    first = order == "quantize_first"
+    with compressor(tmp_path, target=changes) as one:
+        rung = replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
+        assert one.compressed(replace(DENSE, rung=rung)).sparsity == pytest.approx(0.5, abs=0.05)
+        assert one.start.subject == ("dense-qat1" if first else "dense")
+        assert (one.bench.run.root / "compressed" / "dense-qat1").is_dir() == first
+        rounded = {"train": False, "recover": first, "quantize": True}
+        for stage, is_rounded in rounded.items():
+            model, seen = one.bench.fresh_model(), set[bool]()
+            model.head = _Watched(seen)
+            one.fit_(model, one.recovery_settings(1), stage, "watched")
+            assert seen == {not is_rounded}
+
+
+def _trial(accuracy: float | None, name: Calibration = Calibration.DEFAULT, **changes: object) -> VariantTrial:
+    fields = {"variant": QuantizationVariant(calibration=name), "accuracy": accuracy, "meets_floors": True, **changes}
+    return VariantTrial(**fields)  # type: ignore[arg-type]
+
+
+def test_best_is_the_most_accurate_that_fits_and_the_first_among_equals() -> None:
+    default = _trial(0.8, meets_floors=False)
+    entropy, percentile = _trial(0.9, Calibration.ENTROPY), _trial(0.9, Calibration.PERCENTILE)
+    over = _trial(0.95, Calibration.MIN_MAX, over="p50")
+    unfair = _trial(0.97, Calibration.SQUARED_ERROR, meets_floors=False)
+    failed = _trial(None, Calibration.MIN_MAX, reason="refused")
+    assert best_of([default, failed, entropy, percentile, over, unfair]) == entropy
+    assert best_of([default, over, failed]) == default
+    assert best_of([replace(default, over="p50"), over]) == replace(default, over="p50")
+    assert [is_good(t, 0.9) for t in (entropy, over, unfair, failed, default)] == [True, False, False, False, False]
+
+
+def test_changes_add_up_and_weights_alone_start_anew() -> None:
+    spec = Quantization(qat_epochs=3, smoothing=0.7)
+    best = QuantizationVariant(calibration=Calibration.ENTROPY)
+    assert changed(best, "equalization", spec).name == "entropy-equalized"
+    assert changed(best, "smoothing", spec).name == "entropy-smooth70"
+    assert changed(best, "percentile", spec).name == "percentile99.99"
+    assert changed(best, "bias_correction", spec).name == "entropy-corrected"
+    assert changed(best, "qat", spec).name == "qat3-entropy"
+    assert [changed(best, kind, spec).name for kind in ("weights8", "dynamic8", "weights4", "weights16")] == [
+        "weights8", "dynamic8", "weights4", "weights16",
+    ]  # fmt: skip
+    layers = replace(best, float_layers=("one", "two"))
+    assert layers.name.startswith("entropy-float2x")
+    assert layers.name != replace(best, float_layers=("one", "three")).name
+
+
+def test_worst_layers_come_in_the_files_order() -> None:
+    ranking = LayerRanking(layers=(("a", 0.3), ("b", 0.1), ("c", 0.2), ("d", 0.3)))
+    assert ranking.worst(1) == ("b",)
+    assert ranking.worst(3) == ("a", "b", "c")
+
+
+def test_share_of_linear_layers_counts_attention() -> None:
+    assert linear_share(nn.Sequential(nn.Conv2d(1, 5, 1), nn.Linear(3, 10))) == 40 / 50
+    assert linear_share(nn.MultiheadAttention(4, 2)) == 1.0
+
+
+def test_layers_are_ranked_on_training_data_that_calibrate_nothing(tmp_path: Path) -> None:
+    with compressor(tmp_path) as one:
+        train, spec = one.bench.data.train, one.bench.target.spec.preprocessing
+    calibration = calibration_samples(train, spec, 32, seed=4)
+    held_out = held_out_samples(train, spec, 32, seed=4, most=50)
+    assert len(held_out) == 50
+    everything = {row.tobytes() for row in train.inputs}
+    assert {row.tobytes() for row in held_out} <= everything
+    assert not {row.tobytes() for row in held_out} & {row.tobytes() for row in calibration}
+    assert len(held_out_samples(train, spec, len(train), seed=4, most=50)) == 50
+    assert np.array_equal(held_out, held_out_samples(train, spec, 32, seed=4, most=50))
