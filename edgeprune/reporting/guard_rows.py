@@ -66,8 +66,8 @@ def _row(after: Share, before: Share | None) -> PartRow:
     return PartRow(
         name=after.name,
         examples=str(after.total),
-        before=NONE if before is None or not before.total else f"{before.value:.2%}",
-        after=f"{after.value:.2%}" if after.total else NONE,
+        before=NONE if before is None or not before.total else f"{before.value:.1%}",
+        after=f"{after.value:.1%}" if after.total else NONE,
         change=signed_points(before.value, after.value) if before is not None and after.total else "",
         known=f"{lower:.1%} to {upper:.1%}" if after.total else "no example",
     )

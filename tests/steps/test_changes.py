@@ -112,8 +112,8 @@ def test_the_report_names_classes_slices_pairs_and_shows_examples() -> None:
     row = part_tables(result)[1].rows[0]
     # Of ten, eight: 49.3 to 96.3 %.
     assert (row.before, row.after, row.change, row.known) == (
-        "90.00%",
-        "80.00%",
+        "90.0%",
+        "80.0%",
         signed_points(0.9, 0.8),
         "49.3% to 96.3%",
     )
@@ -142,4 +142,4 @@ def test_of_many_classes_those_that_fell_most_are_shown() -> None:
     chosen = replace(result.chosen, validation=replace(dense, confusion=fallen))
     result = replace(result, dense=replace(result.dense, validation=dense), chosen=chosen)
     (table,) = part_tables(result)
-    assert (table.rows[0].name, table.rows[0].after, len(table.rows), table.left_out) == ("29", "30.00%", 20, 10)
+    assert (table.rows[0].name, table.rows[0].after, len(table.rows), table.left_out) == ("29", "30.0%", 20, 10)

@@ -56,7 +56,7 @@ def test_both_controls_have_the_results_size_and_are_tested_when_asked(tmp_path:
         assert control.validation.total == 96
         assert control.test is None
     assert (random.control.epochs, scratch.control.epochs) == (2, 2)
-    assert "channels as the result, chosen by lot (seed 0); 2 epochs of the same recovery" in random.control.how
+    assert "channels as the result, chosen by lot (seed 0); the same recovery, 2 epochs in all" in random.control.how
     assert "the dense model trained for 2, and the result had 2 of recovery" in scratch.control.how
     assert random.control.artifact_digest != scratch.control.artifact_digest
     # The result stays as it was. The lot cut other channels; from scratch, the result's shape is made.
