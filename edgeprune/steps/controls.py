@@ -140,7 +140,8 @@ class ControlMaker:
         spec, epochs = self.compressor.bench.target.spec, len(model.epochs)
         what = "zeros" if planned.rung.masked else "channels"
         if name == RANDOM:
-            return f"as many {what} as the result, chosen by lot (seed {spec.seed}); the same recovery, {epochs} epochs in all"
+            lot = f"as many {what} as the result, chosen by lot (seed {spec.seed})"
+            return f"{lot}; the same recovery, {epochs} epochs in all"
         had = len(self.compressor.dense.epochs)
         dense = f"trained for {had}" if had else "came pretrained"
         return (
