@@ -23,14 +23,17 @@ class _GeometricMedian:
         """
         from edgeprune.pruning.weights import output_weights
 
-        return {name: _distances(w.flatten(1)).sum(dim=1).float() for name, w in output_weights(task).items()}
+        return {name: _distances(w.flatten(1)).sum(dim=1) for name, w in output_weights(task).items()}
 
 
 def _distances(filters: Tensor) -> Tensor:
-    """[filters, filters], float64: by matrix products, which in float32 lose the small distances that matter here."""
-    exact = filters.double()
-    squares = exact.square().sum(dim=1)
-    distances = (squares[:, None] + squares[None, :] - 2 * exact @ exact.T).clamp_min(0).sqrt()
+    """[filters, filters], by products of the filters less their mean.
+
+    What products lose of the distance of two that are nearly the same is a ten-thousandth of their size, once in a sum.
+    """
+    centred = filters - filters.mean(dim=0)
+    squares = centred.square().sum(dim=1)
+    distances = (squares[:, None] + squares[None, :] - 2 * centred @ centred.T).clamp_min_(0).sqrt_()
     return distances.fill_diagonal_(0)
 
 
