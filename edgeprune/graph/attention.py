@@ -72,6 +72,11 @@ class HeadwiseAttention(nn.Module):
         return features.reshape(*features.shape[:2], -1, self.head_dim).transpose(1, 2)
 
 
+def attended(arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Query, key and value of a call, however they were given."""
+    return (*arguments, *(named[name] for name in ("query", "key", "value") if name in named))[:3]
+
+
 def _masked(scores: Tensor, mask: Tensor | None, padding: Tensor | None) -> Tensor:
     """Masks are added; of those that are true or false, what is true is hidden."""
     if mask is not None:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 
+from edgeprune.graph.attention import HeadwiseAttention, attended
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
-from edgeprune.graph.slicing import Side, is_depthwise
+from edgeprune.graph.slicing import Side, headwise_, is_depthwise
 from edgeprune.graph.trial import run
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 
@@ -47,7 +48,7 @@ def model_operators(model: nn.Module, example: Tensor, groups: Sequence[ChannelG
         InputError: the model does not run on the example.
         BuildError: the model cannot be traced.
     """
-    calls = _recorded(model, example)
+    calls = _recorded(model, example, groups)
     couplings = _couplings(model, example, groups) if groups else {}
     return tuple(_use(call, couplings) for call in calls)
 
@@ -98,12 +99,17 @@ def _take(edit: ChannelEdit, taken: dict[tuple[str, Side], set[int]]) -> None:
         taken.setdefault((edit.layer, side), set()).update(edit.indices)
 
 
-def _recorded(model: nn.Module, example: Tensor) -> list[_Call]:
+def _recorded(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) -> list[_Call]:
     watched = copy.deepcopy(model).eval()
+    for group in groups:
+        # torch's attention calls none of its layers.
+        headwise_(watched, group.name)
     recorder = _Recorder(example)
     for name, layer in watched.named_modules():
         if isinstance(layer, _ConvNd | nn.Linear):
             layer.register_forward_hook(recorder.hook(name))
+        elif isinstance(layer, HeadwiseAttention):
+            layer.register_forward_pre_hook(recorder.projection(name), with_kwargs=True)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     # An encoder layer's fast path runs none of its layers.
     torch.backends.mha.set_fastpath_enabled(False)
@@ -134,6 +140,21 @@ class _Recorder(TorchFunctionMode):
             shape, unsupported = _shape(layer, given, output, at_input=given is self._input)
             self.calls.append(_Call(name, shape, unsupported))
             self._made(output, len(self.calls) - 1)
+
+        return record
+
+    def projection(self, name: str) -> Callable[[HeadwiseAttention, tuple[Tensor, ...], dict[str, Tensor]], None]:
+        """What records the packed projection of attention to itself; of other attention it is not priced."""
+
+        def record(layer: HeadwiseAttention, arguments: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            given, *others = attended(arguments, named)
+            if any(other is not given for other in others):
+                return
+            out_features, in_features = layer.in_proj_weight.shape
+            batch = given.shape[0 if layer.batch_first else 1]
+            rows = given.numel() // in_features // batch
+            shape = OperatorShape(kind="linear", in_channels=in_features, out_channels=out_features, rows=rows)
+            self.calls.append(_Call(name, shape))
 
         return record
 

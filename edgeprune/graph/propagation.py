@@ -51,12 +51,13 @@ def _elementwise(labels: Labels, call: Call) -> list[Tracks]:
     operands = call.operands
     fits = all(_broadcasts(t.shape, out.shape) for t in operands for out in call.outputs)
     if not fits or not call.outputs:
-        return _unfollowed(labels, call)
+        return unfollowed(labels, call)
     found = meet(labels, [(call.tracks(t), sizes(t)) for t in operands])
     return [found for _ in call.outputs]
 
 
-def _unfollowed(labels: Labels, call: Call) -> list[Tracks]:
+def unfollowed(labels: Labels, call: Call) -> list[Tracks]:
+    """All that goes into an operation is kept, and what comes out of it is made by nothing."""
     for tensor in call.operands:
         for track in call.tracks(tensor):
             labels.keep(track, _UNKNOWN.format(call.name))
@@ -250,7 +251,7 @@ def _product(labels: Labels, call: Call) -> list[Tracks]:
     if left.dim() == 1:
         left_tracks, left_shape = tuple(t[None] for t in left_tracks), [1, *left_shape]
     if len(left_shape) != len(right_shape):
-        return _unfollowed(labels, call)
+        return unfollowed(labels, call)
     found = contract(labels, left_tracks, left_shape, right_tracks, right_shape)
     (output,) = call.outputs
     if output.dim() != len(left_shape):
@@ -331,7 +332,7 @@ def _copied(labels: Labels, call: Call) -> list[Tracks]:
     target, source = call.operands[0], call.operands[-1]
     partial = target.numel() * target.element_size() != target.untyped_storage().nbytes()
     if partial or target.shape != source.shape or call.name != "copy":
-        return _unfollowed(labels, call)
+        return unfollowed(labels, call)
     return [call.tracks(source)]
 
 

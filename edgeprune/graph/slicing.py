@@ -161,7 +161,7 @@ def headwise_(model: nn.Module, name: str) -> nn.Module:
     layer = model.get_submodule(name)
     if not isinstance(layer, nn.MultiheadAttention):
         return layer
-    if not name or layer.in_proj_weight is None or layer.bias_k is not None or layer.add_zero_attn:
+    if not name or not is_replaceable(layer):
         raise BuildError(
             f"layer {name!r}: torch's MultiheadAttention can only be cut inside a model, with one width for query, key "
             "and value, and without bias_k and add_zero_attn",
@@ -170,6 +170,11 @@ def headwise_(model: nn.Module, name: str) -> nn.Module:
     headwise = HeadwiseAttention(layer)
     model.set_submodule(name, headwise)
     return headwise
+
+
+def is_replaceable(layer: nn.MultiheadAttention) -> bool:
+    """Whether `HeadwiseAttention` can do what the layer does."""
+    return layer.in_proj_weight is not None and layer.bias_k is None and not layer.add_zero_attn
 
 
 def _lower_(layer: nn.Module, attribute: str, position: int, count: int) -> None:

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from edgeprune.graph.attention import HeadwiseAttention
 from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.labels import Labels, active
-from edgeprune.graph.propagation import rule_for
+from edgeprune.graph.propagation import rule_for, unfollowed
 from edgeprune.graph.recurrent import follow_recurrent
 from edgeprune.graph.slicing import Recurrent, Side
 from edgeprune.graph.traced import Call, LayerAxes, Tracks, tensors
@@ -105,9 +105,16 @@ class _Tracer(DispatchMode):
             norm_axes=self._norm_axes,
         )
         if any(self.tracks(t) or id(t) in self._convolutions for t in call.operands):
-            for tensor, found in zip(call.outputs, rule_for(name)(self._labels, call), strict=True):
+            for tensor, found in zip(call.outputs, self._followed(call), strict=True):
                 self._set(tensor, found)
         return output
+
+    def _followed(self, call: Call) -> list[Tracks]:
+        try:
+            return rule_for(call.name)(self._labels, call)
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            # An operation in a form that its rule does not foresee costs the channels it touches, not the model.
+            return unfollowed(self._labels, call)
 
     def _set(self, tensor: Tensor, tracks: Iterable[Tensor]) -> None:
         self._alive.append(tensor)

@@ -110,6 +110,21 @@ def test_shapes_at_widths_are_those_of_the_cut_model(model_name: str, data: st.D
     assert [u.at(widths) for u in before] == [u.shape for u in after]
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_heads_narrow_both_projections_of_attention(*, batch_first: bool) -> None:
+    model = seeded(lambda: nn.Sequential(nn.TransformerEncoderLayer(16, 4, 32, batch_first=batch_first), nn.Flatten(0)))
+    example = torch.randn((1, 5, 16) if batch_first else (5, 1, 16))
+    uses = model_operators(model, example, find_groups(model, example).groups)
+    found = {u.layer: u for u in uses if u.shape.kind == "linear"}
+    assert found["0.self_attn"].shape.name == "linear-16x48-r5"
+    assert found["0.self_attn"].at({"0.self_attn": 36}).name == "linear-16x36-r5"
+    assert found["0.self_attn.out_proj"].at({"0.self_attn": 36}).in_channels == 12
+    dense = count_macs(model, example)
+    assert dense == 5 * (16 * 48 + 16 * 16 + 2 * 16 * 32)
+    cut_groups_(model, example, {"0.self_attn": [r for part in (0, 16, 32) for r in range(part, part + 4)]})
+    assert dense - count_macs(model, example) == 5 * (16 * 12 + 4 * 16)
+
+
 @pytest.mark.parametrize("model_name", EXAMPLES)
 def test_layers_hold_all_counted_work(model_name: str) -> None:
     model, example = example_of(model_name)
