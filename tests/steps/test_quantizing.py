@@ -172,6 +172,7 @@ def _float_file(one: Compressor) -> CompiledFiles:
     return CompiledFiles(folder=folder, names=("model.onnx",), inputs=(), outputs=(), format="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [("percentile",)], indirect=True)
 def test_what_does_not_fit_the_budget_is_not_taken(made: tuple[Compressor, _Notes]) -> None:
     compiled = _quantized(made[0], Limits(p50_ms=1e-6))
