@@ -113,20 +113,19 @@ class CandidateMaker:
         Raises:
             BuildError: it cannot be made, or a float32 artifact disagrees with torch.
         """
-        rung, model = planned.rung, self.compressor.compressed(planned)
-        spec = self.bench.target.spec
+        rung, spec = planned.rung, self.bench.target.spec
+        model = self.compressor.quantization_aware(self.compressor.compressed(planned), variant.qat_epochs)
         key = digest(
             model.key,
             rung.name,
             compiler_versions(rung),
             asdict(variant),
-            [spec.quantization.calibration_samples, spec.quantization.qat_learning_rate],
+            spec.quantization.calibration_samples,
             self.bench.data_key,
         )
 
         def make(folder: Path) -> Artifact:
-            module = self.compressor.load(self.compressor.quantization_aware(model, variant.qat_epochs))
-            job = CompileJob(module, self.bench.input_shape, self.bench.calibration, variant)
+            job = CompileJob(self.compressor.load(model), self.bench.input_shape, self.bench.calibration, variant)
             artifact = compile_artifact(job, rung, folder)
             sparse_path(artifact, folder, rung, self.bench.device.facts)
             write_manifest(folder, self._manifest(rung, model, artifact, variant))

@@ -172,6 +172,7 @@ def _float_file(one: Compressor) -> CompiledFiles:
     return CompiledFiles(folder=folder, names=("model.onnx",), inputs=(), outputs=(), format="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [("percentile",)], indirect=True)
 def test_what_does_not_fit_the_budget_is_not_taken(made: tuple[Compressor, _Notes]) -> None:
     compiled = _quantized(made[0], Limits(p50_ms=1e-6))
@@ -192,6 +193,11 @@ def test_a_good_default_is_taken_without_a_search(tmp_path: Path) -> None:
         assert compiled.variants is None
         assert read_manifest(compiled.folder).variant == DEFAULT_VARIANT
         assert not list(one.bench.run.root.glob("candidates/*/variant*"))
+        # Asked for outright, a variant with training is compiled from the model that was trained on.
+        trained = CandidateMaker(one.bench, one).compile(INT8, QuantizationVariant(qat_epochs=1))
+        assert trained.model.subject == "dense-qat1"
+        assert read_manifest(trained.folder).variant == QuantizationVariant(qat_epochs=1)
+        assert trained.evaluation.accuracy.value > 0.9
 
 
 def test_training_with_rounding_holds_zeros_exactly(tmp_path: Path) -> None:
