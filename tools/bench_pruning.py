@@ -46,6 +46,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
+        """[batch, 3, height, width] to logits [batch, classes]."""
         logits: Tensor = self.model(images).logits
         return logits
 
