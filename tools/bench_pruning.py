@@ -46,7 +46,7 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """[batch, classes]."""
+        """[batch, 3, height, width] to logits [batch, classes]."""
         logits: Tensor = self.model(images).logits
         return logits
 
