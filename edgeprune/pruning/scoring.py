@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError
-from edgeprune.graph.slicing import ChannelEdit, Side
+from edgeprune.graph.slicing import ChannelEdit, Side, output_weight
 from edgeprune.protocols import Criterion, Granularity, ScoringData, ScoringTask
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGraph
 
@@ -33,7 +32,6 @@ def channel_scores(
     *,
     seed: int = 0,
     data: ScoringData | None = None,
-    heads: Sequence[tuple[str, int]] = (),
 ) -> dict[str, Tensor]:
     """Score the channels of groups: over all layers that a channel couples, so that none outvotes the others.
 
@@ -48,7 +46,6 @@ def channel_scores(
         criterion: asked once for all groups.
         seed: for criteria that draw at random.
         data: for criteria that look at data.
-        heads: (layer, attention heads), for criteria that score those.
 
     Returns:
         By group, [width of its root], float64.
@@ -61,12 +58,29 @@ def channel_scores(
     granularity = channel_granularity(criterion)
     members = {g: [e for e in graph.edits(g) if e.side in _SIDES[granularity]] for g in groups}
     named = dict.fromkeys(e.layer for edits in members.values() for e in edits)
-    layers = tuple(n for n in named if isinstance(model.get_submodule(n), _ConvNd | nn.Linear | _BatchNorm))
+    layers = tuple(n for n in named if _can_be_scored(model.get_submodule(n)))
     if not members:
         return {}
-    task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=tuple(heads))
+    heads = tuple(head for g, edits in members.items() for head in _heads(graph.units(g), edits))
+    task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=heads)
     scores = criterion.score(task)
     return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
+
+
+def _heads(units: Sequence[Sequence[int]], edits: Sequence[ChannelEdit]) -> Iterator[tuple[str, int]]:
+    """(layer, heads) of the layers that read units of several channels one after the other, such as attention heads."""
+    if len(units) == sum(map(len, units)):
+        return
+    unit_of = {channel: number for number, unit in enumerate(units) for channel in unit}
+    for edit in edits:
+        read = [unit_of[root] for root in edit.roots]
+        runs = [number for number, _ in groupby(read)]
+        if edit.indices == tuple(range(len(read))) and len(runs) == len(units) and len(read) % len(runs) == 0:
+            yield edit.layer, len(runs)
+
+
+def _can_be_scored(layer: nn.Module) -> bool:
+    return isinstance(layer, _BatchNorm) or output_weight(layer) is not None
 
 
 def channel_granularity(criterion: Criterion) -> Granularity:

@@ -26,12 +26,11 @@ class _Random:
         found: dict[str, Tensor] = {}
         for name, weight in output_weights(task).items():
             generator = torch.Generator().manual_seed(task.seed ^ zlib.crc32(name.encode()))
-            shapes: dict[Granularity, tuple[int, ...]] = {
-                Granularity.WEIGHT: tuple(weight.shape),
-                Granularity.OUT_CHANNEL: (len(weight),),
-                Granularity.IN_CHANNEL: (input_width(task, name),),
-            }
-            found[name] = torch.rand(shapes[task.granularity], generator=generator)
+            shape: tuple[int, ...] = tuple(weight.shape)
+            if task.granularity is not Granularity.WEIGHT:
+                outputs = task.granularity is Granularity.OUT_CHANNEL
+                shape = (len(weight) if outputs else input_width(task, name),)
+            found[name] = torch.rand(shape, generator=generator)
         return found
 
 
