@@ -55,18 +55,6 @@ def noise(inputs: Tensor, generator: torch.Generator) -> Tensor:
     return inputs + 0.1 * torch.randn(inputs.shape, generator=generator)
 
 
-class HoldZeros:
-    """Masks the smaller half of a model's convolution after each step."""
-
-    def __init__(self, model: NormFree) -> None:
-        self.weight = model.conv.weight
-        self.dropped = self.weight.detach().abs() < self.weight.detach().abs().median()
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        self.weight.masked_fill_(self.dropped, 0.0)
-
-
 def die_in_worker(inputs: Tensor, generator: torch.Generator) -> Tensor:
     """An augmentation whose process is killed."""
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,6 +13,7 @@ images, the figures are those of the odd half (the public weights have seen ever
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,11 @@ from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
+from edgeprune.protocols import Granularity
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks, maskable_layers
+from edgeprune.pruning.reconstruction import reconstruct_weights_
+from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.candidates import CandidateMaker
@@ -42,7 +48,7 @@ from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ONE_SHOT = (0.5, 0.6, 0.7, 0.8, 0.9)
 ITERATIVE = (0.7, 0.8, 0.9)
@@ -82,6 +88,7 @@ class Engine:
     """A workbench, and the compressors of a build on it."""
 
     bench: Workbench
+    criteria: Sequence[str]
     iterative_epochs: int
     structured_epochs: int
 
@@ -132,6 +139,44 @@ class Engine:
         )
 
 
+def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
+    """Zeros by each criterion that scores single weights: as they are; norms re-estimated; weights refitted as well."""
+    compressor, seed = engine.cutting, engine.bench.target.spec.seed
+    dense = compressor.dense_module
+    layers = maskable_layers(dense)
+    for name in (n for n in engine.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
+        missing = [s for s in ONE_SHOT if ("one-shot", f"{name}, refit, norms", s, seed) not in kept.rows]
+        if missing:
+            scores = weight_scores(dense, layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
+        for share in missing:
+            for stages, model in _zeroed(engine, scores, share):
+                validation, test = engine.accuracies(model)
+                kept.add(
+                    Row(
+                        part="one-shot",
+                        method=f"{name}{stages}",
+                        amount=share,
+                        seed=seed,
+                        validation=validation,
+                        test=test,
+                    )
+                )
+
+
+def _zeroed(engine: Engine, scores: Mapping[str, Tensor], share: float) -> Iterator[tuple[str, nn.Module]]:
+    compressor, dense = engine.cutting, engine.cutting.dense_module
+    model = copy.deepcopy(dense)
+    masks = WeightMasks.unstructured(model, share, scores=scores)
+    masks.apply_()
+    yield "", model
+    refitted = copy.deepcopy(model)
+    compressor.settle_(model)
+    yield ", norms", model
+    reconstruct_weights_(refitted, dense, masks, compressor.scorer.inputs, seed=engine.bench.target.spec.seed)
+    compressor.settle_(refitted)
+    yield ", refit, norms", refitted
+
+
 def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros in rounds, with recovery after each."""
     for share in ITERATIVE:
@@ -139,7 +184,7 @@ def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
             runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share
         )
         planned = PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
-        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.iterative_epochs} epochs"
+        method = f"{engine.bench.target.spec.pruning.weight_criterion}, {engine.iterative_epochs} epochs"
         _trained(engine, kept, engine.masking, planned, ("iterative", method, share))
 
 
@@ -209,6 +254,7 @@ def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> 
 
 
 PARTS: Mapping[str, Callable[[Engine, KeptRows[Row]], None]] = {
+    "one-shot": one_shot,
     "iterative": iterative,
     "structured": structured,
     "deployed": deployed,
@@ -238,6 +284,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, help="folder with cifar10/ and cifar10_resnets/; or $EDGEPRUNE_DATA")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names(), help="one-shot")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
@@ -257,7 +304,7 @@ def _engine(arguments: argparse.Namespace, profile: DeviceProfile, seed: int) ->
     target = load_target("targets/cifar10-resnet20")
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed}))
     with opened_workbench(target, profile, "local", arguments.output / f"seed{seed}") as bench:
-        yield Engine(bench, arguments.iterative_epochs, arguments.structured_epochs)
+        yield Engine(bench, arguments.criteria, arguments.iterative_epochs, arguments.structured_epochs)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.dispatch import DispatchMode
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.lifetimes import Operation, lifetimes
-from edgeprune.graph.slicing import remove_channels_
+from edgeprune.graph.slicing import headwise_, remove_channels_
 from edgeprune.graph.trial import run
 from edgeprune.records.memory import OpenSchedule, OpenTensor
 
@@ -52,6 +52,9 @@ def model_activations(model: nn.Module, example: Tensor, groups: Sequence[Channe
 def _open_schedule(
     whole: nn.Module, example: Tensor, groups: Sequence[ChannelGroup], graph: ChannelGraph | None
 ) -> OpenSchedule:
+    for group in groups:
+        # So that it makes the same calls as what a cut leaves of it.
+        headwise_(whole, group.name)
     full = _recorded(whole, example)
     shares: dict[int, list[tuple[str, float]]] = {}
     for group in groups:

@@ -147,6 +147,8 @@ class ChannelGraph:
         self._labels = trace(self._model, example)
         self._parts = self._labels.components()
         self._reasons = self._labels.reasons(self._parts)
+        # Axes are numbered one after the other.
+        self._offsets = np.array([axis.offset for axis in self._labels.axes], np.int64)
         self._owners = _parameter_owners(self._model)
 
     def roots(self) -> tuple[str, ...]:
@@ -192,12 +194,10 @@ class ChannelGraph:
             places.setdefault(part, len(places))
         numbers = np.full(int(self._parts.max()) + 1, -1)
         numbers[list(places)] = list(places.values())
-        found = set()
-        for axis in self._labels.axes:
-            units = np.unique(numbers[self._parts[axis.offset : axis.offset + axis.size]])
-            if units[0] >= 0:
-                found.add(frozenset(units.tolist()))
-        return tuple(found)
+        units = numbers[self._parts]
+        least = np.minimum.reduceat(units, self._offsets)
+        whole = (self._labels.axes[i] for i in np.nonzero(least >= 0)[0])
+        return tuple({frozenset(units[axis.offset : axis.offset + axis.size].tolist()) for axis in whole})
 
     def edits(self, name: str, removed: Sequence[int] | None = None) -> tuple[ChannelEdit, ...]:
         """All that must be cut when these output channels of a layer go; every channel when `removed` is None.
@@ -215,7 +215,7 @@ class ChannelGraph:
         parts = self._root_parts(name)
         gone = np.zeros(len(self._parts), bool)
         gone[parts[list(indices)]] = True
-        missing = set(np.nonzero(gone[parts])[0].tolist()) - set(indices)
+        missing = set(np.nonzero(gone[parts])[0].tolist()).difference(indices)
         if missing:
             raise BuildError(
                 f"layer {name!r}: channel {min(missing)} only goes together with others that are cut", layer=name
@@ -289,21 +289,17 @@ class ChannelGraph:
         return self._parts[axis.offset : axis.offset + axis.size]
 
     def _edits(self, name: str, parts: np.ndarray, gone: np.ndarray) -> tuple[ChannelEdit, ...]:
-        channels: dict[int, list[int]] = {}
-        for channel, part in enumerate(parts.tolist()):
-            channels.setdefault(part, []).append(channel)
         root = self._outputs(name)
         found = []
-        for axis in sorted(self._labels.axes, key=lambda a: a is not root):
+        touched = np.nonzero(np.logical_or.reduceat(gone, self._offsets))[0]
+        for axis in sorted((self._labels.axes[i] for i in touched), key=lambda a: a is not root):
             indices = np.nonzero(gone[axis.offset : axis.offset + axis.size])[0]
-            if not len(indices):
-                continue
             found.append(
                 ChannelEdit(
                     layer=axis.layer,
                     side=axis.side,
                     indices=tuple(indices.tolist()),
-                    roots=_spread(self._parts[axis.offset + indices].tolist(), channels),
+                    roots=_spread(self._parts[axis.offset + indices], parts),
                     dimension=axis.dimension,
                 )
             )
@@ -311,18 +307,21 @@ class ChannelGraph:
         return (*found, *dict.fromkeys(changed))
 
 
-def _spread(parts: Sequence[int], channels: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
-    """The root's channel that each index goes with; in a unit of several, those at the same place of it."""
-    counts: dict[int, int] = {}
-    for part in parts:
-        counts[part] = counts.get(part, 0) + 1
-    done: dict[int, int] = {}
-    found = []
-    for part in parts:
-        place = done.get(part, 0)
-        done[part] = place + 1
-        found.append(channels[part][place * len(channels[part]) // counts[part]])
-    return tuple(found)
+def _spread(parts: np.ndarray, roots: np.ndarray) -> tuple[int, ...]:
+    """The root's channel that each index goes with: in a unit of several, the one at the same place of it.
+
+    Args:
+        parts: the unit of each index.
+        roots: the unit of each of the root's channels.
+    """
+    units, unit, counts = np.unique(parts, return_inverse=True, return_counts=True)
+    order = np.argsort(unit, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(len(parts)) - np.repeat(np.cumsum(counts) - counts, counts)
+    by_unit = np.argsort(roots, kind="stable")
+    first = np.searchsorted(roots[by_unit], units)
+    size = np.searchsorted(roots[by_unit], units, side="right") - first
+    return tuple(by_unit[first[unit] + place * size[unit] // counts[unit]].tolist())
 
 
 def _kind(layer: nn.Module) -> Literal["conv", "linear", "attention", "recurrent"]:

@@ -68,7 +68,7 @@ def remove_channels_(model: nn.Module, edits: Iterable[ChannelEdit]) -> None:
         elif side is Side.ATTRIBUTE:
             _lower_(model.get_submodule(layer), attribute, dimension, len(removed))
         else:
-            _cut_layer_(_headwise_(model, layer), layer, side, removed)
+            _cut_layer_(headwise_(model, layer), layer, side, removed)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
@@ -152,8 +152,12 @@ def _level(name: str) -> int:
     return int(rest.split("_")[0]) if mark else 0
 
 
-def _headwise_(model: nn.Module, name: str) -> nn.Module:
-    """The layer, or what takes the place of torch's attention, whose heads cannot be fewer."""
+def headwise_(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name, or what takes the place of torch's attention, whose heads cannot be fewer.
+
+    Raises:
+        BuildError: an attention that cannot be replaced.
+    """
     layer = model.get_submodule(name)
     if not isinstance(layer, nn.MultiheadAttention):
         return layer

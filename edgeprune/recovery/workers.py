@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessException
 
 from edgeprune.errors import BuildError, EdgepruneError, InputError
-from edgeprune.events import Event, NullReporter, Reporter
+from edgeprune.events import Event, Noted, NullReporter, Reporter
 from edgeprune.recovery.epochs import run_epochs_
 from edgeprune.recovery.job import Job
 from edgeprune.recovery.settings import FitResult
@@ -58,6 +58,7 @@ def run_in_workers_(job: Job, reporter: Reporter) -> FitResult:
         BuildError: as for `fit_`, or a worker was killed.
     """
     count = job.settings.workers.count
+    reporter.emit(Noted(message=f"{job.subject or job.stage}: {count} processes train together"))
     outcome = {name: tensor.detach().clone().share_memory_() for name, tensor in job.model.state_dict().items()}
     pipes = [processes.get_context("spawn").Pipe(duplex=False) for _ in range(count)]
     failure: Exception | None = None

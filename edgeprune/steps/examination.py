@@ -11,6 +11,7 @@ from edgeprune.data.parts import label_tensors, mapped, parts_of
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.errors import InputError
 from edgeprune.graph.cost import count_macs, count_parameters
+from edgeprune.graph.groups import ChannelGroup
 from edgeprune.graph.weights import load_weights_
 from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.evaluating import torch_outputs
@@ -51,9 +52,14 @@ def examine(target: Target) -> tuple[str, ...]:
         f"data: {sizes} examples, {_labels(data)}, input {examples.dtype} {examples.shape[1:]}",
         f"judged by: {target.spec.task.metric}",
         f"model: {count_parameters(model):,} parameters, {count_macs(model, example) / 1e6:.1f} M multiply-accumulates",
-        f"groups that can be cut: {', '.join(f'{g.name} ({g.width})' for g in groups.groups) or 'none'}",
+        f"groups that can be cut: {', '.join(map(_described, groups.groups)) or 'none'}",
         *(f"keeps its width: {g.name}: {g.reason}" for g in groups.refused),
     )
+
+
+def _described(group: ChannelGroup) -> str:
+    units = f" in units of {group.unit}" if group.unit > 1 else ""
+    return f"{group.name} ({group.width}{units})"
 
 
 def _labels(data: DataSplits) -> str:

@@ -28,7 +28,9 @@ from edgeprune.records.quantization import (
     Preparation,
     QuantizationVariant,
 )
+from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.compiling import CompileJob, compile_artifact
 
 SHAPE = (3, 16, 16)
 RUNTIME_OF = {RUNTIMES.get(name).int8_scheme(): name for name in RUNTIMES.names()}
@@ -218,6 +220,40 @@ def test_weights_alone_shrink_linear_layers_and_agree(scheme: str, bits: Literal
     assert _size(files) < _size(source) * (0.4 if bits == 8 else 0.3)
     found, expected = (run_compiled(runtime, f, samples) for f in (files, source))
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > (0.999 if bits == 8 else 0.95)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("net", "variant"),
+    [
+        ("separable", QuantizationVariant(equalized=True, bias_correction=BiasCorrection.SEQUENTIAL)),
+        ("transformer", QuantizationVariant(smoothing=0.5)),
+    ],
+    ids=["equalized", "smoothed"],
+)
+@each_scheme
+def test_prepared_net_follows_its_float_self(
+    scheme: str, net: str, variant: QuantizationVariant, tmp_path: Path
+) -> None:
+    model, example = example_of(net)
+    samples = torch.randn((32, *example.shape[1:]), generator=torch.Generator().manual_seed(3)).numpy()
+    job = CompileJob(model, tuple(example.shape), samples, variant)
+    rung = Rung(runtime=RUNTIME_OF[scheme], precision=Precision.INT8)
+    artifact = compile_artifact(job, rung, tmp_path)
+    files = CompiledFiles(
+        folder=tmp_path, names=tuple(f.name for f in artifact.files), inputs=(), outputs=(), format=artifact.format
+    )
+    found = run_compiled(rung.runtime, files, samples)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(samples)).numpy()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_weights_that_cannot_be_stored_in_few_bits_are_refused(tmp_path: Path) -> None:
+    model, example = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())), torch.ones(1, 3, 6, 6)
+    job = CompileJob(model, tuple(example.shape), example.numpy(), QuantizationVariant(weight_only_bits=8))
+    with pytest.raises(BuildError, match="weights8: no weights of this model can be stored so by onnxruntime"):
+        compile_artifact(job, Rung(runtime="onnxruntime", precision=Precision.INT8), tmp_path)
 
 
 @each_scheme

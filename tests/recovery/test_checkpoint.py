@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +123,40 @@ def test_weights_that_are_shared_are_kept(tmp_path: Path) -> None:
     _fit(again, SETTINGS, checkpoint)
     assert again.other.weight is again.head.weight
     assert torch.equal(whole.head.weight, again.head.weight)
+
+
+@pytest.mark.slow
+def test_training_whose_process_is_killed_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(path=tmp_path / "train.safetensors")
+    settings = replace(SETTINGS, epochs=40)
+    whole, again, reporter = seeded(Normed), seeded(Normed), _List()
+    fit_(whole, *stripes(), settings, reporter=NullReporter(), stage="train")
+    process = subprocess.Popen([sys.executable, "-c", _KILLED, str(checkpoint.path)])
+    try:
+        deadline = time.monotonic() + 120
+        while not checkpoint.path.is_file() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    fit_(again, *stripes(), settings, reporter=reporter, stage="train", checkpoint=checkpoint)
+    assert any(isinstance(event, Noted) for event in reporter.events)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+_KILLED = f"""
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+torch.set_num_threads({torch.get_num_threads()})
+import test_checkpoint as t
+t.fit_(
+    t.seeded(t.Normed), *t.stripes(), replace(t.SETTINGS, epochs=40), reporter=t.NullReporter(), stage="train",
+    checkpoint=t.Checkpoint(path=Path(sys.argv[1])), after_step=lambda: time.sleep(0.05),
+)
+"""

@@ -11,10 +11,11 @@ import torch
 from models import seeded
 from torch import nn
 from torch.nn import functional
-from trained_in_workers import HoldZeros, Normed, NormFree, die_in_worker, noise, refuse, stripes
+from trained_in_workers import Normed, NormFree, die_in_worker, noise, refuse, stripes
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.events import Event, Noted, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.finetune import FitResult, FitSettings, Workers, accuracy_of, fit_
 
 ALONE = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16, augment=noise)
@@ -37,23 +38,31 @@ def _fit(model: nn.Module, settings: FitSettings, **options: object) -> FitResul
 def test_two_workers_follow_the_loss_curve_of_one() -> None:
     reporter = _List()
     alone, together = seeded(NormFree), seeded(NormFree)
-    zeros, others = HoldZeros(alone), HoldZeros(together)
+    zeros, others = (WeightMasks.unstructured(model, 0.5) for model in (alone, together))
     validation = stripes(60, seed=1)
-    expected = _fit(alone, ALONE, validation=validation, after_step=zeros)
+    expected = _fit(alone, ALONE, validation=validation, after_step=zeros.apply_)
     threads, environment = torch.get_num_threads(), dict(os.environ)
     # 90 examples are 5 batches of 16 and one of 10: shares of 8 and of 5.
     found = fit_(
-        together, *stripes(), TOGETHER, reporter=reporter, stage="train", validation=validation, after_step=others
+        together,
+        *stripes(),
+        TOGETHER,
+        reporter=reporter,
+        stage="train",
+        validation=validation,
+        after_step=others.apply_,
     )
     np.testing.assert_allclose([e.loss for e in found.epochs], [e.loss for e in expected.epochs], rtol=1e-5)
     for ours, theirs in zip(together.parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
     assert [e.validation_accuracy for e in found.epochs] == [e.validation_accuracy for e in expected.epochs]
     assert found.best_epoch == expected.best_epoch
-    assert int((together.conv.weight == 0).sum()) == int(others.dropped.sum()) > 0
+    others.verify()
+    assert others.sparsity == zeros.sparsity == 0.5
     assert (dict(os.environ), torch.get_num_threads()) == (environment, threads)
     assert not together.training
-    assert reporter.events[0] == StageStarted(stage="train", subject="", total=18, unit="batches")
+    assert reporter.events[0] == Noted(message="train: 2 processes train together")
+    assert reporter.events[1] == StageStarted(stage="train", subject="", total=18, unit="batches")
     assert [e.done for e in reporter.events if isinstance(e, StageProgress)][-1] == 18
     assert isinstance(reporter.events[-1], StageFinished)
 
@@ -89,7 +98,7 @@ def test_interrupt_ends_the_workers() -> None:
     class CtrlC(_List):
         def emit(self, event: Event) -> None:
             super().emit(event)
-            if isinstance(event, StageProgress) and len(self.events) == 2:
+            if isinstance(event, StageProgress) and len(self.events) == 3:
                 os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
