@@ -39,7 +39,6 @@ def _verdict(accuracy: Accuracy, compressor: Compressor) -> Verdict:
     ("name", "runtime", "precision"),
     [
         ("scenes", "openvino", Precision.FLOAT32),
-        ("texts", "onnxruntime", Precision.FLOAT32),
         *(
             pytest.param(name, runtime, precision, marks=pytest.mark.slow)
             for name in TASKS
