@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from edgeprune.errors import BuildError, InputError
@@ -19,12 +20,16 @@ from edgeprune.gating.limits import absolute_limits
 from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.control import Control
+from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
 from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
+from edgeprune.steps.changes import changes_of
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.controls import ControlMaker, MadeControl
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_parts_fit
 from edgeprune.steps.guarding import check_guards
@@ -67,7 +72,7 @@ def run_build(inputs: BuildInputs, reporter: Reporter) -> BuildResult:
         kept_aside = forget_outcome(bench.run.root)
         if kept_aside is not None:
             bench.note(f"what the last build here ended with is kept in {kept_aside}")
-        build = _Build(bench)
+        build = _Build(bench, inputs.controls)
         plan = build.plan()
         if not plan.planned:
             raise no_plan_error(plan, write_refused_plan(inputs, plan))
@@ -130,8 +135,9 @@ class _Climbed:
 class _Build:
     """One pass through the ladder."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, bench: Workbench, controls: tuple[str, ...] = ()) -> None:
         self.bench = bench
+        self.controls = controls
         self.maker = CandidateMaker(bench, Compressor(bench))
         self.losses = GroupLosses(self.maker.compressor, may_train=True)
         self.readings = ReadingLog(bench.run.root, bench.data.test.identity())
@@ -161,8 +167,11 @@ class _Build:
         chosen = deciding.candidate if deciding and deciding.candidate.status is CandidateStatus.CHOSEN else None
         beside = self._dense_on_same_runtime(plan, chosen)
         tried = [a.candidate for a in climbed.attempts]
+        controls: tuple[Control, ...] = ()
         if chosen is not None:
+            made = self._made_controls(climbed.plan, chosen)
             dense, chosen = self._tested(dense), self._tested(chosen)
+            controls = tuple(m.tested(partial(self._test_accuracy, chosen.rung)) for m in made)
             tried[-1] = chosen
         evidence = deciding.evidence if deciding else None
         if evidence is not None:
@@ -183,8 +192,9 @@ class _Build:
             versions=tool_versions(),
             data=split_identities(self.bench.data),
             test_readings=self.readings.readings,
+            controls=controls,
         )
-        return result, evidence
+        return replace(result, changes=changes_of(self.bench, result)), evidence
 
     def _climb(self, plan: Plan, compiled: Compiled, dense: Candidate) -> _Climbed:
         """Try the planned rungs in order; where none passes, what is searched for only then."""
@@ -249,21 +259,36 @@ class _Build:
         rung, artifact = candidate.rung, candidate.artifact
         if artifact is None:
             raise BuildError(f"{rung.name} has no artifact to test")
-        self.bench.note(f"reading the test split for {rung.name}: all choices are made")
-        folder = self.bench.run.path(step_name("compile", rung.name))
-        accuracy = self.bench.step(
+        return replace(candidate, test=self._test_accuracy(rung, rung.name, artifact))
+
+    def _made_controls(self, plan: Plan, chosen: Candidate) -> list[MadeControl]:
+        """Before the test split is read, so that a build that is killed on the way has not read it."""
+        if not self.controls:
+            return []
+        planned = next(r for r in plan.rungs if r.rung == chosen.rung)
+        maker = ControlMaker(self.maker.compressor)
+        variant = chosen.variants.chosen if chosen.variants else DEFAULT_VARIANT
+        made = [maker.made(name, planned, variant) for name in self.controls]
+        for control in (m.control for m in made if m.control.reason):
+            self.bench.note(f"no {control.name} control: {control.reason}", "warning")
+        return made
+
+    def _test_accuracy(self, rung: Rung, subject: str, artifact: Artifact) -> Accuracy:
+        self.bench.note(f"reading the test split for {subject}: all choices are made")
+        folder = self.bench.run.path(step_name("compile", subject))
+
+        def read(_: Path) -> Accuracy:
+            self.readings.note(subject, artifact.digest)
+            return self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test)
+
+        return self.bench.step(
             "test",
-            rung.name,
+            subject,
             digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
             Accuracy,
-            lambda _: self._read_test(rung, artifact, folder),
+            read,
             lambda a: f"test {a.metric} {a.told}",
         )
-        return replace(candidate, test=accuracy)
-
-    def _read_test(self, rung: Rung, artifact: Artifact, folder: Path) -> Accuracy:
-        self.readings.note(rung.name, artifact.digest)
-        return self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test)
 
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:

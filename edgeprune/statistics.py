@@ -186,6 +186,17 @@ def share_bounds(hits: int, trials: int, confidence: float) -> tuple[float, floa
     return lower, upper
 
 
+def sign_test(losses: int, wins: int) -> float:
+    """How likely at least so many of them are losses, were losses and wins equally likely; 1 where there is neither.
+
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions", Psychometrika
+    12, in its exact form.
+    """
+    from scipy.special import betainc
+
+    return float(betainc(losses, wins + 1, 0.5)) if losses else 1.0
+
+
 def percentile(processes: ProcessSamples, percent: float, confidence: float) -> Percentile:
     """A percentile with its two-sided bound: each side may be wrong with half of 1 - confidence.
 

@@ -110,6 +110,7 @@ def _card(manifest: Manifest, dense: DenseModel, profile: DeviceProfile) -> Mode
     after = replace(before, rung=manifest.rung, artifact=manifest.artifact, accuracy=(make_accuracy(480),))
     return ModelCard(
         target="door", description="", profile=profile.name, device="n100-1", status="chosen", verdict=Verdict.PASS,
+        quantization="default",
         dense=before, final=after, parity=None, making=None, settings=(), seed=7, data=(), test_readings=(),
         controls=(), versions=(("edgeprune code", "12ab"),),
     )  # fmt: skip

@@ -140,12 +140,12 @@ class Engine:
 
 
 def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
-    """Zeros by each criterion that scores single weights: as they are; norms re-estimated; weights refitted as well."""
+    """Zeros by each criterion that scores single weights: as they are; norms re-estimated; or weights refitted."""
     compressor, seed = engine.cutting, engine.bench.target.spec.seed
     dense = compressor.dense_module
     layers = maskable_layers(dense)
     for name in (n for n in engine.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
-        missing = [s for s in ONE_SHOT if ("one-shot", f"{name}, refit, norms", s, seed) not in kept.rows]
+        missing = [s for s in ONE_SHOT if ("one-shot", f"{name}, refit", s, seed) not in kept.rows]
         if missing:
             scores = weight_scores(dense, layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
         for share in missing:

@@ -26,6 +26,7 @@ from edgeprune.cli import cli
 from edgeprune.cli.render.tables import budget_text
 from edgeprune.errors import EXIT_CODES
 from edgeprune.gating.gates import GATES
+from edgeprune.protocols import Granularity
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.records.rung import Precision
@@ -82,8 +83,13 @@ def exit_codes() -> str:
 
 def criteria() -> str:
     """The files of the criteria's folder."""
-    rows = ((f"`{name}`", _summary(CRITERIA, name)) for name in CRITERIA.names())
-    return _table(("criterion", "a channel's score"), rows)
+    rows = []
+    for name in CRITERIA.names():
+        criterion = CRITERIA.get(name)
+        scored = (Granularity.WEIGHT in criterion.granularities, bool(criterion.granularities - {Granularity.WEIGHT}))
+        what = ", ".join(n for n, there in zip(("weights", "channels"), scored, strict=True) if there)
+        rows.append((f"`{name}`", what, "yes" if criterion.needs_data else "-", _summary(CRITERIA, name)))
+    return _table(("criterion", "scores", "looks at data", "what it is"), rows)
 
 
 def gates() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ def build(
     output: str | Path = "runs",
     workers: int = 1,
     reporter: Reporter | None = None,
+    controls: Sequence[str] = (),
 ) -> BuildResult:
     """Build a target for a profile on a device.
 
@@ -37,6 +39,7 @@ def build(
         workers: processes that train together, each on its share of every batch. The program that calls this must be
             importable: new processes import it, so its own work stands under `if __name__ == "__main__"`.
         reporter: hears what happens; None for silence.
+        controls: models of the result's size to show beside it: `random`, `scratch`, or both.
 
     Raises:
         InputError: a file or its content cannot be used.
@@ -45,9 +48,10 @@ def build(
         DeployError: the device could not be reached or could not take the files.
         MeasurementError: the dense model could not be measured.
     """
-    from edgeprune.steps.outcome import kept_result
+    from edgeprune.steps.outcome import check_controls, kept_result
 
-    inputs = replace(_inputs(target, profile, device, output), workers=workers)
+    inputs = _inputs(target, profile, device, output)
+    inputs = replace(inputs, workers=workers, controls=check_controls(controls))
     told = reporter or NullReporter()
     kept = kept_result(inputs)
     if kept is not None:

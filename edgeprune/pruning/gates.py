@@ -43,6 +43,8 @@ def learned_gates(task: ScoringTask) -> dict[str, Tensor]:
     layers = weighted_layers(model, task.layers)
     gates = {name: torch.full(_shape(name, layer, task), _OPEN, requires_grad=True) for name, layer in layers.items()}
     drawn = {name: torch.Generator().manual_seed(task.seed ^ zlib.crc32(name.encode())) for name in gates}
+    if not gates:
+        return {}
     count = sum(g.numel() for g in gates.values())
     optimizer = torch.optim.Adam(gates.values(), lr=_RATE)
     steps = len(data.batches) * max(1, math.ceil(_STEPS / len(data.batches)))

@@ -77,8 +77,8 @@ def _solve(moments: Moments, ridge: float, allowed: Tensor | None) -> Tensor:
     inner = moments.inner + torch.diag_embed((ridge * sizes).expand(moments.inner.shape[:2]))
     if allowed is not None:
         return _masked_solve(inner, moments.outer, allowed.double())
-    solution: Tensor = torch.linalg.solve(inner, moments.outer, left=False)
-    return solution
+    step: Tensor = torch.linalg.solve(inner, moments.outer, left=False)
+    return step
 
 
 def _masked_solve(inner: Tensor, outer: Tensor, allowed: Tensor) -> Tensor:

@@ -48,11 +48,8 @@ def working_copy(model: nn.Module) -> nn.Module:
 
 def scored_parameters(model: nn.Module, task: ScoringTask) -> dict[str, nn.Parameter]:
     """Weights and biases of the task's layers in a copy of its model, by full name."""
-    found: dict[str, nn.Parameter] = {}
-    for name in task.layers:
-        layer = model.get_submodule(name)
-        found |= {f"{name}.{n}": p for n, p in layer.named_parameters(recurse=False) if n in {"weight", "bias"}}
-    return found
+    own = {name: model.get_submodule(name).named_parameters(recurse=False) for name in task.layers}
+    return {f"{name}.{n}": p for name, parameters in own.items() for n, p in parameters}
 
 
 def gradients(model: nn.Module, parameters: Mapping[str, Tensor], data: ScoringData, number: int) -> dict[str, Tensor]:
@@ -83,6 +80,8 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
     """
     data, model = data_of(task), working_copy(task.model)
     found: dict[str, list[Tensor]] = {name: [] for name in weighted_layers(task.model, task.layers)}
+    if not found:
+        return {}
     for inputs, labels in data.batches:
         with torch.enable_grad(), _watched(model, found) as calls:
             leaf = inputs.detach().clone().requires_grad_() if inputs.is_floating_point() else inputs
@@ -133,6 +132,8 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
     data, model = data_of(task), working_copy(task.model)
     layers = weighted_layers(task.model, task.layers)
     sums = {name: torch.zeros_like(output_first(m, _weight(m))) for name, m in layers.items()}
+    if not sums:
+        return {}
     examples = 0
     for inputs, labels in data.batches:
         examples += len(inputs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,7 +34,6 @@ def channel_scores(
     *,
     seed: int = 0,
     data: ScoringData | None = None,
-    heads: Sequence[tuple[str, int]] = (),
 ) -> dict[str, Tensor]:
     """Score the channels of groups: over all layers that a channel couples, so that none outvotes the others.
 
@@ -48,7 +48,6 @@ def channel_scores(
         criterion: asked once for all groups.
         seed: for criteria that draw at random.
         data: for criteria that look at data.
-        heads: (layer, attention heads), for criteria that score those.
 
     Returns:
         By group, [width of its root], float64.
@@ -61,16 +60,28 @@ def channel_scores(
     granularity = channel_granularity(criterion)
     members = {g: [e for e in graph.edits(g) if e.side in _SIDES[granularity]] for g in groups}
     named = dict.fromkeys(e.layer for edits in members.values() for e in edits)
-    layers = tuple(n for n in named if _has_scores(model.get_submodule(n)))
+    layers = tuple(n for n in named if _can_be_scored(model.get_submodule(n)))
     if not members:
         return {}
-    task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=tuple(heads))
+    heads = tuple(head for g, edits in members.items() for head in _heads(graph.units(g), edits))
+    task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=heads)
     scores = criterion.score(task)
     return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
 
 
-def _has_scores(layer: nn.Module) -> bool:
-    """Whether there is a criterion that scores the layer."""
+def _heads(units: Sequence[Sequence[int]], edits: Sequence[ChannelEdit]) -> Iterator[tuple[str, int]]:
+    """(layer, heads) of the layers that read units of several channels one after the other, such as attention heads."""
+    if len(units) == sum(map(len, units)):
+        return
+    unit_of = {channel: number for number, unit in enumerate(units) for channel in unit}
+    for edit in edits:
+        read = [unit_of[root] for root in edit.roots]
+        runs = [number for number, _ in groupby(read)]
+        if edit.indices == tuple(range(len(read))) and len(runs) == len(units) and len(read) % len(runs) == 0:
+            yield edit.layer, len(runs)
+
+
+def _can_be_scored(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) or output_weight(layer) is not None
 
 

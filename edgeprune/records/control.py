@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from edgeprune.records.accuracy import Accuracy
 
+RANDOM, SCRATCH = "random", "scratch"
+CONTROLS = (RANDOM, SCRATCH)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Control:

@@ -118,6 +118,7 @@ class ModelCard:
     Attributes:
         status: what became of it in the build.
         verdict: of its gates; None where it was not judged, as the dense model.
+        quantization: the variant; empty where it is not quantized.
         settings: (key, value) of the target's sections that say how it was made.
         test_readings: every time that the test split was read in this run folder, this build's the last.
         controls: that were built beside the chosen model.
@@ -129,6 +130,7 @@ class ModelCard:
     device: str
     status: str
     verdict: Verdict | None
+    quantization: str
     dense: CardModel
     final: CardModel
     parity: Parity | None

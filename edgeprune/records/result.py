@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
+from edgeprune.records.changes import AnswerChanges
 from edgeprune.records.control import Control
 from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
 from edgeprune.records.model_card import Making, Reading, SplitIdentity
@@ -111,6 +112,7 @@ class BuildResult:
         data: which data it was built from.
         test_readings: how often the test split was read in this run folder, this build included.
         controls: that were asked for, beside the chosen model.
+        changes: answers of the chosen model, or the nearest miss, that are not the dense model's.
     """
 
     target: str
@@ -129,6 +131,7 @@ class BuildResult:
     data: tuple[SplitIdentity, ...] = ()
     test_readings: tuple[Reading, ...] = ()
     controls: tuple[Control, ...] = ()
+    changes: AnswerChanges | None = None
     schema: int = 1
 
     @property

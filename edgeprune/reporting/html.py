@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
+from edgeprune.reporting.control_rows import control_rows
+from edgeprune.reporting.guard_rows import part_tables
 from edgeprune.reporting.plan_drawings import plan_drawings, planned_as
 from edgeprune.reporting.summary import (
     accuracy_floor_percent,
@@ -45,6 +47,10 @@ def render_html(result: BuildResult) -> str:
         card=_card_link(result, subject),
         tiles=tiles(result),
         comparison=comparison(result),
+        controls=control_rows(result),
+        parts=part_tables(result),
+        test_reading=_test_reading(result),
+        changes=result.changes,
         drawings=_drawings(result, rows, subject),
         plan_drawings=plan_drawings(result.plan, planned_as(result.plan, subject.rung) if subject else None),
         rungs=rows,
@@ -63,6 +69,16 @@ def _card_link(result: BuildResult, subject: Candidate | None) -> str:
     if subject is None or subject.artifact is None:
         return ""
     return f"{'artifact' if result.chosen is not None else subject.folder}/MODEL_CARD.md"
+
+
+def _test_reading(result: BuildResult) -> str:
+    if result.chosen is None:
+        return "the test data was not read, because nothing was chosen"
+    if len(result.test_readings) > 1:
+        return (
+            f"the test data was read at the end, for the {len(result.test_readings)}. time by builds in this run folder"
+        )
+    return "the test data was read once, at the end"
 
 
 def _subject_word(result: BuildResult) -> str:

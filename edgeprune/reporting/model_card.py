@@ -69,6 +69,8 @@ def _identity(card: ModelCard) -> Iterator[tuple[str, str]]:
             shape = " x ".join(map(str, tensor.shape))
             yield name, f"{escape(tensor.name)}, {shape}, {escape(tensor.dtype)}"
     yield "files", ", ".join(f"{escape(f.name)} ({format_mb(f.size_bytes)})" for f in artifact.files)
+    if card.quantization:
+        yield "quantization", escape(card.quantization)
     if card.parity is not None:
         yield f"against torch, {card.parity.samples} examples", escape(card.parity.detail)
 
@@ -176,8 +178,8 @@ def _making(making: Making | None) -> Iterator[str]:
         return
     yield (
         f"{making.sparsity:.1%} of the dense model's weights are gone, by criterion {escape(making.criterion)}, in "
-        f"{making.rounds} rounds (schedule {escape(making.schedule)}), and {making.recovery_epochs} epochs of recovery "
-        f"were run. The dense model was {_trained(making)}."
+        f"{_counted(making.rounds, 'round')} (schedule {escape(making.schedule)}), with "
+        f"{_counted(making.recovery_epochs, 'epoch')} of recovery. The dense model was {_trained(making)}."
     )
     yield _table(
         ("layer", "kind", "weights, dense", "weights left", "of them zero", "sparsity"),
@@ -192,7 +194,11 @@ def _making(making: Making | None) -> Iterator[str]:
 
 
 def _trained(making: Making) -> str:
-    return f"trained for {making.training_epochs} epochs" if making.training_epochs else "not trained here"
+    return f"trained for {_counted(making.training_epochs, 'epoch')}" if making.training_epochs else "not trained here"
+
+
+def _counted(number: int, of: str) -> str:
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
 
 
 def _controls(card: ModelCard) -> Iterator[str]:

@@ -11,6 +11,7 @@ from edgeprune.schema.profile import Name, Positive
 
 Factory = Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
 Share = Annotated[float, Field(gt=0, lt=1)]
+SliceName = Annotated[str, Field(pattern=r"^\S(.*\S)?$")]
 FeaturePair = Annotated[str, Field(pattern=r"^[^:\s]+(:[^:\s]+)?$")]
 
 
@@ -323,7 +324,7 @@ class AccuracyFloors(FileModel):
     """Percentage points of each class's recall under the dense model's recall of that class, at most."""
     min_class_recall: Share | None = None
     """Recall of the worst class, at least, in [0, 1]."""
-    slices: dict[str, SliceFloor] = Field(default_factory=dict)
+    slices: dict[SliceName, SliceFloor] = Field(default_factory=dict)
     """By name of the slice, as the data factory names it."""
     robustness: RobustnessSet = RobustnessSet()
 

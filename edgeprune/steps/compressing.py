@@ -24,6 +24,7 @@ from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.evaluating import QualityOn
+from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
 from edgeprune.steps.pruning_rounds import UNCUT, Pruned, PruningRounds
 from edgeprune.steps.scoring import Scorer
 from edgeprune.steps.task import loss_of
@@ -161,6 +162,27 @@ class Compressor:
     @property
     def _rounds_first(self) -> bool:
         return self.bench.target.spec.quantization.order == "quantize_first"
+
+    def from_scratch(self, model: TorchModel) -> TorchModel:
+        """A model of a kept one's shape and zeros, with fresh weights, trained with the dense model's recipe.
+
+        Raises:
+            BuildError: training diverged, or the factory has no fresh weights to give.
+        """
+        bench, spec = self.bench, self.bench.target.spec
+        key = digest(model.key, bench.data_key, spec.training.model_dump(mode="json"), "from scratch")
+        subject = f"{model.subject}-scratch"
+
+        def make(folder: Path) -> TorchModel:
+            fresh = fresh_model(bench.target, bench.example, model.recipe)
+            if model.sparsity:
+                take_zeros_(fresh, self.load(model))
+            hold = zero_holder(fresh) if model.sparsity else None
+            epochs = self.fit_(fresh, self.training_settings(), "train", subject, after_step=hold)
+            scratch = Pruned(model=fresh, epochs=epochs, recipe=model.recipe, sparsity=model.sparsity)
+            return self._save(scratch, folder, subject, key, widths=model.widths)
+
+        return bench.step("compress", subject, key, TorchModel, make, _summary)
 
     def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
         """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.

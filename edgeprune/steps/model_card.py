@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from edgeprune.files import write_atomically
 from edgeprune.records.codec import to_json
 from edgeprune.records.model_card import CardModel, LayerChange, LayerWeights, Making, ModelCard, SplitIdentity
+from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
-from edgeprune.records.rung import PruningKind, Rung
+from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.reporting.model_card import render_model_card
 from edgeprune.schema.target import TargetSpec
 
@@ -23,8 +24,6 @@ CARD_PAGE = "MODEL_CARD.md"
 CARD_FILES = (CARD, CARD_PAGE)
 
 _HOW_IT_WAS_MADE = ("preprocessing", "training", "recovery", "pruning", "quantization")
-_MASKS = "magnitude"
-"""What masks go by where the target names no criterion for single weights."""
 
 
 def split_identities(data: DataSplits) -> tuple[SplitIdentity, ...]:
@@ -35,13 +34,14 @@ def split_identities(data: DataSplits) -> tuple[SplitIdentity, ...]:
 
 def making_of(rung: Rung, model: TorchModel, dense: TorchModel, spec: TargetSpec) -> Making:
     """How a rung's torch model was made from the dense one."""
+    from edgeprune.steps.pruning_rounds import recovery_rounds
+
     pruned = rung.pruning is not PruningKind.NONE
-    pruning = spec.pruning.model_dump(mode="json")
-    criterion = pruning.get("weight_criterion", _MASKS) if rung.masked else pruning["criterion"]
+    criterion = spec.pruning.weight_criterion if rung.masked else spec.pruning.criterion
     return Making(
-        criterion=str(criterion) if pruned else "",
+        criterion=criterion if pruned else "",
         schedule=spec.recovery.schedule if pruned else "",
-        rounds=spec.recovery.rounds if pruned else 0,
+        rounds=len(recovery_rounds(spec.recovery, 1.0)) if pruned else 0,
         training_epochs=len(dense.epochs),
         recovery_epochs=len(model.epochs) if pruned else 0,
         layers=_changes(dense.layers, model.layers),
@@ -74,6 +74,7 @@ def card_of(result: BuildResult, candidate: Candidate, spec: TargetSpec) -> Mode
         device=result.device,
         status=str(candidate.status),
         verdict=candidate.judgement.verdict if candidate.judgement is not None else None,
+        quantization=_quantization(candidate),
         dense=dense,
         final=final,
         parity=candidate.parity,
@@ -112,6 +113,12 @@ def _card_model(candidate: Candidate) -> CardModel | None:
         accuracy=tuple(a for a in (candidate.validation, candidate.test) if a is not None),
         percentiles=candidate.percentiles,
     )
+
+
+def _quantization(candidate: Candidate) -> str:
+    if candidate.rung.precision is not Precision.INT8:
+        return ""
+    return (candidate.variants.chosen if candidate.variants else DEFAULT_VARIANT).name
 
 
 def _settings(spec: TargetSpec) -> Iterator[tuple[str, str]]:

@@ -6,17 +6,20 @@ Light on purpose: building again when nothing changed loads no torch.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeprune.errors import BuildError
+from edgeprune.errors import BuildError, InputError
 from edgeprune.files import write_atomically
 from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.signing import SUFFIX
 from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.control import CONTROLS
 from edgeprune.records.result import BuildResult, Candidate
 from edgeprune.records.rung import Plan
 from edgeprune.records.verdict import Evidence, Judgement, Verdict
+from edgeprune.registry import suggest
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.evidence import EVIDENCE, REPORT, write_evidence
@@ -37,6 +40,7 @@ class BuildInputs:
     """All that a build is a function of, and where its run folder lies.
 
     Attributes:
+        controls: that are asked for beside the result; they change nothing about it.
         workers: processes that train together; like the number of threads no part of the identity.
     """
 
@@ -44,6 +48,7 @@ class BuildInputs:
     profile: DeviceProfile
     device: DeviceSpec
     output: Path
+    controls: tuple[str, ...] = ()
     workers: int = 1
 
     @property
@@ -61,6 +66,18 @@ class BuildInputs:
         )
 
 
+def check_controls(names: Sequence[str]) -> tuple[str, ...]:
+    """The controls that are asked for, each once.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    for name in names:
+        if name not in CONTROLS:
+            raise InputError(f"unknown control {name!r}{suggest(name, CONTROLS)}")
+    return tuple(name for name in CONTROLS if name in names)
+
+
 def kept_result(inputs: BuildInputs) -> BuildResult | None:
     """The result of an equal build that ended with PASS or FAIL; None when there is work to do."""
     path = inputs.folder / SUMMARY
@@ -68,6 +85,8 @@ def kept_result(inputs: BuildInputs) -> BuildResult | None:
         return None
     result = _kept_summary(path)
     if result is None or result.verdict not in {Verdict.PASS, Verdict.FAIL}:
+        return None
+    if result.chosen and not {c.name for c in result.controls} >= set(inputs.controls):
         return None
     wanted = [REPORT, EVIDENCE, ARTIFACT] if result.chosen else [REPORT]
     if not all((inputs.folder / name).exists() for name in wanted):

@@ -94,7 +94,7 @@ class PruningRounds:
             recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
             if compressor.recovery.rewind == "weights":
                 model = rebuild(self._early_model(), compressor.bench.example, recipe)
-            compressor.settle_(model)
+            self._settle_(model)
             settings = compressor.recovery_settings(count)
             epochs += compressor.fit_(model, settings, "recover", f"{subject} round {number + 1} of {len(counts)}")
         return Pruned(model=model, epochs=tuple(epochs), recipe=recipe)
@@ -117,7 +117,7 @@ class PruningRounds:
             if compressor.recovery.rewind == "weights":
                 model.load_state_dict(self._early)
                 masks.apply_()
-            compressor.settle_(model)
+            self._settle_(model)
             title = f"{subject} round {number} of {len(rounds)}"
             settings = compressor.recovery_settings(count)
             epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_)
@@ -134,6 +134,11 @@ class PruningRounds:
             edits = [edit for cut in cuts for edit in graph.edits(cut.group, cut.removed)]
             reconstruct_channels_(pruned, model, edits, scorer.inputs, seed=self._seed)
         return pruned, cuts
+
+    def _settle_(self, model: nn.Module) -> None:
+        """Re-estimate batch norms, unless what they read is as before: see `pruning/reconstruction.py`."""
+        if not self._reconstructs:
+            self.compressor.settle_(model)
 
     @property
     def _reconstructs(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +20,7 @@ from edgeprune.graph.groups import Groups
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.target import TargetSpec
 from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.inputs import Target, code_digest, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Record = TypeVar("Record")
+
+_OF_THE_DATA = (
+    "data",
+    "data_key",
+    "train_inputs",
+    "validation_inputs",
+    "calibration",
+    "frozen_samples",
+    "samples_path",
+)
+"""What a bench has loaded that no other way to prune or train changes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,12 @@ class Workbench:
     device: DeviceSession
     host: DeviceSession
     workers: int = 1
+
+    def with_spec(self, spec: TargetSpec) -> Workbench:
+        """The same bench for a target that is pruned or trained otherwise; data that are loaded are shared."""
+        other = replace(self, target=replace(self.target, spec=spec))
+        other.__dict__.update({name: self.__dict__[name] for name in _OF_THE_DATA if name in self.__dict__})
+        return other
 
     @cached_property
     def data(self) -> DataSplits:

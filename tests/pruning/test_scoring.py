@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from models import EXAMPLES, example_of
+from structures import structure
 from torch import nn
 from torch.nn import functional
 
@@ -91,11 +92,47 @@ def test_channels_that_the_loss_needs_stay() -> None:
     assert not set(cuts[0].removed) & set(unread)
 
 
-def test_heads_have_one_score() -> None:
+def test_heads_are_scored_as_such_and_go_as_such() -> None:
+    # Of four heads of four channels the second and the last are hardly read.
     model, example = example_of("transformer")
     assert isinstance(model.project, nn.Linear)
+    with torch.no_grad():
+        model.project.weight[:, 4:8] *= 1e-3
+        model.project.weight[:, 12:] *= 1e-3
     graph = ChannelGraph(model, example)
-    found = channel_scores(
-        model, graph, ["up"], CRITERIA.get("head_importance"), data=data_for("transformer"), heads=(("down", 8),)
-    )["up"]
-    assert [len(set(part.tolist())) for part in found.split(5)] == [1] * 8
+    root = next(g for g in find_groups(model, example).groups if "project" in g.consumers)
+    assert root.unit == 4
+    for criterion in ("head_importance", "fisher", "obc"):
+        data = data_for("transformer")
+        scores = channel_scores(model, graph, [root.name], CRITERIA.get(criterion), data=data)[root.name]
+        if criterion == "head_importance":
+            assert [len(set(part.tolist())) for part in scores.split(4)] == [1] * 4
+        _, cuts = structured_prune(model, example, {root.name: 8}, CRITERIA.get(criterion), data=data)
+        assert cuts[0].removed == (4, 5, 6, 7, 12, 13, 14, 15)
+
+
+@pytest.mark.parametrize("criterion", ["l2", "random", "geometric_median", "taylor", "snip", "movement"])
+@pytest.mark.parametrize("name", ["decoder", "packed", "shuffle", "upscaler", "aggregated", "recurrent", "cell"])
+def test_attention_recurrent_and_grouped_layers_are_scored_by_their_outputs(name: str, criterion: str) -> None:
+    model, example = structure(name)
+    groups = find_groups(model, example).groups
+    assert groups
+    data = ScoringData(batches=((example.repeat_interleave(2, dim=0),) * 2,), loss=lambda y, _: y.square().mean())
+    widths = {g.name: g.at_least(g.width // 2) for g in groups}
+    pruned, _ = structured_prune(model, example, widths, CRITERIA.get(criterion), data=data)
+    assert {g.name: g.width for g in find_groups(pruned, example).groups if g.name in widths} == {
+        g.name: widths[g.name] for g in find_groups(pruned, example).groups if g.name in widths
+    }
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "obc", "activation_mean", "head_importance", "hard_concrete"])
+def test_a_group_that_only_recurrent_layers_read_is_told(criterion: str) -> None:
+    model, example = structure("recurrent")
+    data = ScoringData(batches=((example, example),), loss=lambda y, _: y.square().mean())
+    read_by_recurrent = [
+        g for g in find_groups(model, example).groups if not isinstance(model.get_submodule(g.consumers[0]), nn.Linear)
+    ]
+    assert read_by_recurrent
+    for group in read_by_recurrent:
+        with pytest.raises(BuildError, match=f"group '{group.name}': the criterion scores none of its layers"):
+            channel_scores(model, ChannelGraph(model, example), [group.name], CRITERIA.get(criterion), data=data)

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from records_for_tests import make_build_result, make_failed_result
 
+from edgeprune.records.model_card import Reading
 from edgeprune.records.result import BuildResult
 from edgeprune.records.rung import Limits, RungStatus
 from edgeprune.records.verdict import Verdict
@@ -188,3 +189,10 @@ def test_the_baseline_is_told_as_such_and_not_as_refused() -> None:
     assert dense.outcome == "dense (baseline)"
     assert dense.p50.startswith("6.")
     assert dense.size == "1.23 MB"
+
+
+@pytest.mark.parametrize(("readings", "said"), [(1, "was read once, at the end"), (3, "at the end, for the 3. time")])
+def test_says_how_often_the_test_data_was_read(readings: int, said: str) -> None:
+    found = tuple(Reading(number=k + 1, data="d", models=()) for k in range(readings))
+    assert said in render_html(replace(make_build_result(), test_readings=found))
+    assert "the test data was not read" in render_html(replace(make_failed_result(), test_readings=found))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from compressors import compressor
+from records_for_tests import make_build_result
 from targets_for_tests import MODEL_CODE, make_target
 
 from edgeprune.data.splits import Split
@@ -17,6 +19,7 @@ from edgeprune.records.rung import PlannedRung, Precision, Rung, RungStatus
 from edgeprune.records.shares import Share
 from edgeprune.records.verdict import Verdict
 from edgeprune.steps.candidates import CandidateMaker
+from edgeprune.steps.changes import changes_of
 from edgeprune.steps.guarding import (
     answers_of,
     check_guards,
@@ -159,3 +162,12 @@ def test_a_build_holds_what_it_compiled_to_the_floors_of_its_parts(tmp_path: Pat
         assert answers is not None
         right = answers.predicted == made.bench.data.validation.labels
         assert int(right.sum()) == accuracy.correct
+        result = make_build_result()
+        assert result.chosen is not None
+        result = replace(
+            result, dense=replace(result.dense, rung=DENSE.rung), chosen=replace(result.chosen, rung=DENSE.rung)
+        )
+        changes = changes_of(made.bench, result)
+        assert changes is not None
+        assert (changes.examples, changes.changed, changes.most_changed) == (96, 0, ())
+        assert changes_of(made.bench, make_build_result()) is None

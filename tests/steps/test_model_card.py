@@ -103,7 +103,7 @@ def test_a_card_says_all_that_an_audit_asks(tmp_path: Path) -> None:
         "| validation, worst class | 82.00% (class4) | 80.00% (class4) | 80 of 100",
         "**The test split was read once by builds in this run folder",
         f"| validation, slice night | {NONE} | 95.00% | 38 of 40",
-        "25.0% of the dense model's weights are gone, by criterion l2, in 2 rounds (schedule linear), and 6 epochs",
+        "25.0% of the dense model's weights are gone, by criterion l2, in 2 rounds (schedule linear), with 6 epochs",
         "| conv | Conv2d | 100 | 60 | 10 | 50.0% |",
         "| seed | 7 |",
         "| recovery.schedule | linear |",

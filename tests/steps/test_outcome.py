@@ -4,13 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from records_for_tests import make_failed_result
+from records_for_tests import make_build_result, make_failed_result
+from targets_for_tests import make_target
 
+from edgeprune.deployment.inventory import load_device
 from edgeprune.errors import InputError
 from edgeprune.records.codec import to_json
+from edgeprune.records.control import Control
 from edgeprune.records.verdict import GateResult, Judgement, Verdict, worst_verdict
 from edgeprune.steps.evidence import read_evidence
-from edgeprune.steps.outcome import forget_outcome
+from edgeprune.steps.inputs import load_profile, load_target
+from edgeprune.steps.outcome import BuildInputs, forget_outcome, kept_result
+from edgeprune.store.inputs_file import write_inputs
 
 
 def make_outcome(root: Path, mark: str, *, artifact: bool = True, evidence: bool = True) -> None:
@@ -96,3 +101,23 @@ def test_only_what_measuring_may_decide_is_measured_again(
     forget_outcome(tmp_path)
     assert measured.is_dir() is not again
     assert measured.with_name("measure-undecided-1").is_dir() is again
+
+
+def test_a_kept_result_without_the_controls_that_are_asked_for_is_not_enough(tmp_path: Path) -> None:
+    made = make_target(tmp_path)
+    plain = BuildInputs(
+        target=load_target(made.folder), profile=load_profile(made.profile), device=load_device("local"),
+        output=made.runs,
+    )  # fmt: skip
+    both = replace(plain, controls=("random", "scratch"))
+    plain.folder.mkdir(parents=True)
+    make_outcome(plain.folder, "x")
+    result = make_build_result()
+    (plain.folder / "summary.json").write_bytes(to_json(result))
+    write_inputs(plain.folder, plain.identity())
+    assert kept_result(plain) is not None
+    assert kept_result(both) is None
+    controls = (Control(name="random", how=""), Control(name="scratch", how="", reason="no recipe"))
+    (plain.folder / "summary.json").write_bytes(to_json(replace(result, controls=controls)))
+    assert kept_result(both) is not None
+    assert kept_result(plain) is not None

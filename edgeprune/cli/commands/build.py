@@ -18,6 +18,12 @@ from edgeprune.cli import options
 @click.option("--dry-run", is_flag=True, help="Only plan: measure shapes on the device, train nothing.")
 @click.option("--explain", is_flag=True, help="Only say what changed since the last build, and what would be redone.")
 @click.option(
+    "--controls", is_flag=True, help="Show both controls beside the result: pruned by lot, and trained from scratch."
+)
+@click.option(
+    "--control", "named", multiple=True, metavar="NAME", help="One control: `random` or `scratch`; may be given twice."
+)
+@click.option(
     "--workers",
     type=click.IntRange(min=1),
     default=1,
@@ -33,6 +39,8 @@ def command(
     output: Path,
     dry_run: bool,
     explain: bool,
+    controls: bool,
+    named: tuple[str, ...],
     workers: int,
     output_format: str,
     quiet: bool,
@@ -44,7 +52,10 @@ def command(
     """
     from edgeprune import api
     from edgeprune.cli.render import results
+    from edgeprune.records.control import CONTROLS
 
+    if (controls or named) and (explain or dry_run):
+        raise click.UsageError("--controls and --control need a build: leave out --explain and --dry-run")
     if explain:
         click.echo(results.changes(api.explain(target, profile, device=device, output=output), output_format))
         return 0
@@ -54,7 +65,15 @@ def command(
         click.echo(results.plan(plan, output_format))
         return 0 if plan.planned else 3
     with options.reporting(silent=quiet) as reporter:
-        result = api.build(target, profile, device=device, output=output, workers=workers, reporter=reporter)
+        result = api.build(
+            target,
+            profile,
+            device=device,
+            output=output,
+            workers=workers,
+            reporter=reporter,
+            controls=CONTROLS if controls else named,
+        )
     click.echo(results.build(result, output_format))
     return result.exit_code
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeprune.records.codec import to_plain
+from edgeprune.records.control import Control
 from edgeprune.records.verdict import Verdict
 from edgeprune.units import format_mb, format_ms, format_seconds
 
@@ -40,12 +41,25 @@ def build(result: BuildResult, output_format: str) -> str:
         table.add_row(name, *_candidate_cells(candidate, result.dense))
     lines = [render(table), _closing(result)]
     if result.chosen is not None:
+        lines += [_wrapped(f"control   {control_line(control)}") for control in result.controls]
         if result.chosen.variants is not None:
             tried = len(result.chosen.variants.trials)
             lines.append(f"quantized {result.chosen.variants.chosen.name}, the best of {tried} ways that were tried")
         lines.append(f"artifact  {result.folder}/artifact")
     lines.append(f"report    {result.folder}/report.html")
     return "\n".join(lines)
+
+
+def control_line(control: Control) -> str:
+    """`random: 91.20 % on validation data, 90.80 % on test data (how it was made)`."""
+    if control.reason:
+        return f"{control.name}: none: {control.reason}"
+    shown = [
+        f"{accuracy.told} on {accuracy.split} data"
+        for accuracy in (control.validation, control.test)
+        if accuracy is not None
+    ]
+    return f"{control.name}: {', '.join(shown)} ({control.how})"
 
 
 def plan(found: Plan, output_format: str) -> str:

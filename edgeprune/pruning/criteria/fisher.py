@@ -18,8 +18,8 @@ class _Fisher:
     def score(self, task: ScoringTask) -> Mapping[str, Tensor]:
         """Half of weight^2 times the mean square of the examples' gradients; of a channel, by a gate before it.
 
-        Source: LeCun, Denker and Solla 1990, "Optimal Brain Damage", equation 5; for channels Theis et al. 2018,
-        "Faster gaze prediction with dense networks and Fisher pruning", equations 9 and 10, arXiv:1801.05787.
+        Source: LeCun, Denker and Solla 1990, "Optimal Brain Damage", section 2; for channels Theis et al. 2018, "Faster
+        gaze prediction with dense networks and Fisher pruning", arXiv:1801.05787.
         """
         from edgeprune.pruning.passes import input_contributions, squared_gradients
         from edgeprune.pruning.weights import output_weights

@@ -21,9 +21,9 @@ class _GeometricMedian:
         Source: He et al. 2019, "Filter Pruning via Geometric Median for Deep CNNs Acceleration" (FPGM), equation 7,
         arXiv:1811.00250.
         """
-        from edgeprune.pruning.weights import channel_weights
+        from edgeprune.pruning.weights import output_weights
 
-        return {name: _distances(w.flatten(1)).sum(dim=1).float() for name, w in channel_weights(task).items()}
+        return {name: _distances(w.flatten(1)).sum(dim=1).float() for name, w in output_weights(task).items()}
 
 
 def _distances(filters: Tensor) -> Tensor:

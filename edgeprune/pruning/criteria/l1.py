@@ -23,11 +23,11 @@ class _L1Norm:
         """
         import torch
 
-        from edgeprune.pruning.weights import channel_weights, output_weights
+        from edgeprune.pruning.weights import output_weights
 
+        weights = output_weights(task)
         if task.granularity is Granularity.WEIGHT:
-            return {name: w.abs() for name, w in output_weights(task).items()}
-        weights = channel_weights(task)
+            return {name: w.abs() for name, w in weights.items()}
         return {name: torch.linalg.vector_norm(w.flatten(1), ord=1, dim=1) for name, w in weights.items()}
 
 

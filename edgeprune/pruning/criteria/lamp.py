@@ -20,7 +20,7 @@ class _Lamp:
 
         The scale of a layer, which a norm behind it undoes, does not count, and no layer loses all.
 
-        Source: Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning", equation 3,
+        Source: Lee et al. 2021, "Layer-adaptive sparsity for the Magnitude-based Pruning" (the LAMP score),
         arXiv:2010.07611.
         """
         from edgeprune.pruning.weights import output_weights

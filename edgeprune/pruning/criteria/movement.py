@@ -20,17 +20,17 @@ class _Movement:
 
         Positive for a weight that moves away from zero. Norms keep their statistics, and only the scored weights learn.
 
-        Source: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", equations 4 and 5 (without masks
-        while the scores are gathered), arXiv:2005.07683.
+        Source: Sanh et al. 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", section 4 (without masks while
+        the scores are gathered), arXiv:2005.07683.
         """
         import torch
 
         from edgeprune.pruning.passes import data_of, gradients, scored_parameters, working_copy
-        from edgeprune.pruning.weights import by_layer, output_weights
+        from edgeprune.pruning.weights import by_layer
 
         data, model = data_of(task), working_copy(task.model)
-        weights = {f"{name}.weight" for name in output_weights(task)}
-        parameters = {n: p for n, p in scored_parameters(model, task).items() if n in weights}
+        # Of one dimension are biases, and scales and shifts of norms.
+        parameters = {n: p for n, p in scored_parameters(model, task).items() if p.dim() > 1}
         moved = {name: torch.zeros_like(p) for name, p in parameters.items()}
         for number in range(len(data.batches)):
             slopes = gradients(model, parameters, data, number)

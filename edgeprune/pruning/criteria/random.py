@@ -21,20 +21,17 @@ class _Random:
 
         import torch
 
-        from edgeprune.pruning.weights import channel_weights, input_width, output_weights
+        from edgeprune.pruning.weights import input_width, output_weights
 
-        shapes: dict[str, tuple[int, ...]]
-        match task.granularity:
-            case Granularity.WEIGHT:
-                shapes = {name: tuple(weight.shape) for name, weight in output_weights(task).items()}
-            case Granularity.OUT_CHANNEL:
-                shapes = {name: (len(weight),) for name, weight in channel_weights(task).items()}
-            case Granularity.IN_CHANNEL:
-                shapes = {name: (input_width(task, name),) for name in output_weights(task)}
-        return {
-            name: torch.rand(shape, generator=torch.Generator().manual_seed(task.seed ^ zlib.crc32(name.encode())))
-            for name, shape in shapes.items()
-        }
+        found: dict[str, Tensor] = {}
+        for name, weight in output_weights(task).items():
+            generator = torch.Generator().manual_seed(task.seed ^ zlib.crc32(name.encode()))
+            shape: tuple[int, ...] = tuple(weight.shape)
+            if task.granularity is not Granularity.WEIGHT:
+                outputs = task.granularity is Granularity.OUT_CHANNEL
+                shape = (len(weight) if outputs else input_width(task, name),)
+            found[name] = torch.rand(shape, generator=generator)
+        return found
 
 
 CRITERION: Final[Criterion] = _Random()

@@ -20,8 +20,8 @@ class _Taylor:
 
         Of a norm it is the sum over its scale and shift: a gate behind the norm.
 
-        Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equations 8 and 9 and section
-        3.2, arXiv:1906.10771.
+        Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", section 3 (Taylor-FO, joint
+        contribution of a set of parameters, and gates behind batch norms), arXiv:1906.10771.
         """
         from edgeprune.pruning.passes import batch_gradients
         from edgeprune.pruning.weights import by_layer

@@ -1,0 +1,151 @@
+"""Controls beside the result: the same size without the method, to see what the method was worth.
+
+- `random`: the same widths or zeros and the same recovery, chosen by lot. Mittal et al. 2018, "Recovering from Random
+  Pruning: On the Plasticity of Deep Convolutional Neural Networks", arXiv:1801.10447: fine-tuning hides much of what
+  a criterion does, so a criterion is worth what it wins over this.
+- `scratch`: the same shape from fresh weights, trained with the dense model's recipe. Liu et al. 2019, "Rethinking the
+  Value of Network Pruning", arXiv:1810.05270, section 3 (Scratch-E): what pruning wins over a small model.
+
+Controls are compiled as the result is and evaluated on the same examples. They are never measured, judged or deployed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edgeprune.errors import BuildError
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.control import RANDOM, SCRATCH, Control
+from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
+from edgeprune.records.rung import PlannedRung, PruningKind
+from edgeprune.steps.assessing import Assessor, Evaluation
+from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.guarding import robustness_key
+from edgeprune.store.run_folder import digest, step_name
+
+ReadTest = Callable[[str, Artifact], Accuracy]
+"""Accuracy on the test split of a step's subject and its artifact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeControl:
+    """A control and what was compiled for it; no artifact where there is none."""
+
+    control: Control
+    subject: str = ""
+    artifact: Artifact | None = None
+
+    def tested(self, read: ReadTest) -> Control:
+        """With its accuracy on the test split, once all choices are made."""
+        if self.artifact is None:
+            return self.control
+        return replace(self.control, test=read(self.subject, self.artifact))
+
+
+@dataclass(frozen=True)
+class ControlMaker:
+    """Makes controls beside one chosen rung.
+
+    Attributes:
+        compressor: that made the result.
+    """
+
+    compressor: Compressor
+
+    def made(self, name: str, planned: PlannedRung, variant: QuantizationVariant = DEFAULT_VARIANT) -> MadeControl:
+        """One control, compiled and evaluated on validation data; one that cannot be made is a value with its reason.
+
+        Args:
+            name: `random` or `scratch`.
+            planned: the rung that was chosen, with its widths.
+            variant: how the chosen model was quantized.
+        """
+        reason = self._refusal(name, planned)
+        if reason:
+            return MadeControl(control=Control(name=name, how="", reason=reason))
+        try:
+            compressor, model = self._by_lot(planned) if name == RANDOM else self._fresh(planned)
+            model = compressor.quantization_aware(model, variant.qat_epochs)
+            return self._compiled(name, planned, compressor, model, variant)
+        except BuildError as error:
+            return MadeControl(control=Control(name=name, how="", reason=error.message))
+
+    def _refusal(self, name: str, planned: PlannedRung) -> str:
+        rung, spec = planned.rung, self.compressor.bench.target.spec
+        if rung.pruning is PruningKind.NONE:
+            return f"{rung.name} was not pruned: the control would be the dense model again"
+        criterion = spec.pruning.weight_criterion if rung.masked else spec.pruning.criterion
+        if name == RANDOM and criterion == RANDOM:
+            return "the result itself was pruned by lot"
+        if name == SCRATCH and spec.training.epochs == 0:
+            return "training.epochs is 0: the target has no recipe to train from fresh weights with"
+        return ""
+
+    def _by_lot(self, planned: PlannedRung) -> tuple[Compressor, TorchModel]:
+        """By the compressor itself, for a target that differs in its criteria alone: all else follows."""
+        bench = self.compressor.bench
+        spec = bench.target.spec
+        by_lot = {"criterion": RANDOM, "weight_criterion": RANDOM}
+        other = spec.model_copy(update={"pruning": spec.pruning.model_copy(update=by_lot)})
+        compressor = replace(self.compressor, bench=bench.with_spec(other))
+        return compressor, compressor.compressed(planned)
+
+    def _fresh(self, planned: PlannedRung) -> tuple[Compressor, TorchModel]:
+        return self.compressor, self.compressor.from_scratch(self.compressor.compressed(planned))
+
+    def _compiled(
+        self,
+        name: str,
+        planned: PlannedRung,
+        compressor: Compressor,
+        model: TorchModel,
+        variant: QuantizationVariant,
+    ) -> MadeControl:
+        bench, rung = self.compressor.bench, planned.rung
+        spec, subject = bench.target.spec, f"{rung.name}-{name}-control"
+        samples = spec.quantization.calibration_samples
+        key = digest(model.key, rung.name, compiler_versions(rung), asdict(variant), samples, bench.data_key)
+
+        def make(folder: Path) -> Artifact:
+            job = CompileJob(compressor.load(model), bench.input_shape, bench.calibration, variant)
+            return compile_artifact(job, rung, folder)
+
+        artifact = bench.step("compile", subject, key, Artifact, make, lambda a: a.format)
+        assessor, folder = Assessor(bench), bench.run.path(step_name("compile", subject))
+        evaluation = bench.step(
+            "evaluate",
+            subject,
+            digest(key, assessor.evaluator(rung).facts.fingerprint, robustness_key(spec.accuracy.robustness)),
+            Evaluation,
+            lambda kept: assessor.evaluate(rung, compressor.load(model), artifact, folder, kept),
+            lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}",
+        )
+        control = Control(
+            name=name,
+            how=self._how(name, planned, model),
+            artifact_digest=artifact.digest,
+            parameters=model.parameters,
+            macs=model.macs,
+            epochs=len(model.epochs),
+            sparsity=model.sparsity,
+            validation=evaluation.accuracy,
+        )
+        return MadeControl(control=control, subject=subject, artifact=artifact)
+
+    def _how(self, name: str, planned: PlannedRung, model: TorchModel) -> str:
+        spec, epochs = self.compressor.bench.target.spec, len(model.epochs)
+        what = "zeros" if planned.rung.masked else "channels"
+        if name == RANDOM:
+            lot = f"as many {what} as the result, chosen by lot (seed {spec.seed})"
+            return f"{lot}; the same recovery, {epochs} epochs in all"
+        had = len(self.compressor.dense.epochs)
+        dense = f"trained for {had}" if had else "came pretrained"
+        return (
+            f"the result's shape and {what} from fresh weights (seed {spec.seed}); {epochs} epochs with the target's "
+            f"training recipe (the dense model {dense}, and the result had "
+            f"{len(self.compressor.compressed(planned).epochs)} of recovery)"
+        )

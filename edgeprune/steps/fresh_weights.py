@@ -1,0 +1,77 @@
+"""A model of a pruned one's shape that has never been trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgeprune.errors import BuildError
+from edgeprune.pruning.surgery import rebuild
+from edgeprune.records.recipe import PruningRecipe
+from edgeprune.steps.inputs import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Module:
+    """The factory's initial weights, cut as the recipe says and scaled to the shape that is left.
+
+    Initial weights are drawn for the number of inputs that a unit has (He et al. 2015, arXiv:1502.01852, section 2.2:
+    their variance goes with 1 / inputs). A layer that lost inputs would start too small, and the control with a
+    handicap; so its weights are multiplied by the root of inputs before over inputs left.
+
+    Args:
+        target: its factory is asked, not its weights file.
+        example: one input.
+        recipe: of the pruned model.
+
+    Raises:
+        BuildError: the factory gives the same weights at any seed: they are no fresh ones.
+    """
+    import torch
+    from torch import nn
+
+    dense = target.build_model()
+    if not _draws_weights(target, dense):
+        raise BuildError(
+            f"{target.spec.model.factory} gives the same weights at any seed, so that it has no fresh ones to give; "
+            "name the pretrained weights in model.weights and let the factory draw"
+        )
+    fresh = rebuild(dense, example, recipe)
+    before = dict(dense.named_modules())
+    with torch.no_grad():
+        for name, module in fresh.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                module.weight.mul_(math.sqrt(_inputs(before[name]) / _inputs(module)))
+    return fresh
+
+
+def take_zeros_(model: nn.Module, like: nn.Module) -> None:
+    """Put zeros, in place, into a model where another of the same shape has them.
+
+    Only weights of two dimensions and more: nothing masks biases and norms.
+    """
+    import torch
+
+    theirs = dict(like.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.masked_fill_(theirs[name] == 0, 0.0)
+
+
+def _draws_weights(target: Target, model: nn.Module) -> bool:
+    import torch
+
+    spec = target.spec
+    other = replace(target, spec=spec.model_copy(update={"seed": spec.seed + 1})).build_model()
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    return any(not torch.equal(a, b) for a, b in pairs if a.dim() > 1)
+
+
+def _inputs(module: nn.Module) -> float:
+    """Of one unit: weights by outputs."""
+    weight = module.get_parameter("weight")
+    return weight.numel() / len(weight)

@@ -1,0 +1,150 @@
+"""Controls of the chosen model's size, made on the tiny target."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from compressors import compressor
+from targets_for_tests import MODEL_CODE, make_target
+from torch import nn
+
+from edgeprune.errors import BuildError, InputError
+from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.artifact import Artifact
+from edgeprune.records.recipe import Cut, PruningRecipe
+from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.steps.compressing import Compressor, zero_holder
+from edgeprune.steps.controls import ControlMaker
+from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
+from edgeprune.steps.inputs import load_target
+from edgeprune.steps.outcome import check_controls
+
+DENSE = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
+HALF = replace(DENSE, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5)
+MASKED = replace(DENSE, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.8)
+WIDTHS = (GroupWidth(group="conv1", before=16, after=8), GroupWidth(group="conv2", before=32, after=16))
+
+
+def planned(rung: Rung) -> PlannedRung:
+    widths = WIDTHS if rung.pruning is PruningKind.STRUCTURED else ()
+    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0, widths=widths)
+
+
+def weights(made: Compressor, subject: str) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(made.bench.run.path(f"compressed/{subject}/compress") / "model.safetensors")
+
+
+def test_both_controls_have_the_results_size_and_are_tested_when_asked(tmp_path: Path) -> None:
+    with compressor(tmp_path) as made:
+        result = made.compressed(planned(HALF))
+        maker = ControlMaker(made)
+        random, scratch = (maker.made(name, planned(HALF)) for name in ("random", "scratch"))
+        again = made.compressed(planned(HALF))
+        recipes = {
+            p.parent.parent.name: p.read_text() for p in made.bench.run.root.glob("compressed/*/compress/recipe.json")
+        }
+    for control in (random.control, scratch.control):
+        assert control.reason == ""
+        assert (control.parameters, control.macs) == (result.parameters, result.macs)
+        assert control.validation is not None
+        assert control.validation.total == 96
+        assert control.test is None
+    assert (random.control.epochs, scratch.control.epochs) == (2, 2)
+    assert "channels as the result, chosen by lot (seed 0); the same recovery, 2 epochs in all" in random.control.how
+    assert "the dense model trained for 2, and the result had 2 of recovery" in scratch.control.how
+    assert random.control.artifact_digest != scratch.control.artifact_digest
+    # The result stays as it was. The lot cut other channels; from scratch, the result's shape is made.
+    assert again == result
+    assert len(recipes) == 4
+    assert recipes.pop("dense") not in recipes.values()
+    assert recipes[result.subject] == recipes[f"{result.subject}-scratch"]
+    assert len(set(recipes.values())) == 2
+    read: list[str] = []
+
+    def split(subject: str, _: Artifact) -> Accuracy:
+        read.append(subject)
+        return Accuracy(split="test", confusion=((3, 1), (0, 4)), class_names=("a", "b"))
+
+    tested = [m.tested(split) for m in (random, scratch)]
+    assert read == [f"{HALF.name}-random-control", f"{HALF.name}-scratch-control"]
+    assert all(c.test is not None and c.test.overall == 7 / 8 for c in tested)
+
+
+def test_scratch_of_a_masked_model_holds_its_zeros(tmp_path: Path) -> None:
+    with compressor(tmp_path) as made:
+        result = made.compressed(planned(MASKED))
+        control = made.from_scratch(result)
+        ours, theirs = weights(made, control.subject), weights(made, result.subject)
+    zero = theirs["conv2.weight"] == 0
+    assert 0.5 < float(zero.float().mean()) < 1
+    assert torch.equal(ours["conv2.weight"] == 0, zero)
+    assert not torch.equal(ours["conv2.weight"], theirs["conv2.weight"])
+    assert control.sparsity == result.sparsity
+
+
+@pytest.mark.parametrize(
+    ("name", "rung", "changes", "reason"),
+    [
+        ("random", DENSE, {}, "onnxruntime-float32-t1 was not pruned"),
+        ("random", HALF, {"pruning.criterion": "random"}, "the result itself was pruned by lot"),
+        ("random", MASKED, {"pruning.weight_criterion": "random"}, "the result itself was pruned by lot"),
+        ("scratch", HALF, {"training.epochs": 0}, "training.epochs is 0: the target has no recipe"),
+    ],
+)
+def test_a_control_that_would_say_nothing_says_why(
+    tmp_path: Path, name: str, rung: Rung, changes: dict[str, object], reason: str
+) -> None:
+    with compressor(tmp_path, target=changes) as made:
+        found = ControlMaker(made).made(name, planned(rung))
+    assert found.control.reason.startswith(reason)
+    assert found.artifact is None
+    assert found.tested(lambda *_: pytest.fail("nothing to read")) == found.control
+
+
+def test_a_factory_that_gives_trained_weights_has_no_fresh_ones(tmp_path: Path) -> None:
+    code = MODEL_CODE.replace("    return TinyNet()", "    torch.manual_seed(3)\n    return TinyNet()")
+    with compressor(tmp_path, code=code) as made:
+        found = ControlMaker(made).made("scratch", planned(HALF))
+        assert "gives the same weights at any seed" in found.control.reason
+        with pytest.raises(BuildError, match=r"name the pretrained weights in model\.weights"):
+            fresh_model(made.bench.target, made.bench.example, PruningRecipe())
+
+
+def test_fresh_weights_are_the_factorys_scaled_to_the_inputs_that_are_left(tmp_path: Path) -> None:
+    target = load_target(make_target(tmp_path).folder)
+    dense = dict(target.build_model().named_parameters())
+    cut = PruningRecipe(cuts=(Cut(group="conv1", removed=tuple(range(8, 16))),))
+    fresh = dict(fresh_model(target, torch.zeros(1, 1, 12, 12), cut).named_parameters())
+    torch.testing.assert_close(fresh["conv1.weight"], dense["conv1.weight"][:8])
+    # Eight of sixteen inputs are left.
+    torch.testing.assert_close(fresh["conv2.weight"], math.sqrt(2) * dense["conv2.weight"][:, :8])
+    torch.testing.assert_close(fresh["head.weight"], dense["head.weight"])
+
+
+def test_zeros_are_taken_over_and_held() -> None:
+    like, model = nn.Linear(2, 2), nn.Linear(2, 2)
+    with torch.no_grad():
+        like.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+        like.bias.zero_()
+        model.weight.fill_(5.0)
+        model.bias.fill_(5.0)
+    take_zeros_(model, like)
+    assert model.weight.tolist() == [[0.0, 5.0], [5.0, 0.0]]
+    hold = zero_holder(model)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    hold()
+    assert model.weight.tolist() == [[0.0, 6.0], [6.0, 0.0]]
+    assert model.bias.tolist() == [5.0, 5.0]
+
+
+def test_unknown_controls_are_refused_and_each_is_made_once() -> None:
+    assert check_controls(["scratch", "random", "scratch"]) == ("random", "scratch")
+    with pytest.raises(InputError, match=r"unknown control 'scrach'.*did you mean 'scratch'"):
+        check_controls(["scrach"])
