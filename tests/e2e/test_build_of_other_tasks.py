@@ -17,6 +17,7 @@ from edgeprune.records.verdict import Verdict
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "runtime", "artifact_mb", "outputs"),
     [
