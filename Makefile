@@ -13,12 +13,12 @@ test: setup-dev sshd lint types imports
 	$(BIN)/python -m pytest
 
 test-slow: setup-dev sshd
-	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m pytest -m "hypothesis and not slow" --hypothesis-profile=default
+	$(BIN)/python -m pytest -n 0 -m slow
+	$(BIN)/python -m pytest -n 0 -m "hypothesis and not slow" --hypothesis-profile=default
 
 # EDGELAB=path/to/edgelab
 test-lab: setup-dev
-	EDGELAB=$(EDGELAB) $(BIN)/python -m pytest -m lab
+	EDGELAB=$(EDGELAB) $(BIN)/python -m pytest -n 0 -m lab
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 MEASURING = frozenset({"benchmarking", "cli", "e2e", "lab", "steps"})
 """Folders of tests whose figures come from a device, mostly this one."""
@@ -18,21 +20,26 @@ MEASURING = frozenset({"benchmarking", "cli", "e2e", "lab", "steps"})
 _ALL_CORES = os.sched_getaffinity(0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one group run in one process, one after the other."""
-    for item in items:
-        if _measures(item):
-            item.add_marker(pytest.mark.xdist_group("measuring"))
+class MeasuringApart(LoadScopeScheduling):
+    """All tests that measure in one process, the largest part and so the first; of the others a file at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "measuring" if _measures(nodeid) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> MeasuringApart:
+    """In the place of `--dist`."""
+    return MeasuringApart(config, log)
 
 
 @pytest.fixture(autouse=True)
 def _on_its_cores(request: pytest.FixtureRequest) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ and len(_ALL_CORES) > 1:
-        _keep_to(_ALL_CORES if _measures(request.node) else {min(_ALL_CORES)})
+        _keep_to(_ALL_CORES if _measures(request.node.nodeid) else {min(_ALL_CORES)})
 
 
-def _measures(item: pytest.Item) -> bool:
-    return item.path.relative_to(Path(__file__).parent).parts[0] in MEASURING
+def _measures(nodeid: str) -> bool:
+    return not MEASURING.isdisjoint(PurePosixPath(nodeid.partition("::")[0]).parts)
 
 
 def _keep_to(cores: set[int]) -> None:
