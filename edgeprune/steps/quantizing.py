@@ -92,7 +92,7 @@ class VariantSearcher:
         return self.bench.step("variants", subject.rung.name, self._key(subject), VariantSearch, make, _summary)
 
     def _searched(self, subject: Quantizable, trials: VariantBench, why: str) -> VariantSearch:
-        least = self._float_accuracy(subject) - self._spec.tolerated_drop_points / 100
+        least = self._float_accuracy(subject).value - self._spec.tolerated_drop_points / 100
         tried = [trials.trial(DEFAULT_VARIANT)]
         kinds = sorted(self._worth_trying(subject), key=lambda kind: _TIERS[kind])
         for _, tier in itertools.groupby(kinds, key=lambda kind: _TIERS[kind]):
@@ -132,20 +132,24 @@ class VariantSearcher:
         return [k for k in self._spec.variants if k not in _FOR_LINEAR_LAYERS or share >= LINEAR_HEAVY]
 
     def _why(self, subject: Quantizable, default: Accuracy) -> str | None:
-        """What is wrong with the default; None where nothing is."""
-        missed = [g for g in accuracy_gates(subject.floors, default).gates if g.verdict is not Verdict.PASS]
+        """What is wrong with the default; None where nothing is, or nothing that quantization is to blame for."""
+        floating = self._float_accuracy(subject)
+        # A floor that the float model misses is the cut's fault: no way to round would help.
+        lost = {g.gate for g in accuracy_gates(subject.floors, floating).gates if g.verdict is Verdict.FAIL}
+        gates = accuracy_gates(subject.floors, default).gates
+        missed = [g for g in gates if g.verdict is not Verdict.PASS and g.gate not in lost]
         if missed:
             return "; ".join(f"{gate.gate}: {gate.reason}" for gate in missed)
         tolerated = self._spec.tolerated_drop_points
-        drop_points = 100 * (self._float_accuracy(subject) - default.value)
+        drop_points = 100 * (floating.value - default.value)
         if drop_points <= tolerated:
             return None
         return f"INT8 loses {drop_points:.2f} points against the float model, {tolerated:g} are tolerated"
 
-    def _float_accuracy(self, subject: Quantizable) -> float:
+    def _float_accuracy(self, subject: Quantizable) -> Accuracy:
         bench = self.bench
         outputs = torch_outputs(self.compressor.load(subject.model), bench.validation_inputs)
-        return bench.task.value(outputs, bench.data.validation.labels)
+        return bench.task.accuracy_of(outputs, bench.data.validation, "validation")
 
     def _key(self, subject: Quantizable) -> str:
         bench = self.bench

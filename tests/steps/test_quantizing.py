@@ -24,14 +24,15 @@ from edgeprune.records.quantization import (
     VariantTrial,
 )
 from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.verdict import Floors
 from edgeprune.schema.target import Quantization
 from edgeprune.steps import variants
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.quantizing import best_of, changed, is_good
+from edgeprune.steps.quantizing import VariantSearcher, best_of, changed, is_good
 from edgeprune.steps.shapes import Look
-from edgeprune.steps.variants import LayerRanking, linear_share
+from edgeprune.steps.variants import LayerRanking, Quantizable, linear_share
 from edgeprune.store.artifacts import read_manifest
 
 # Finds the bright quarter by means. Its last channel spikes to hundreds wherever noise adds up, and nobody reads it:
@@ -185,6 +186,16 @@ def test_what_does_not_fit_the_budget_is_not_taken(made: tuple[Compressor, _Note
 @pytest.mark.parametrize("made", [()], indirect=True)
 def test_nothing_is_tried_where_the_target_names_nothing(made: tuple[Compressor, _Notes]) -> None:
     assert _quantized(made[0]).variants is None
+
+
+@pytest.mark.parametrize("made", [("min_max",)], indirect=True)
+def test_nothing_is_tried_where_the_float_model_misses_the_floor_already(made: tuple[Compressor, _Notes]) -> None:
+    one, notes = made
+    compiled = CandidateMaker(one.bench, one).compile(DENSE)
+    subject = Quantizable(rung=INT8.rung, model=one.dense, floors=Floors(accuracy=1.01), limits=LOOSE)
+    done = len(notes.messages)
+    assert VariantSearcher(one.bench, one).search(subject, compiled.evaluation.accuracy) is None
+    assert notes.messages[done:] == []
 
 
 def test_a_good_default_is_taken_without_a_search(tmp_path: Path) -> None:
