@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import lzma
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,8 +93,9 @@ def load_data(seed: int) -> DataSplits:  # noqa: ARG001
             )
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{labels_path}: expected arrays train, test and test_index: {error}") from error
-    train = np.concatenate([_images(folder / name) for name in TRAIN_FILES])
-    test = _images(folder / TEST_FILE)
+    with ThreadPoolExecutor() as pool:
+        *parts, test = pool.map(_images, [folder / name for name in (*TRAIN_FILES, TEST_FILE)])
+    train = np.concatenate(parts)
     chosen_by = test_index % 2 == 0
     return DataSplits(
         train=Split(train, train_labels),
