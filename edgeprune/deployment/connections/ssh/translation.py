@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -32,18 +33,26 @@ FOREIGN: Final = (
     ValueError,
 )
 
+_NEARLY = 0.9
+
 
 @contextlib.contextmanager
 def translated(place: Place, doing: str, watchdog: Watchdog | None = None) -> Iterator[None]:
     """The one place where paramiko's, the socket's and the system's errors become ours."""
+    started_s = time.monotonic()
     with watchdog or contextlib.nullcontext():
         try:
             yield
         except FOREIGN as error:
-            if watchdog is not None and watchdog.fired:
+            if watchdog is not None and (watchdog.fired or _gave_up(error, time.monotonic() - started_s, watchdog)):
                 silence = format_seconds(watchdog.timeout_s)
                 raise DeviceTimeoutError(f"{place}: cannot {doing}: no answer for {silence}") from error
             raise _ours(error, place, doing) from error
+
+
+def _gave_up(error: Exception, seconds: float, watchdog: Watchdog) -> bool:
+    """Whether paramiko's own thread waited in vain and ended just before the watchdog, the reason untold."""
+    return "No existing session" in str(error) and seconds >= _NEARLY * watchdog.timeout_s
 
 
 def _ours(error: Exception, place: Place, doing: str) -> EdgepruneError:
