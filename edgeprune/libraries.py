@@ -10,12 +10,14 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 from edgeprune.errors import BuildError, EdgepruneError, NotInstalledError
@@ -72,12 +74,13 @@ def library_call(subject: str, folder: Path | None = None) -> Iterator[None]:
 
     Raises:
         BuildError: with the cause's most telling line, and what was printed last as the fact `output`.
+        KeyboardInterrupt: after the block, for a Ctrl-C that came meanwhile.
     """
     before = set(folder.iterdir()) if folder else set()
     printed: list[str] = []
     refuse_telemetry()
     try:
-        with silenced(printed):
+        with interrupts_held(), silenced(printed):
             yield
     except BaseException as error:
         for path in (set(folder.iterdir()) if folder else set()) - before:
@@ -85,6 +88,37 @@ def library_call(subject: str, folder: Path | None = None) -> Iterator[None]:
         if isinstance(error, EdgepruneError) or not isinstance(error, Exception):
             raise
         raise BuildError(f"{subject}: {telling_line(error)}", output="".join(printed)) from error
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait until the block ends; a second one is not kept waiting.
+
+    The exporters of torch take a KeyboardInterrupt for a graph that cannot be exported, bindings of C++ drop one that
+    is raised in a callback, and modules that are half imported have crashed of it.
+
+    Raises:
+        KeyboardInterrupt: after the block, whether it raised or not, if there was a Ctrl-C meanwhile.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+        yield
+        return
+    came = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        if came:
+            usual(number, frame)
+        came = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        if came:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -2,17 +2,19 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.libraries import library_call, silenced, telling_line
+from edgeprune.libraries import interrupts_held, library_call, silenced, telling_line
 
 
 def test_nothing_gets_out_by_any_way(capfd: pytest.CaptureFixture[str]) -> None:
@@ -103,3 +105,57 @@ def test_our_own_errors_and_interrupts_pass_unchanged(error: BaseException, tmp_
 )
 def test_telling_line(message: str, line: str | None) -> None:
     assert telling_line(ValueError(message)) == (line or message.splitlines()[1].strip(" -"))
+
+
+def test_a_ctrl_c_waits_for_a_library_that_would_take_it_for_its_own_error() -> None:
+    reached = []
+
+    def swallow() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except BaseException:  # noqa: BLE001 - what the exporters of torch do
+            reached.append("swallowed")
+        reached.append("ended")
+
+    with pytest.raises(KeyboardInterrupt):
+        _call(swallow)
+    assert reached == ["ended"]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_wins_over_what_the_library_raises_after_it() -> None:
+    def fail() -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise ValueError("no such operator")
+
+    with pytest.raises(KeyboardInterrupt):
+        _call(fail)
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    def impatient() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("waited")
+
+    with pytest.raises(KeyboardInterrupt):
+        _call(impatient)
+
+
+def _call(library: Callable[[], None]) -> None:
+    with library_call("torch: cannot export"):
+        library()
+
+
+def test_another_thread_holds_nothing() -> None:
+    usual, within = signal.getsignal(signal.SIGINT), []
+
+    def work() -> None:
+        with interrupts_held():
+            within.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert within == [usual]

@@ -137,13 +137,18 @@ def _stop_the_agent(work: Path, after_s: float, for_s: float) -> None:
 def _children(parent: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{parent}/task").iterdir():
-        for child in (task / "children").read_text().split():
+        for child in _content(task / "children").split():
             found += [int(child), *_children(int(child))]
     return found
 
 
 def _command_line(pid: int) -> str:
+    return _content(Path(f"/proc/{pid}/cmdline")).replace("\0", " ")
+
+
+def _content(path: Path) -> str:
+    """A file of /proc; nothing where its thread or process has ended meanwhile."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        return path.read_text()
     except OSError:
         return ""

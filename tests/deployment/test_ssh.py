@@ -24,6 +24,7 @@ from edgeprune.deployment.connections import connect
 from edgeprune.deployment.connections.ssh import scan_host_key
 from edgeprune.deployment.connections.ssh.translation import translated
 from edgeprune.deployment.ssh_errors import Place
+from edgeprune.deployment.watchdog import Watchdog
 from edgeprune.errors import DeployError, DeviceTimeoutError, EdgepruneError, HostKeyError, InputError
 from edgeprune.protocols import Connection
 
@@ -76,6 +77,19 @@ def test_the_walk_finds_the_odd_ones() -> None:
 def test_other_exceptions_become_ours(error: Exception) -> None:
     with pytest.raises(DeployError, match="cannot work"), translated(PLACE, "work"):
         raise error
+
+
+@pytest.mark.parametrize(("waited_s", "kind"), [(0.19, DeviceTimeoutError), (0.0, DeployError)])
+def test_a_session_that_paramiko_gave_up_in_vain_timed_out(waited_s: float, kind: type[DeployError]) -> None:
+    def work(one: socket.socket) -> None:
+        with translated(PLACE, "work", Watchdog(one, 0.2)):
+            time.sleep(waited_s)
+            raise paramiko.SSHException("No existing session")
+
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(DeployError) as caught:
+        work(one)
+    assert type(caught.value) is kind
 
 
 def test_changed_host_key_stops_with_both_fingerprints(server: SshServer, tmp_path: Path) -> None:

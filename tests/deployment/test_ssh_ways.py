@@ -305,9 +305,18 @@ def _new_key(path: Path) -> str:
 
 def _children_with(text: str) -> list[int]:
     """Running children of this process whose command line has the text."""
-    own = Path(f"/proc/{os.getpid()}/task")
-    pids = [int(p) for task in own.iterdir() for p in (task / "children").read_text().split()]
-    return [pid for pid in pids if text.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    pids = [
+        int(pid) for task in Path(f"/proc/{os.getpid()}/task").iterdir() for pid in _content(task / "children").split()
+    ]
+    return [pid for pid in pids if text.encode() in _content(Path(f"/proc/{pid}/cmdline"))]
+
+
+def _content(path: Path) -> bytes:
+    """A file of /proc; nothing where its thread or process has ended meanwhile."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _wait_until(condition: object, patience_s: float = 15.0) -> None:
