@@ -18,7 +18,7 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,24 +83,41 @@ class Row:
         return self.part, self.method, self.amount, self.seed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What of each part is asked for.
+
+    Attributes:
+        criteria: of one-shot pruning; `refit` are those whose weights are refitted too.
+        shares: of zeros in iterative pruning.
+        fewer_macs: how many times fewer multiply-accumulates.
+        iterative_epochs, structured_epochs: of recovery, over all rounds.
+    """
+
+    criteria: Sequence[str]
+    refit: Sequence[str]
+    shares: Sequence[float]
+    fewer_macs: Sequence[float]
+    iterative_epochs: int
+    structured_epochs: int
+
+
 @dataclass(frozen=True)
 class Engine:
     """A workbench, and the compressors of a build on it."""
 
     bench: Workbench
-    criteria: Sequence[str]
-    iterative_epochs: int
-    structured_epochs: int
+    options: Options
 
     @cached_property
     def masking(self) -> Compressor:
         """For zeros: large steps first, six rounds."""
-        return self._compressor(rounds=6, schedule="cubic", epochs=self.iterative_epochs)
+        return self._compressor(rounds=6, schedule="cubic", epochs=self.options.iterative_epochs)
 
     @cached_property
     def cutting(self) -> Compressor:
         """For channels."""
-        return self._compressor(rounds=1, epochs=self.structured_epochs)
+        return self._compressor(rounds=1, epochs=self.options.structured_epochs)
 
     def _compressor(self, **recovery: object) -> Compressor:
         spec = self.bench.target.spec.recovery
@@ -144,12 +161,13 @@ def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
     compressor, seed = engine.cutting, engine.bench.target.spec.seed
     dense = compressor.dense_module
     layers = maskable_layers(dense)
-    for name in (n for n in engine.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
-        missing = [s for s in ONE_SHOT if ("one-shot", f"{name}, refit", s, seed) not in kept.rows]
+    for name in (n for n in engine.options.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
+        last = f"{name}, {'refit' if name in engine.options.refit else 'norms'}"
+        missing = [s for s in ONE_SHOT if ("one-shot", last, s, seed) not in kept.rows]
         if missing:
             scores = weight_scores(dense, layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
         for share in missing:
-            for stages, model in _zeroed(engine, scores, share):
+            for stages, model in _zeroed(engine, scores, share, refit=name in engine.options.refit):
                 validation, test = engine.accuracies(model)
                 kept.add(
                     Row(
@@ -163,35 +181,38 @@ def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
                 )
 
 
-def _zeroed(engine: Engine, scores: Mapping[str, Tensor], share: float) -> Iterator[tuple[str, nn.Module]]:
+def _zeroed(
+    engine: Engine, scores: Mapping[str, Tensor], share: float, *, refit: bool
+) -> Iterator[tuple[str, nn.Module]]:
     compressor, dense = engine.cutting, engine.cutting.dense_module
     model = copy.deepcopy(dense)
     masks = WeightMasks.unstructured(model, share, scores=scores)
     masks.apply_()
     yield "", model
-    refitted = copy.deepcopy(model)
-    compressor.settle_(model)
-    yield ", norms", model
-    reconstruct_weights_(refitted, dense, masks, compressor.scorer.inputs, seed=engine.bench.target.spec.seed)
-    # Norms re-estimated after a refit cost points: it was fitted to theirs.
-    yield ", refit", refitted
+    settled = copy.deepcopy(model)
+    compressor.settle_(settled)
+    yield ", norms", settled
+    if refit:
+        # Norms are not re-estimated after it, which costs points: it was fitted to the old ones.
+        reconstruct_weights_(model, dense, masks, compressor.scorer.inputs, seed=engine.bench.target.spec.seed)
+        yield ", refit", model
 
 
 def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros in rounds, with recovery after each."""
-    for share in ITERATIVE:
+    for share in engine.options.shares:
         rung = Rung(
             runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share
         )
         planned = PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
-        method = f"{engine.bench.target.spec.pruning.weight_criterion}, {engine.iterative_epochs} epochs"
+        method = f"{engine.bench.target.spec.pruning.weight_criterion}, {engine.options.iterative_epochs} epochs"
         _trained(engine, kept, engine.masking, planned, ("iterative", method, share))
 
 
 def structured(engine: Engine, kept: KeptRows[Row]) -> None:
     """Fewer channels and blocks, with recovery."""
-    for factor in FEWER_MACS:
-        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.structured_epochs} epochs"
+    for factor in engine.options.fewer_macs:
+        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.options.structured_epochs} epochs"
         _trained(engine, kept, engine.cutting, engine.cut_to(factor), ("structured", method, factor))
 
 
@@ -220,7 +241,7 @@ def _described(made: TorchModel, planned: PlannedRung) -> str:
 
 def deployed(engine: Engine, kept: KeptRows[Row]) -> None:
     """The dense model and the structured ones in every runtime, float32 and INT8."""
-    for factor in (1.0, *FEWER_MACS):
+    for factor in (1.0, *engine.options.fewer_macs):
         for runtime in engine.bench.profile.runtimes:
             for precision in (Precision.FLOAT32, Precision.INT8):
                 _deploy(engine, kept, factor, Rung(runtime=runtime, precision=precision))
@@ -285,7 +306,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names(), help="one-shot")
+    parser.add_argument("--refit", nargs="*", choices=CRITERIA.names(), default=["l1", "obc"], help="one-shot")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shares", type=float, nargs="+", default=ITERATIVE, help="of zeros, iterative")
+    parser.add_argument(
+        "--fewer-macs", type=float, nargs="+", default=FEWER_MACS, help="times, structured and deployed"
+    )
     parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
     arguments = parser.parse_args()
@@ -304,7 +330,8 @@ def _engine(arguments: argparse.Namespace, profile: DeviceProfile, seed: int) ->
     target = load_target("targets/cifar10-resnet20")
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed}))
     with opened_workbench(target, profile, "local", arguments.output / f"seed{seed}") as bench:
-        yield Engine(bench, arguments.criteria, arguments.iterative_epochs, arguments.structured_epochs)
+        asked = {field.name: getattr(arguments, field.name) for field in fields(Options)}
+        yield Engine(bench, Options(**asked))
 
 
 if __name__ == "__main__":
