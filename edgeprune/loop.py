@@ -11,19 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.limits import absolute_limits
 from edgeprune.planning.feasibility import over_budget
-from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.artifact import Artifact
 from edgeprune.records.control import Control
 from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
-from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
@@ -32,6 +29,7 @@ from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.controls import ControlMaker, MadeControl
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.examination import check_parts_fit
+from edgeprune.steps.final_accuracy import FinalAccuracy
 from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
@@ -50,7 +48,7 @@ from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
 from edgeprune.store.inputs_file import write_inputs
 from edgeprune.store.readings import ReadingLog
-from edgeprune.store.run_folder import RunFolder, digest, step_name
+from edgeprune.store.run_folder import RunFolder
 
 
 def run_plan(inputs: BuildInputs, reporter: Reporter) -> Plan:
@@ -170,8 +168,9 @@ class _Build:
         controls: tuple[Control, ...] = ()
         if chosen is not None:
             made = self._made_controls(climbed.plan, chosen)
-            dense, chosen = self._tested(dense), self._tested(chosen)
-            controls = tuple(m.tested(partial(self._test_accuracy, chosen.rung)) for m in made)
+            final = FinalAccuracy(self.bench, self.readings)
+            dense, chosen = final.of(dense), final.of(chosen)
+            controls = tuple(m.tested(partial(final.test, chosen.rung)) for m in made)
             tried[-1] = chosen
         evidence = deciding.evidence if deciding else None
         if evidence is not None:
@@ -255,12 +254,6 @@ class _Build:
                 return (self.maker.dense(planned)[1],)
         return ()
 
-    def _tested(self, candidate: Candidate) -> Candidate:
-        rung, artifact = candidate.rung, candidate.artifact
-        if artifact is None:
-            raise BuildError(f"{rung.name} has no artifact to test")
-        return replace(candidate, test=self._test_accuracy(rung, rung.name, artifact))
-
     def _made_controls(self, plan: Plan, chosen: Candidate) -> list[MadeControl]:
         """Before the test split is read, so that a build that is killed on the way has not read it."""
         if not self.controls:
@@ -272,23 +265,6 @@ class _Build:
         for control in (m.control for m in made if m.control.reason):
             self.bench.note(f"no {control.name} control: {control.reason}", "warning")
         return made
-
-    def _test_accuracy(self, rung: Rung, subject: str, artifact: Artifact) -> Accuracy:
-        self.bench.note(f"reading the test split for {subject}: all choices are made")
-        folder = self.bench.run.path(step_name("compile", subject))
-
-        def read(_: Path) -> Accuracy:
-            self.readings.note(subject, artifact.digest)
-            return self.maker.assessor.test_accuracy(rung, artifact, folder, self.bench.data.test)
-
-        return self.bench.step(
-            "test",
-            subject,
-            digest(artifact.digest, self.bench.data_key, self.bench.host.facts.fingerprint),
-            Accuracy,
-            read,
-            lambda a: f"test {a.metric} {a.told}",
-        )
 
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:

@@ -259,7 +259,7 @@ def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> 
         )
     maker = CandidateMaker(engine.bench, engine.cutting)
     compiled = maker.compile(planned)
-    test = maker.assessor.test_accuracy(planned.rung, compiled.artifact, compiled.folder, engine.bench.data.test)
+    test = maker.assessor.accuracy(planned.rung, compiled.artifact, compiled.folder, engine.bench.data.test, "test")
     figures = ShapeBench(engine.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
     kept.add(
         Row(

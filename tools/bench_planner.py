@@ -269,7 +269,7 @@ def train(contest: Contest, row: Row) -> Row:
     planned = contest.planned(row.shape)
     maker = CandidateMaker(contest.bench, contest.compressor)
     compiled = maker.compile(planned)
-    test = maker.assessor.test_accuracy(planned.rung, compiled.artifact, compiled.folder, contest.bench.data.test)
+    test = maker.assessor.accuracy(planned.rung, compiled.artifact, compiled.folder, contest.bench.data.test, "test")
     return replace(row, validation=compiled.evaluation.accuracy.overall, test=test.overall)
 
 

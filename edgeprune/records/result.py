@@ -35,7 +35,9 @@ class Candidate:
     Attributes:
         folder: of its steps, relative to the run folder: artifact, manifest, measurement, accuracy.
         validation: accuracy of the compiled artifact on the validation split.
-        test: accuracy of the compiled artifact on the test split; only for the dense and the chosen model.
+        train: accuracy of the compiled artifact on training examples, as many as the validation split has.
+        test: accuracy of the compiled artifact on the test split; this and `train` only for the dense and the chosen
+            model.
         percentiles: p50, p90, p99 of its measurement.
         load_ms: median over the processes.
         seconds: wall-clock time that this build spent on it.
@@ -52,6 +54,7 @@ class Candidate:
     measurement: Measurement | None = None
     percentiles: tuple[Percentile, ...] = ()
     validation: Accuracy | None = None
+    train: Accuracy | None = None
     test: Accuracy | None = None
     judgement: Judgement | None = None
     widths: tuple[GroupWidth, ...] = ()

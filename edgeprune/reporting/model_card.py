@@ -14,7 +14,8 @@ from edgeprune.units import format_mb, format_ms
 
 _CONFIDENCE = 0.95
 _HOW_ACCURACY = (
-    "Accuracy is that of the compiled files. Every choice was made on validation data. "
+    "Accuracy is that of the compiled files; on training data, of as many drawn examples as there are for validation. "
+    "Every choice was made on validation data. "
     "In brackets: one-sided exact binomial bounds at 95 % each."
 )
 

@@ -89,9 +89,9 @@ class Assessor:
                 "is its runtime of another version?"
             )
 
-    def test_accuracy(self, rung: Rung, artifact: Artifact, folder: Path, split: Split) -> Accuracy:
-        """Accuracy on the test split. Called when nothing is chosen any more."""
+    def accuracy(self, rung: Rung, artifact: Artifact, folder: Path, split: Split, name: str) -> Accuracy:
+        """Accuracy on any split; on the test split only when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        accuracy = self.bench.task.accuracy_of(outputs, split, "test")
+        accuracy = self.bench.task.accuracy_of(outputs, split, name)
         return with_guards(accuracy, sole(outputs), split) if self.bench.task.classifies else accuracy

@@ -110,7 +110,7 @@ def _card_model(candidate: Candidate) -> CardModel | None:
         artifact=candidate.artifact,
         parameters=candidate.parameters,
         macs=candidate.macs,
-        accuracy=tuple(a for a in (candidate.validation, candidate.test) if a is not None),
+        accuracy=tuple(a for a in (candidate.train, candidate.validation, candidate.test) if a is not None),
         percentiles=candidate.percentiles,
     )
 

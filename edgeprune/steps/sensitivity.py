@@ -8,15 +8,20 @@ is a step of its own, so that a killed build goes on with the next.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from edgeprune.data.parts import label_tensors, mapped
+from edgeprune.events import StageFinished, StageProgress, StageStarted
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import ChannelGraph
 from edgeprune.graph.names import block_of
@@ -33,7 +38,16 @@ if TYPE_CHECKING:
 
     from edgeprune.graph.groups import ChannelGroup
 
+_STAGE = "sensitivity"
 _EXAMPLES = 1024
+
+Point = TypeVar("Point", GroupCurve, BlockPoint)
+
+
+class _OneMore(Protocol):
+    def __call__(self, measured: Point, /) -> Point:
+        """Count it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +67,31 @@ class SensitivityBench:
     def measure(self) -> Sensitivity:
         """All groups and blocks, in the model's order; those measured before are kept."""
         bench = self.compressor.bench
-        curves = tuple(self._curve(group) for group in bench.groups.groups)
-        return Sensitivity(
-            examples=len(self._chosen),
-            loss=self._dense.loss,
-            accuracy=self._dense.accuracy,
-            criterion=bench.target.spec.pruning.criterion,
-            curves=curves,
-            blocks=tuple(self._block(block) for block in bench.blocks.removable),
-        )
+        groups, blocks = bench.groups.groups, bench.blocks.removable
+        with self._counted(len(groups) + len(blocks)) as one_more:
+            return Sensitivity(
+                examples=len(self._chosen),
+                loss=self._dense.loss,
+                accuracy=self._dense.accuracy,
+                criterion=bench.target.spec.pruning.criterion,
+                curves=tuple(one_more(self._curve(group)) for group in groups),
+                blocks=tuple(one_more(self._block(block)) for block in blocks),
+            )
+
+    @contextmanager
+    def _counted(self, total: int) -> Iterator[_OneMore]:
+        """Tell how many of all are done, and how long it took."""
+        bench, started_s, done = self.compressor.bench, time.monotonic(), itertools.count(1)
+        earlier = len(bench.run.outcomes)
+
+        def one_more(measured: Point) -> Point:
+            bench.reporter.emit(StageProgress(stage=_STAGE, done=next(done)))
+            return measured
+
+        bench.reporter.emit(StageStarted(stage=_STAGE, total=total, unit="groups and blocks"))
+        yield one_more
+        kept = all(outcome.cached for outcome in bench.run.outcomes[earlier:])
+        bench.reporter.emit(StageFinished(stage=_STAGE, seconds=time.monotonic() - started_s, cached=kept))
 
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
@@ -73,7 +103,7 @@ class SensitivityBench:
             points = tuple(self._point(group.name, width) for width in widths)
             return GroupCurve(group=group.name, width=group.width, points=points)
 
-        return bench.step("sensitivity", group.name, key, GroupCurve, make, _summary)
+        return bench.step(_STAGE, group.name, key, GroupCurve, make, _summary)
 
     def _point(self, group: str, width: int) -> CurvePoint:
         scores = {group: self._scores[group]}
@@ -89,7 +119,7 @@ class SensitivityBench:
             found = self._settled_increase(remove_blocks(self.compressor.dense_module, [block]))
             return BlockPoint(block=block, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
-        return bench.step("sensitivity", block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
+        return bench.step(_STAGE, block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
 
     @property
     def inputs(self) -> np.ndarray:

@@ -35,7 +35,11 @@ def digest(*parts: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """How a step ended, for the event log and the report."""
+    """How a step ended, for the event log and the report.
+
+    Attributes:
+        seconds: that it took by itself, without the steps that were made within it.
+    """
 
     name: str
     seconds: float
@@ -57,6 +61,7 @@ class RunFolder:
         self.root = root
         self._clock = clock
         self._partial = root / ".partial"
+        self._inner_s = 0.0
         self.outcomes: list[StepOutcome] = []
         root.mkdir(parents=True, exist_ok=True)
 
@@ -91,8 +96,12 @@ class RunFolder:
             self.outcomes.append(StepOutcome(name, self._seconds_of(folder), cached=True))
             return kept
         partial = self._fresh_partial(name)
-        record = make(partial)
-        seconds = self._clock() - started
+        outer_s, self._inner_s = self._inner_s, 0.0
+        try:
+            record = make(partial)
+        finally:
+            whole_s = self._clock() - started
+            seconds, self._inner_s = whole_s - self._inner_s, outer_s + whole_s
         write_atomically(partial / _RECORD, to_json(record))
         write_atomically(partial / _STEP, json.dumps({"schema": 1, "key": key, "seconds": seconds}).encode())
         self._publish(partial, folder)

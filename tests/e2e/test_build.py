@@ -72,7 +72,7 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     assert card.making is not None
     assert (card.making.criterion, card.making.training_epochs, card.making.recovery_epochs) == ("l2", 2, 1)
     assert {x.layer for x in card.making.layers} == {"conv1", "conv2", "head"}
-    assert [(a.split, a.total) for a in card.final.accuracy] == [("validation", 96), ("test", 64)]
+    assert [(a.split, a.total) for a in card.final.accuracy] == [("train", 96), ("validation", 96), ("test", 64)]
     (reading,) = card.test_readings
     assert {name for name, _ in reading.models} == {result.dense.rung.name, result.chosen.rung.name}
     assert "The test split was read once" in (built.run / "artifact" / "MODEL_CARD.md").read_text()

@@ -56,7 +56,7 @@ def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path) -> No
     assert from_json(BuildResult, (made.run / "summary.json").read_bytes()).verdict is Verdict.PASS
     _assert_untouched(made, kept)
     done = [e for e in _events(made)[earlier:] if e["event"] == "StageFinished"]
-    assert {e["stage"] for e in done if not e["cached"]} == {"test"}
+    assert {e["stage"] for e in done if not e["cached"]} == {"fit", "test"}
     assert {"shape", "compress", "compile", "evaluate", "baseline", "measure"} <= {
         e["stage"] for e in done if e["cached"]
     }

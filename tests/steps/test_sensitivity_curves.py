@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from compressors import compressor
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeprune.events import Event, StageFinished, StageProgress, StageStarted
 from edgeprune.records.sensitivity import CurvePoint, GroupCurve
-from edgeprune.steps.sensitivity import probe_widths
+from edgeprune.steps.sensitivity import SensitivityBench, probe_widths
 
 
 def _curve(*points: tuple[int, float], width: int = 64) -> GroupCurve:
@@ -43,3 +47,29 @@ def test_widths_to_probe() -> None:
     assert probe_widths(32, (0.5,)) == (16,)
     assert probe_widths(2, (0.25, 0.5, 0.75)) == (1,)
     assert probe_widths(1, (0.5,)) == ()
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        if getattr(event, "stage", "") == "sensitivity":
+            self.events.append(event)
+
+
+def test_how_many_curves_are_taken_is_told_and_kept_ones_are_taken_over(tmp_path: Path) -> None:
+    kept: list[bool] = []
+    for _ in range(2):
+        heard = Heard()
+        with compressor(tmp_path, heard) as made:
+            found = SensitivityBench(made).measure()
+        total = len(found.curves) + len(found.blocks)
+        assert total > 1
+        assert StageStarted(stage="sensitivity", total=total, unit="groups and blocks") in heard.events
+        done = [e.done for e in heard.events if isinstance(e, StageProgress)]
+        assert done == list(range(1, total + 1))
+        ended = [e for e in heard.events if isinstance(e, StageFinished)]
+        assert [e.subject for e in ended][-1] == ""
+        kept.append(ended[-1].cached)
+    assert kept == [False, True]

@@ -56,6 +56,25 @@ def test_a_failed_step_leaves_nothing_and_keeps_the_old_one(tmp_path: Path) -> N
     assert not (tmp_path / "a" / "half").exists()
 
 
+def test_a_step_within_a_step_is_not_counted_twice(tmp_path: Path) -> None:
+    now = [0.0]
+    run = RunFolder(tmp_path, clock=lambda: now[0])
+
+    def inner(_: Path) -> Figure:
+        now[0] += 5.0
+        return Figure(value=1)
+
+    def outer(_: Path) -> Figure:
+        now[0] += 2.0
+        for name in ("b", "c"):
+            run.step(name, "key", Figure, inner)
+        return Figure(value=2)
+
+    run.step("a", "key", Figure, outer)
+    run.step("d", "key", Figure, inner)
+    assert {o.name: o.seconds for o in run.outcomes} == {"a": 2.0, "b": 5.0, "c": 5.0, "d": 5.0}
+
+
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with (
         RunFolder(tmp_path).locked(),
