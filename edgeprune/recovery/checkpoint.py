@@ -52,7 +52,9 @@ def identity_of(job: Job) -> str:
         tuple(job.inputs.shape), chosen.epochs, chosen.learning_rate, chosen.optimizer, chosen.momentum,
         chosen.weight_decay, chosen.batch_size, chosen.seed, chosen.bf16, chosen.clip_norm, asdict(chosen.schedule),
         chosen.patience_epochs, chosen.workers.count, chosen.augment is None,
-        teacher and (teacher.weight, teacher.temperature, teacher.features, teacher.feature_weight),
+        teacher and (
+            teacher.weight, teacher.temperature, teacher.soft_labels, teacher.features, teacher.feature_weight,
+        ),
         job.checkpoint.key if job.checkpoint else "",
     )  # fmt: skip
     total.update(json.dumps(parts, allow_nan=False).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +18,20 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+SoftLabels = Literal["classes", "binary"]
+"""What logits are of: classes, one of which is right (dimension 1), or yes and no for each output by itself."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Distillation:
     """A teacher and its say in the loss: (1 - weight) labels + weight soft labels + feature_weight features.
 
     Attributes:
-        teacher: outputs logits [batch, classes], as the student does; left alone. Any other model may be the student,
-            such as a smaller one.
+        teacher: outputs logits [batch, classes, ...], as the student does; left alone. Any other model may be the
+            student, such as a smaller one.
         weight: share of the soft labels in the loss, in [0, 1]; the labels have the rest.
         temperature: both logits are divided by it.
+        soft_labels: what the logits are of.
         features: (student's layer, teacher's layer) whose outputs are compared; widths that differ are bridged by
             adapters that are learned along and thrown away.
         feature_weight: of the features' mean difference, beside the rest of the loss.
@@ -35,6 +40,7 @@ class Distillation:
     teacher: nn.Module
     weight: float = 0.5
     temperature: float = 4.0
+    soft_labels: SoftLabels = "classes"
     features: tuple[tuple[str, str], ...] = ()
     feature_weight: float = 1.0
 
@@ -53,25 +59,42 @@ def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> T
     """Kullback-Leibler divergence of the softened outputs, times the square of the temperature.
 
     Args:
-        student: logits, [batch, classes].
-        teacher: logits, [batch, classes], without a gradient.
+        student: logits, [batch, classes, ...], such as of each pixel.
+        teacher: likewise, without a gradient.
         temperature: over 0; the higher, the more the small probabilities count.
 
     Returns:
-        A scalar, at least 0; 0 where both agree.
+        The mean over examples and pixels, a scalar, at least 0; 0 where both agree.
 
     Source: Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", section 2, arXiv:1503.02531;
     the square keeps the gradient's size when the temperature changes.
     """
     soft_student = functional.log_softmax(student.float() / temperature, dim=1)
     soft_teacher = functional.log_softmax(teacher.float() / temperature, dim=1)
-    divergence = functional.kl_div(soft_student, soft_teacher, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
+    divergence = functional.kl_div(soft_student, soft_teacher, reduction="none", log_target=True).sum(dim=1)
+    return divergence.mean() * temperature**2
+
+
+def binary_distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The same where each output is a yes or no by itself: divergence of two coins, times the temperature's square.
+
+    Args:
+        student: logits of yes, [batch, ...].
+        teacher: likewise, without a gradient.
+        temperature: over 0.
+
+    Returns:
+        The mean over all outputs, as `binary_cross_entropy_with_logits` has it; a scalar, at least 0.
+    """
+    ours, theirs = student.float() / temperature, teacher.float() / temperature
+    # Of no and of yes, as two classes: the softmax of 0 and a logit is that logit's sigmoid.
+    pairs = (torch.stack([torch.zeros_like(logits), logits], dim=1) for logits in (ours, theirs))
+    return distillation_loss(*pairs, temperature=1.0) * temperature**2
 
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, inputs: Tensor, *, batch_size: int, bf16: bool = False) -> Tensor:
-    """The teacher's outputs in eval mode, [examples, classes], float32."""
+    """The teacher's outputs in eval mode, [examples, classes, ...], float32."""
     was_training = teacher.training
     teacher.eval()
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -41,6 +41,9 @@ __all__ = [
     "fit_",
 ]
 
+_SCORES_ALONE = 2
+"""Dimensions of [examples, classes]."""
+
 
 def fit_(
     model: nn.Module,
@@ -105,9 +108,16 @@ def fit_(
 
 
 def _soft_labels(settings: FitSettings, inputs: Tensor) -> Tensor | None:
-    """The teacher's outputs for all examples, where they are the same in every epoch and no features are wanted."""
+    """The teacher's outputs for all examples, where they are the same in every epoch and no features are wanted.
+
+    Not where an example's outputs take more memory than the example, as those of many classes a pixel: they are asked
+    for batch by batch.
+    """
     teacher = settings.distillation
     if teacher is None or not teacher.weight or teacher.learns_features or settings.augment is not None:
+        return None
+    of_one = teacher_logits(teacher.teacher, inputs[:1], batch_size=1)
+    if of_one.dim() > _SCORES_ALONE and of_one.numel() > inputs[:1].numel():
         return None
     return teacher_logits(teacher.teacher, inputs, batch_size=EVALUATION_BATCH, bf16=settings.bf16)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,28 @@ Loss = Callable[[Tensors, Tensors], Tensor]
 
 FOCAL = "focal"
 _CROSS_ENTROPY = "cross_entropy"
+
+BINARY = "binary_cross_entropy_with_logits"
+"""Yes or no for each output by itself: several labels an example, or whether an object is there."""
+
+_OF_TORCH: Final = (
+    "binary_cross_entropy",
+    BINARY,
+    _CROSS_ENTROPY,
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
+    "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+)
+"""Those of `torch.nn.functional` that take outputs and labels and need nothing else, such as lengths or a variance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,14 +92,18 @@ def resolve_loss(name: str, *, class_weights: Sequence[float] = (), focal_gamma:
         focal_gamma: of `focal`.
 
     Raises:
-        InputError: there is no such loss (the message has the known names and the closest), or it takes no weights.
+        InputError: there is no such loss of outputs and labels alone (the message has the known names and the closest),
+            or it takes no weights.
     """
     if name == FOCAL:
         return FocalLoss(gamma=focal_gamma, class_weights=tuple(class_weights))
-    known = tuple(n for n in sorted(vars(functional)) if n.endswith(("_loss", "cross_entropy", "kl_div")))
-    known = (*(n for n in known if not n.startswith("_")), FOCAL)
+    known = (*_OF_TORCH, FOCAL)
     if name not in known:
-        raise InputError(f"training.loss: torch.nn.functional has no loss {name!r}{suggest(name, known)}", name=name)
+        raise InputError(
+            f"training.loss: no loss {name!r} of outputs and labels alone{suggest(name, known)}; any other is a "
+            "function of (outputs, labels) in your own file: file.py:function",
+            name=name,
+        )
     if class_weights:
         if name != _CROSS_ENTROPY:
             raise InputError(

@@ -7,7 +7,14 @@ from torch import Tensor, nn
 
 from edgeprune.data.parts import Tensors, outputs_of
 from edgeprune.errors import InputError
-from edgeprune.recovery.distillation import Distillation, distillation_loss, scores_of, teacher_hints, teacher_logits
+from edgeprune.recovery.distillation import (
+    Distillation,
+    binary_distillation_loss,
+    distillation_loss,
+    scores_of,
+    teacher_hints,
+    teacher_logits,
+)
 from edgeprune.recovery.features import TappedStudent, feature_loss, make_adapters
 
 
@@ -29,6 +36,7 @@ class Teaching:
         self, distillation: Distillation, student: nn.Module, example: Tensor, *, soft_labels: Tensor | None, bf16: bool
     ) -> None:
         self._chosen, self._soft_labels, self._bf16 = distillation, soft_labels, bf16
+        self._distance = distillation_loss if distillation.soft_labels == "classes" else binary_distillation_loss
         if distillation.weight:
             theirs = teacher_logits(distillation.teacher, example, batch_size=1)
             with torch.no_grad():
@@ -61,7 +69,7 @@ class Teaching:
         soft, hints = self._told(batch, chosen)
         loss = hard
         if soft is not None:
-            distance = distillation_loss(scores_of(outputs), soft, self._chosen.temperature)
+            distance = self._distance(scores_of(outputs), soft, self._chosen.temperature)
             loss = (1 - self._chosen.weight) * hard + self._chosen.weight * distance
         for feature, hint in zip(features, hints, strict=True):
             loss = loss + self._chosen.feature_weight * feature_loss(feature.float(), hint)

@@ -97,7 +97,7 @@ class Training(FileModel):
     """How the dense model is trained; recovery derives from it."""
 
     loss: Annotated[str, Field(pattern=r"^([a-z_]+|[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*)$")] = "cross_entropy"
-    """`focal`, a function of `torch.nn.functional`, or `file.py:function` of (outputs, labels)."""
+    """`focal`, a loss of `torch.nn.functional` that takes outputs and labels alone, or `file.py:function` of both."""
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Of the focal loss: the larger, the less the examples count that the model is sure of."""
     class_weights: Literal["balanced"] | tuple[Positive, ...] = ()
@@ -157,7 +157,8 @@ class Recovery(FileModel):
     teacher: Literal["dense", "teacher"] = "dense"
     """Who teaches: the dense model, or the one of `[teacher]`."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the teacher's soft labels in the loss."""
+    """Share of the teacher's soft labels in the loss. They are made where the loss is of logits: of classes, of each
+    example or each pixel, or of yes and no (`binary_cross_entropy_with_logits`). Elsewhere it is 0."""
     temperature: Positive = 4.0
     """Of the soft labels."""
     features: tuple[FeaturePair, ...] = ()

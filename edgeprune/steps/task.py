@@ -18,6 +18,7 @@ from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.steps.inputs import Target
 
 if TYPE_CHECKING:
+    from edgeprune.recovery.distillation import SoftLabels
     from edgeprune.recovery.losses import Loss
 
 
@@ -141,13 +142,9 @@ def task_of(target: Target, data: DataSplits) -> Task:
             f"class names and labels {kinds}; set task.metric to a function of your own, or one of {others}"
         )
     _check_floors(target, data, metric)
-    recovery = target.spec.recovery
-    if not data.classifies and recovery.distillation_weight and "distillation_weight" in recovery.model_fields_set:
-        raise InputError(
-            f"{target.file}: recovery.distillation_weight: expected 0 or nothing, got {recovery.distillation_weight}: "
-            "soft labels are of one class an example; these outputs are learned from their labels alone"
-        )
-    return Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
+    task = Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
+    _check_soft_labels(target, task)
+    return task
 
 
 def loss_of(target: Target, labels: Arrays) -> Loss:
@@ -169,6 +166,37 @@ def loss_of(target: Target, labels: Arrays) -> Loss:
             raise InputError(f"{target.file}: training.class_weights: {training.loss} takes none; weigh in it")
         return target.guarded(training.loss, key="training.loss")
     return resolve_loss(training.loss, class_weights=weights, focal_gamma=training.focal_gamma)
+
+
+def soft_labels_of(target: Target, task: Task) -> SoftLabels | None:
+    """What a teacher's outputs are softened as; None where they are no logits: those learn from their labels alone.
+
+    The loss tells: logits of classes, of each example or of each of its pixels, or a yes and no for each output. A
+    loss of the target's own takes logits of classes where each example has one class.
+    """
+    from edgeprune.recovery.losses import BINARY, FOCAL
+
+    loss = target.spec.training.loss
+    if loss == BINARY:
+        return "binary"
+    return "classes" if task.classifies or loss in {"cross_entropy", FOCAL} else None
+
+
+def _check_soft_labels(target: Target, task: Task) -> None:
+    """Refuse a weight of soft labels where there are none; the default one is taken for 0 there."""
+    spec = target.spec
+    recovery, teacher = spec.recovery, spec.teacher
+    asked = {
+        "recovery.distillation_weight": "distillation_weight" in recovery.model_fields_set
+        and recovery.distillation_weight,
+        "teacher.weight": teacher is not None and "weight" in teacher.model_fields_set and teacher.weight,
+    }
+    for key, weight in asked.items():
+        if weight and soft_labels_of(target, task) is None:
+            raise InputError(
+                f"{target.file}: {key}: expected 0 or nothing, got {weight}: soft labels are of classes, or of yes "
+                f"and no, and the loss {spec.training.loss} is of neither; these outputs learn from their labels alone"
+            )
 
 
 def _class_weights(target: Target, labels: Arrays) -> tuple[float, ...]:

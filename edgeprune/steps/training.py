@@ -14,7 +14,7 @@ from edgeprune.recovery.rates import RateSchedule
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.inputs import code_digest
 from edgeprune.steps.target_code import import_files, imported_files
-from edgeprune.steps.task import loss_of
+from edgeprune.steps.task import loss_of, soft_labels_of
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
 
@@ -64,11 +64,12 @@ def augmentation_of(bench: Workbench) -> Augment | None:
 
 def recovery_teacher(bench: Workbench, recovery: Recovery, dense: nn.Module) -> Distillation:
     """Who wins accuracy back after a cut: the dense model, or the teacher that the target names."""
+    soft_labels = soft_labels_of(bench.target, bench.task)
     return Distillation(
         teacher=dense if recovery.teacher == "dense" else build_teacher(bench),
-        # Softened scores mean something where they are of classes; other outputs learn from their labels alone.
-        weight=recovery.distillation_weight if bench.task.classifies else 0.0,
+        weight=recovery.distillation_weight if soft_labels else 0.0,
         temperature=recovery.temperature,
+        soft_labels=soft_labels or "classes",
         features=_pairs(recovery.features),
         feature_weight=recovery.feature_weight,
     )
@@ -116,10 +117,12 @@ def _training_teacher(bench: Workbench) -> Distillation | None:
     section = bench.target.spec.teacher
     if section is None:
         return None
+    soft_labels = soft_labels_of(bench.target, bench.task)
     return Distillation(
         teacher=build_teacher(bench),
-        weight=section.weight if bench.task.classifies else 0.0,
+        weight=section.weight if soft_labels else 0.0,
         temperature=section.temperature,
+        soft_labels=soft_labels or "classes",
         features=_pairs(section.features),
         feature_weight=section.feature_weight,
     )

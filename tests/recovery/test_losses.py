@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
@@ -17,9 +18,34 @@ LOGITS = torch.tensor([[math.log(4.0), 0.0], [math.log(4.0), 0.0]])
 LABELS = torch.tensor([0, 1])
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "mse_loss", "nll_loss"])
+@pytest.mark.parametrize("name", ["cross_entropy", "mse_loss", "nll_loss", "binary_cross_entropy_with_logits"])
 def test_losses_of_torch_are_found(name: str) -> None:
     assert resolve_loss(name) is getattr(functional, name)
+
+
+def test_no_known_loss_needs_more_than_outputs_and_labels() -> None:
+    with pytest.raises(InputError) as caught:
+        resolve_loss("?")
+    known = [name for name in sorted(vars(functional)) if _is_known(name)]
+    assert len(known) == 15
+    assert str(caught.value).endswith("file.py:function")
+    for name in known:
+        inspect.signature(getattr(functional, name)).bind(LOGITS, LABELS)
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return resolve_loss(name) is getattr(functional, name)
+    except InputError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "name", ["triplet_margin_loss", "ctc_loss", "gaussian_nll_loss", "cosine_embedding_loss", "margin_ranking_loss"]
+)
+def test_loss_that_needs_more_is_refused_and_a_function_of_ones_own_named(name: str) -> None:
+    with pytest.raises(InputError, match=f"no loss '{name}' of outputs and labels alone.*file.py:function"):
+        resolve_loss(name)
 
 
 @pytest.mark.parametrize(("name", "closest"), [("cross_entropi", "cross_entropy"), ("mse", "mse_loss")])
@@ -30,7 +56,7 @@ def test_unknown_loss_is_told_with_the_closest(name: str, closest: str) -> None:
 
 @pytest.mark.parametrize("name", ["relu", "warnings", "__name__", "softmax"])
 def test_what_is_no_loss_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="has no loss"):
+    with pytest.raises(InputError, match="no loss"):
         resolve_loss(name)
 
 

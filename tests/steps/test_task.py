@@ -59,7 +59,12 @@ FLAT = {"accuracy.min_class_recall": None}
         ("masks", {"accuracy.max_worsening": 0.1}, "accuracy.max_worsening: mean_iou is a share; say"),
         ("masks", {"accuracy.min_accuracy": 0.5}, "accuracy.min_accuracy: the metric is mean_iou; say"),
         ("masks", {"training.loss": "mse_loss"}, "training.loss: mse_loss does not take outputs (2, 2, 12, 12)"),
-        ("masks", {"recovery.distillation_weight": 0.5}, "recovery.distillation_weight: expected 0 or nothing"),
+        ("doses", {"recovery.distillation_weight": 0.5}, "recovery.distillation_weight: expected 0 or nothing"),
+        (
+            "doses",
+            {"teacher.factory": "model.py:build_model", "teacher.weight": 0.5},
+            "teacher.weight: expected 0 or nothing, got 0.5",
+        ),
         ("doses", {"accuracy.max_drop_points": 1.0}, "accuracy.max_drop_points: mean_absolute_error is no share"),
         (
             "doses",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from compressors import compressor
 from targets_for_tests import MODEL_CODE, make_target
+from task_targets import TASKS
 from torch import Tensor
 
 from edgeprune.errors import InputError
@@ -169,3 +171,34 @@ def test_two_workers_train_a_targets_own_code(tmp_path: Path) -> None:
     assert (len(dense.epochs), len(pruned.epochs)) == (2, 2)
     accuracies = [e.validation_accuracy for e in (*dense.epochs, *pruned.epochs)]
     assert max(a for a in accuracies if a is not None) > 0.9
+
+
+TAGS = (
+    TASKS["masks"][0]
+    .replace('("ground", "blob")', "()")
+    .replace("(16, 2, 1)", "(16, 1, 1)")
+    .replace("images[:, 0] += masks", "images[:, 0] += masks\n    masks = masks[:, np.newaxis].astype(np.float32)")
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "keys", "soft_labels", "weight"),
+    [
+        (TASKS["masks"][0], {}, "classes", 0.5),
+        (TAGS, {"training.loss": "binary_cross_entropy_with_logits"}, "binary", 0.5),
+        (TAGS, {"training.loss": "mse_loss"}, "classes", 0.0),
+    ],
+    ids=["a class a pixel", "yes or no a pixel", "a value a pixel"],
+)
+def test_the_loss_tells_what_the_dense_models_outputs_teach(
+    code: str, keys: dict[str, object], soft_labels: str, weight: float, tmp_path: Path
+) -> None:
+    keys = {**TASKS["masks"][1], "training.epochs": 1, "recovery.rounds": 1, "recovery.epochs": 1, **keys}
+    if code == TAGS:
+        keys |= {"task.metric": "mean_absolute_error", "accuracy.max_drop_points": None, "accuracy.max_worsening": 9.0}
+    widths = (GroupWidth(group="conv1", before=16, after=8),)
+    with compressor(tmp_path, target=keys, code=code) as made:
+        chosen = recovery_teacher(made.bench, Recovery(), made.dense_module)
+        assert (chosen.soft_labels, chosen.weight) == (soft_labels, weight)
+        if weight:
+            assert len(made.compressed(replace(PLANNED, widths=widths)).epochs) == 1
