@@ -24,7 +24,8 @@ from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.evaluating import QualityOn
-from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
+from edgeprune.steps.fresh_weights import fresh_model
+from edgeprune.steps.held_zeros import ZeroHolder
 from edgeprune.steps.pruning_rounds import UNCUT, Pruned, PruningRounds
 from edgeprune.steps.scoring import Scorer
 from edgeprune.steps.task import loss_of
@@ -56,6 +57,7 @@ class TorchModel:
         key: digest of all that it depends on.
         epochs: of training or recovery, all rounds together.
         sparsity: share of zeros in the masked weights; 0 without masks.
+        masked_layers: whose zeros are those of masks.
         layers: how many weights each layer has.
     """
 
@@ -67,6 +69,7 @@ class TorchModel:
     widths: tuple[GroupWidth, ...] = ()
     epochs: tuple[EpochResult, ...] = ()
     sparsity: float = 0.0
+    masked_layers: tuple[str, ...] = ()
     layers: tuple[LayerWeights, ...] = ()
 
 
@@ -175,11 +178,16 @@ class Compressor:
 
         def make(folder: Path) -> TorchModel:
             fresh = fresh_model(bench.target, bench.example, model.recipe)
-            if model.sparsity:
-                take_zeros_(fresh, self.load(model))
-            hold = zero_holder(fresh) if model.sparsity else None
+            hold = ZeroHolder(fresh, self.load(model), model.masked_layers)
+            hold()
             epochs = self.fit_(fresh, self.training_settings(), "train", subject, after_step=hold)
-            scratch = Pruned(model=fresh, epochs=epochs, recipe=model.recipe, sparsity=model.sparsity)
+            scratch = Pruned(
+                model=fresh,
+                epochs=epochs,
+                recipe=model.recipe,
+                sparsity=model.sparsity,
+                masked_layers=model.masked_layers,
+            )
             return self._save(scratch, folder, subject, key, widths=model.widths)
 
         return bench.step("compress", subject, key, TorchModel, make, _summary)
@@ -204,7 +212,7 @@ class Compressor:
             settings = self.recovery_settings(epochs)
             rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
             settings = replace(settings, learning_rate=rate)
-            hold = zero_holder(trained) if model.sparsity else None
+            hold = ZeroHolder(trained, trained, model.masked_layers)
             done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
             save_pruned(trained, model.recipe, folder)
             return replace(
@@ -339,22 +347,9 @@ class Compressor:
             widths=widths,
             epochs=pruned.epochs,
             sparsity=pruned.sparsity,
+            masked_layers=pruned.masked_layers,
             layers=layer_weights(pruned.model),
         )
-
-
-def zero_holder(model: nn.Module) -> Callable[[], None]:
-    """What puts a model's zero weights back to zero: those of two dimensions and more that are zero now."""
-    import torch
-
-    zeros = [(p, p == 0) for p in model.parameters() if p.dim() > 1 and bool((p == 0).any())]
-
-    def hold() -> None:
-        with torch.no_grad():
-            for parameter, is_zero in zeros:
-                parameter.masked_fill_(is_zero, 0.0)
-
-    return hold
 
 
 def _pruning_name(rung: Rung) -> str:

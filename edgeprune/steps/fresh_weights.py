@@ -48,20 +48,6 @@ def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Mo
     return fresh
 
 
-def take_zeros_(model: nn.Module, like: nn.Module) -> None:
-    """Put zeros, in place, into a model where another of the same shape has them.
-
-    Only weights of two dimensions and more: nothing masks biases and norms.
-    """
-    import torch
-
-    theirs = dict(like.named_parameters())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                parameter.masked_fill_(theirs[name] == 0, 0.0)
-
-
 def _draws_weights(target: Target, model: nn.Module) -> bool:
     import torch
 

@@ -47,6 +47,7 @@ class Pruned:
     epochs: tuple[EpochResult, ...]
     recipe: PruningRecipe = UNCUT
     sparsity: float = 0.0
+    masked_layers: tuple[str, ...] = ()
 
 
 def recovery_rounds(recovery: Recovery, final: float) -> tuple[tuple[float, int], ...]:
@@ -121,9 +122,9 @@ class PruningRounds:
             title = f"{subject} round {number} of {len(rounds)}"
             settings = compressor.recovery_settings(count)
             epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_)
-        sparsity = masks.sparsity
+        sparsity, masked_layers = masks.sparsity, tuple(masks.kept)
         masks.make_permanent()
-        return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity)
+        return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity, masked_layers=masked_layers)
 
     def _cut(self, model: nn.Module, widths: Mapping[str, int]) -> tuple[nn.Module, tuple[Cut, ...]]:
         scorer = self.compressor.scorer

@@ -11,15 +11,19 @@ import torch
 from compressors import compressor
 from targets_for_tests import MODEL_CODE, make_target
 from torch import nn
+from torch.nn import functional
 
 from edgeprune.errors import BuildError, InputError
+from edgeprune.events import NullReporter
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.steps.compressing import Compressor, zero_holder
+from edgeprune.recovery.finetune import FitSettings, Workers, fit_
+from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.controls import ControlMaker
-from edgeprune.steps.fresh_weights import fresh_model, take_zeros_
+from edgeprune.steps.fresh_weights import fresh_model
+from edgeprune.steps.held_zeros import ZeroHolder
 from edgeprune.steps.inputs import load_target
 from edgeprune.steps.outcome import check_controls
 
@@ -88,6 +92,14 @@ def test_scratch_of_a_masked_model_holds_its_zeros(tmp_path: Path) -> None:
     assert control.sparsity == result.sparsity
 
 
+@pytest.mark.slow
+def test_scratch_of_a_masked_model_is_trained_by_two_workers_too(tmp_path: Path) -> None:
+    with compressor(tmp_path, workers=2) as made:
+        control = ControlMaker(made).made("scratch", planned(MASKED)).control
+    assert (control.reason, control.epochs) == ("", 2)
+    assert control.sparsity > 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "rung", "changes", "reason"),
     [
@@ -127,21 +139,52 @@ def test_fresh_weights_are_the_factorys_scaled_to_the_inputs_that_are_left(tmp_p
     torch.testing.assert_close(fresh["head.weight"], dense["head.weight"])
 
 
-def test_zeros_are_taken_over_and_held() -> None:
-    like, model = nn.Linear(2, 2), nn.Linear(2, 2)
+class Positioned(nn.Module):
+    """A position embedding and a last layer that begin at zero, as those of vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, 3, 2))
+        self.body, self.body_norm, self.last = nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.body_norm(self.body(x + self.position))).mean(1)
+
+
+def test_zeros_of_masked_layers_are_taken_over_and_held() -> None:
+    like, model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     with torch.no_grad():
-        like.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
-        like.bias.zero_()
-        model.weight.fill_(5.0)
-        model.bias.fill_(5.0)
-    take_zeros_(model, like)
-    assert model.weight.tolist() == [[0.0, 5.0], [5.0, 0.0]]
-    hold = zero_holder(model)
-    with torch.no_grad():
-        model.weight.add_(1.0)
+        for layer, other in zip(like, model, strict=True):
+            layer.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+            layer.bias.zero_()
+            other.weight.fill_(5.0)
+            other.bias.fill_(5.0)
+    hold = ZeroHolder(model, like, ["1"])
     hold()
-    assert model.weight.tolist() == [[0.0, 6.0], [6.0, 0.0]]
-    assert model.bias.tolist() == [5.0, 5.0]
+    assert [layer.weight.tolist() for layer in model] == [[[5.0, 5.0], [5.0, 5.0]], [[0.0, 5.0], [5.0, 0.0]]]
+    with torch.no_grad():
+        model[1].weight.add_(1.0)
+    hold()
+    assert model[1].weight.tolist() == [[0.0, 6.0], [6.0, 0.0]]
+    assert model[1].bias.tolist() == [5.0, 5.0]
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_begins_at_zero_outside_of_masks_learns(workers: int) -> None:
+    model, like = Positioned(), Positioned()
+    with torch.no_grad():
+        like.body.weight[0] = 0.0
+    hold = ZeroHolder(model, like, ["body"])
+    hold()
+    inputs, labels = torch.randn(16, 3, 2), torch.arange(16) % 2
+    settings = FitSettings(
+        epochs=2, learning_rate=0.1, loss=functional.cross_entropy, batch_size=8, workers=Workers(count=workers)
+    )
+    fit_(model, inputs, labels, settings, reporter=NullReporter(), stage="train", after_step=hold)
+    assert torch.equal(model.body.weight == 0, like.body.weight == 0)
+    assert int(model.position.count_nonzero()) == 6
+    assert int(model.last.weight.count_nonzero()) == 4
 
 
 def test_unknown_controls_are_refused_and_each_is_made_once() -> None:
