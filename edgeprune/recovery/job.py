@@ -40,6 +40,11 @@ class Job:
 
     @property
     def batches_per_epoch(self) -> int:
-        """A last batch of one example is left out: batch norm cannot learn from it."""
-        whole, rest = divmod(len(self.inputs), self.settings.batch_size)
-        return whole + (1 if rest > 1 or whole == 0 else 0)
+        """Steps of the optimizer an epoch."""
+        return batches_per_epoch(len(self.inputs), self.settings.batch_size)
+
+
+def batches_per_epoch(examples: int, batch_size: int) -> int:
+    """A last batch of one example is left out: batch norm cannot learn from it."""
+    whole, rest = divmod(examples, batch_size)
+    return whole + (1 if rest > 1 or whole == 0 else 0)

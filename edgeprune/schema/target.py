@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -134,6 +134,10 @@ class Training(FileModel):
         return self
 
 
+RECOVERY_EPOCHS: Final = 3
+"""Over all rounds, where the target does not say and nothing is rewound."""
+
+
 class Recovery(FileModel):
     """How accuracy is won back after each cut."""
 
@@ -145,15 +149,17 @@ class Recovery(FileModel):
     steps: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...] = ()
     """For the schedule `steps`: (epoch of recovery, share of the rung's pruning ratio that is out from then on),
     ascending, to a share of 1; the rounds follow from it."""
-    epochs: Annotated[int, Field(ge=0)] = 3
-    """Fine-tuning epochs over all rounds together; the last round gets what does not divide."""
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    """Fine-tuning epochs over all rounds together; the last round gets what does not divide. By default 3; with
+    `rewind`, and no `steps`, each round has what was left of the dense model's training at that step."""
     learning_rate: Positive | None = None
     """Peak in each round; by default a tenth of `training.learning_rate`, all of it with `rewind`."""
     rewind: Literal["none", "weights", "learning_rate"] = "none"
     """What each round goes back to after its cut (lottery tickets): nothing; the weights of an early step of the dense
-    model's training, and its learning rate; or its learning rate alone."""
+    model's training, and its learning rate; or its learning rate alone. The rate's schedule goes on from that step
+    (Renda et al. 2020)."""
     rewind_to: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """That early step, as a share of the dense model's training; 0 for the weights before it."""
+    """That early step, as a share of the dense model's training; 0 for its beginning."""
     teacher: Literal["dense", "teacher"] = "dense"
     """Who teaches: the dense model, or the one of `[teacher]`."""
     distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -172,8 +178,9 @@ class Recovery(FileModel):
             raise ValueError('`steps` where `schedule` is "steps", and there alone')
         epochs, shares = [epoch for epoch, _ in self.steps], [share for _, share in self.steps]
         ascending = epochs == sorted(set(epochs)) and shares == sorted(set(shares))
-        if self.steps and not (ascending and shares[-1] == 1 and epochs[-1] <= self.epochs):
-            raise ValueError(f"steps ascending, within {self.epochs} epochs, to a share of 1")
+        total = RECOVERY_EPOCHS if self.epochs is None else self.epochs
+        if self.steps and not (ascending and shares[-1] == 1 and epochs[-1] <= total):
+            raise ValueError(f"steps ascending, within {total} epochs, to a share of 1")
         if self.rewind != "none" and self.learning_rate is not None:
             raise ValueError("learning_rate or rewind, not both: rewinding takes that of the training")
         return self
@@ -372,4 +379,6 @@ class TargetSpec(FileModel):
                 raise ValueError('recovery.rewind "weights" only where the dense model is trained here')
             if self.pruning.reconstruct:
                 raise ValueError("pruning.reconstruct or recovery.rewind of the weights, not both")
+        if self.recovery.rewind != "none" and self.recovery.epochs is None and self.training.epochs == 0:
+            raise ValueError("recovery.epochs beside recovery.rewind: training.epochs is 0, and nothing of it is left")
         return self

@@ -211,7 +211,8 @@ class Compressor:
             trained = copy.deepcopy(self.load(model))
             settings = self.recovery_settings(epochs)
             rate = spec.quantization.qat_learning_rate or LEARNING_RATE_SHARE * settings.learning_rate
-            settings = replace(settings, learning_rate=rate)
+            # No round of pruning: it is not rewound.
+            settings = replace(settings, learning_rate=rate, schedule=replace(settings.schedule, start=0.0))
             hold = ZeroHolder(trained, trained, model.masked_layers)
             done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
             save_pruned(trained, model.recipe, folder)
@@ -294,10 +295,13 @@ class Compressor:
         return self._settings(self.bench.target.spec.training.epochs)
 
     def recovery_settings(self, epochs: int) -> FitSettings:
-        """Of a round: a fresh optimizer at a tenth of the learning rate, or at all of it where it is rewound."""
+        """Of a round: at a tenth of the learning rate, or at the rates of the step that it is rewound to."""
         recovery = self.recovery
         rate = recovery.learning_rate or self._recovery_rate
-        return self._settings(epochs, rate, recovery_teacher(self.bench, recovery, self.dense_module))
+        settings = self._settings(epochs, rate, recovery_teacher(self.bench, recovery, self.dense_module))
+        if recovery.rewind == "none":
+            return settings
+        return replace(settings, schedule=replace(settings.schedule, start=recovery.rewind_to))
 
     @property
     def _recovery_rate(self) -> float:

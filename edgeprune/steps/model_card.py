@@ -41,7 +41,7 @@ def making_of(rung: Rung, model: TorchModel, dense: TorchModel, spec: TargetSpec
     return Making(
         criterion=criterion if pruned else "",
         schedule=spec.recovery.schedule if pruned else "",
-        rounds=len(recovery_rounds(spec.recovery, 1.0)) if pruned else 0,
+        rounds=len(recovery_rounds(spec.recovery, 1.0, spec.training.epochs)) if pruned else 0,
         training_epochs=len(dense.epochs),
         recovery_epochs=len(model.epochs) if pruned else 0,
         layers=_changes(dense.layers, model.layers),

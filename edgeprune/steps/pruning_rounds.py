@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ from edgeprune.pruning.surgery import cut_by_scores, rebuild
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
-from edgeprune.schema.target import Recovery
+from edgeprune.recovery.job import batches_per_epoch
+from edgeprune.schema.target import RECOVERY_EPOCHS, Recovery
 from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 UNCUT = PruningRecipe()
 
+_DIGITS = 9
+"""Of a number of epochs, against rounding: 3 * (1 - 0.4) is a little more than 1.8."""
 _EARLY_FILE = "early.safetensors"
 
 
@@ -50,17 +54,25 @@ class Pruned:
     masked_layers: tuple[str, ...] = ()
 
 
-def recovery_rounds(recovery: Recovery, final: float) -> tuple[tuple[float, int], ...]:
+def recovery_rounds(recovery: Recovery, final: float, training_epochs: int) -> tuple[tuple[float, int], ...]:
     """(ratio, epochs of recovery after it) of each round; the last has the epochs that do not divide.
+
+    A rewound round trains for as long as the dense model had still to go, in whole epochs, unless the target says how
+    long (Renda et al. 2020, section 2, arXiv:2003.02389); with another length the rates that are left are stretched.
 
     Args:
         recovery: its schedule, rounds, steps and epochs.
         final: ratio in the end, in [0, 1].
+        training_epochs: of the dense model.
     """
+    epochs = RECOVERY_EPOCHS if recovery.epochs is None else recovery.epochs
     if recovery.schedule == "steps":
-        return stepped_ratios(final, recovery.steps, recovery.epochs)
+        return stepped_ratios(final, recovery.steps, epochs)
     ratios = SCHEDULES[recovery.schedule](final, recovery.rounds)
-    each, rest = divmod(recovery.epochs, len(ratios))
+    if recovery.rewind != "none" and recovery.epochs is None:
+        left = math.ceil(round(training_epochs * (1 - recovery.rewind_to), _DIGITS))
+        return tuple((ratio, left) for ratio in ratios)
+    each, rest = divmod(epochs, len(ratios))
     return tuple((ratio, each + (rest if n == len(ratios) else 0)) for n, ratio in enumerate(ratios, start=1))
 
 
@@ -82,12 +94,8 @@ class PruningRounds:
             list[Cut](),
             list[EpochResult](),
         )
-        ends = {
-            w.group: (w.before, recovery_rounds(compressor.recovery, 1 - w.after / w.before))
-            for w in planned.widths
-            if w.after
-        }
-        counts = [count for _, count in recovery_rounds(compressor.recovery, 1.0)]
+        ends = {w.group: (w.before, self._rounds(1 - w.after / w.before)) for w in planned.widths if w.after}
+        counts = [count for _, count in self._rounds(1.0)]
         for number, count in enumerate(counts):
             widths = {group: round(before * (1 - rounds[number][0])) for group, (before, rounds) in ends.items()}
             model, cut = self._cut(model, widths)
@@ -108,7 +116,7 @@ class PruningRounds:
         """
         compressor = self.compressor
         model, epochs = copy.deepcopy(compressor.load(compressor.start)), list[EpochResult]()
-        rounds = recovery_rounds(compressor.recovery, rung.pruning_ratio)
+        rounds = self._rounds(rung.pruning_ratio)
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = compressor.scorer.masks(model, rung, sparsity)
             whole = copy.deepcopy(model) if self._reconstructs else None
@@ -125,6 +133,9 @@ class PruningRounds:
         sparsity, masked_layers = masks.sparsity, tuple(masks.kept)
         masks.make_permanent()
         return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity, masked_layers=masked_layers)
+
+    def _rounds(self, final: float) -> tuple[tuple[float, int], ...]:
+        return recovery_rounds(self.compressor.recovery, final, self.compressor.bench.target.spec.training.epochs)
 
     def _cut(self, model: nn.Module, widths: Mapping[str, int]) -> tuple[nn.Module, tuple[Cut, ...]]:
         scorer = self.compressor.scorer
@@ -161,8 +172,10 @@ class PruningRounds:
 
         compressor, bench = self.compressor, self.compressor.bench
         training = bench.target.spec.training
-        steps = training.epochs * -(-len(bench.train_inputs) // training.batch_size)
-        wanted = round(steps * compressor.recovery.rewind_to)
+        steps = training.epochs * batches_per_epoch(len(bench.train_inputs), training.batch_size)
+        wanted = int(steps * compressor.recovery.rewind_to)
+        # Once more, but to that step in any case: the dense model's own training may have ended before it.
+        settings = replace(compressor.training_settings(), patience_epochs=None)
         key = digest(compressor.dense.key, wanted)
 
         def make(folder: Path) -> EarlyStep:
@@ -170,11 +183,9 @@ class PruningRounds:
             early = EarlyWeights(model, wanted, end=True)
             if wanted:
                 with suppress(EarlyEnoughError):
-                    compressor.fit_(
-                        model, compressor.training_settings(), "train", "early", early.after_step, alone=True
-                    )
+                    compressor.fit_(model, settings, "train", "early", early.after_step, alone=True)
             save_file(early.state, folder / _EARLY_FILE)
             return EarlyStep(step=wanted)
 
-        bench.step("compress", "early", key, EarlyStep, make, lambda e: f"after {e.step} of about {steps} steps")
+        bench.step("compress", "early", key, EarlyStep, make, lambda e: f"after {e.step} of {steps} steps")
         return load_file(bench.run.path(step_name("compress", "early")) / _EARLY_FILE)

@@ -23,6 +23,7 @@ from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.pruning_rounds import recovery_rounds
 from edgeprune.steps.sensitivity import SensitivityBench
 from edgeprune.store.run_folder import digest
 
@@ -60,14 +61,20 @@ class Race:
 
     def _fit_to_budget(self, entrants: list[PlannedRung]) -> list[PlannedRung]:
         """As many as race for no more epochs than one full recovery has."""
-        total = self._compressor.recovery.epochs
-        while len(entrants) > 1 and race_epochs(len(entrants), self._first_epochs) > total:
+        while len(entrants) > 1 and race_epochs(len(entrants), self._first_epochs) > self._full_epochs:
             entrants = entrants[:-1]
         return entrants
 
     @property
     def _first_epochs(self) -> int:
-        return max(1, self._compressor.recovery.epochs // FIRST_HEAT)
+        return max(1, self._full_epochs // FIRST_HEAT)
+
+    @cached_property
+    def _full_epochs(self) -> int:
+        """Of one whole recovery, all rounds together."""
+        compressor = self._compressor
+        rounds = recovery_rounds(compressor.recovery, 1.0, compressor.bench.target.spec.training.epochs)
+        return sum(epochs for _, epochs in rounds)
 
     def _loss(self, entrant: PlannedRung, epochs: int) -> float:
         """Validation loss over the dense model's after so many epochs, and what the precision costs on top."""

@@ -124,6 +124,7 @@ def test_three_quarters_of_the_channels_can_go(module: ModuleType, target: Targe
     pruned = dense
     recovery = target.recovery
     assert recovery.learning_rate is not None
+    assert recovery.epochs is not None
     for ratio in linear_ratios(max(target.pruning.ratios), recovery.rounds):
         goal = {name: round(width * (1 - ratio)) for name, width in widths.items()}
         pruned, _ = structured_prune(pruned, example, goal, CRITERIA.get(target.pruning.criterion), seed=0)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, 
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_
+from edgeprune.recovery.rates import RateSchedule
 
 SETTINGS = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16)
 
@@ -235,6 +238,28 @@ def test_gradient_is_clipped_to_its_norm_and_not_at_all_with_0() -> None:
 
     assert moved(0.25) == pytest.approx(0.25, rel=1e-4)
     assert moved(0.0) > 1.0
+
+
+def test_training_that_is_rewound_takes_the_rates_that_were_left() -> None:
+    def rates(schedule: RateSchedule, epochs: int) -> list[float]:
+        """Of each step: with this loss the bias moves by the rate itself."""
+        model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+        seen = [float(model[1].bias.detach())]
+        chosen = FitSettings(
+            epochs=epochs, learning_rate=0.5, loss=lambda x, _: x.mean(), batch_size=16, momentum=0, weight_decay=0,
+            clip_norm=0, schedule=schedule,
+        )  # fmt: skip
+        fit_(
+            model, *_task(), chosen, reporter=NullReporter(), stage="train",
+            after_step=lambda: seen.append(float(model[1].bias.detach())),
+        )  # fmt: skip
+        return [a - b for a, b in itertools.pairwise(seen)]
+
+    whole, rest = rates(RateSchedule(), 4), rates(RateSchedule(start=0.25), 3)
+    assert rest == pytest.approx(whole[6:], abs=1e-5)
+    # Of 24 steps, one of them warm-up: the seventh is the sixth of 24 parts towards 0, the last the twenty-third.
+    assert rest[0] == pytest.approx(0.25 * (1 + math.cos(math.pi * 6 / 24)), abs=1e-5)
+    assert rest[-1] == pytest.approx(0.25 * (1 + math.cos(math.pi * 23 / 24)), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,17 @@ def test_cosine_and_line_are_half_way_down_in_the_middle() -> None:
     assert RateSchedule(kind="linear").factor(19, 20) == pytest.approx(0.05)
 
 
+@given(
+    done=st.integers(0, 300), left=st.integers(1, 300), kind=st.sampled_from(["cosine", "linear", "constant", "steps"])
+)
+@settings(max_examples=100, deadline=None)
+def test_schedule_goes_on_from_any_step(done: int, left: int, kind: RateKind) -> None:
+    whole, rest = RateSchedule(kind=kind), RateSchedule(kind=kind, start=done / (done + left))
+    assert [rest.factor(step, left) for step in range(left)] == [
+        whole.factor(step, done + left) for step in range(done, done + left)
+    ]
+
+
 def test_steps_fall_at_their_milestones() -> None:
     schedule = RateSchedule(kind="steps", milestones=(0.5, 0.8), decay=0.1)
     factors = [schedule.factor(step, 20) for step in range(20)]

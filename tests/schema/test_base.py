@@ -87,6 +87,10 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
             ("[data]", '[recovery]\nrewind = "weights"\n[training]\nepochs = 0\n[data]'),
             'expected recovery.rewind "weights" only where the dense model is trained here',
         ),
+        (
+            ("[data]", '[recovery]\nrewind = "learning_rate"\n[training]\nepochs = 0\n[data]'),
+            "expected recovery.epochs beside recovery.rewind",
+        ),
         (("model.py:build", "model.py"), "t.toml: model.factory: expected"),
         (('profiles = ["local"]', "profiles = []"), "t.toml: profiles: expected"),
         (('name = "door"', 'name = "Front Door"'), "t.toml: name: expected"),

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from edgeprune.errors import BuildError
 from edgeprune.events import Event, StageFinished
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.schema.target import Recovery
+from edgeprune.steps.pruning_rounds import recovery_rounds
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
 WIDTHS = (GroupWidth(group="conv1", before=16, after=6), GroupWidth(group="conv2", before=32, after=12))
@@ -138,6 +140,35 @@ def test_rewound_weights_are_those_of_the_early_step_where_nothing_is_trained_af
     assert 0.2 < left.float().mean() < 0.8
     assert torch.equal(found["conv2.weight"][left], fresh["conv2.weight"][left])
     assert not torch.equal(found["conv2.weight"][left], dense["conv2.weight"][left])
+
+
+@pytest.mark.parametrize("rewind", ["weights", "learning_rate"])
+def test_rewound_round_trains_what_was_left_at_the_rates_that_were_left(tmp_path: Path, rewind: str) -> None:
+    target = {"recovery.rewind": rewind, "recovery.rewind_to": 0.7, "recovery.epochs": None, "training.epochs": 3}
+    # The early step is reached, however soon the dense model's own training ends.
+    with compressor(tmp_path, target={**target, "training.patience_epochs": 1}) as made:
+        found = made.compressed(planned(replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)))
+        settings = made.recovery_settings(1)
+        assert settings.learning_rate == made.training_settings().learning_rate
+        assert (settings.schedule.start, made.training_settings().schedule.start) == (0.7, 0.0)
+    # 0.9 of an epoch are left, in whole ones, in each of two rounds.
+    assert [count for _, count in recovery_rounds(made.recovery, 0.5, 3)] == [1, 1]
+    assert len(found.epochs) == 2
+
+
+@pytest.mark.parametrize(
+    ("recovery", "counts"),
+    [
+        (Recovery(), [1, 2]),
+        (Recovery(epochs=5), [2, 3]),
+        (Recovery(rewind="learning_rate", rewind_to=0.1), [9, 9]),
+        (Recovery(rewind="weights", rewind_to=0.4, rounds=3), [6, 6, 6]),
+        (Recovery(rewind="weights", rewind_to=0.0), [10, 10]),
+        (Recovery(rewind="learning_rate", epochs=4), [2, 2]),
+    ],
+)
+def test_epochs_of_each_round(recovery: Recovery, counts: list[int]) -> None:
+    assert [count for _, count in recovery_rounds(recovery, 0.5, 10)] == counts
 
 
 def test_other_weights_go_by_another_criterion_and_the_rest_makes_up_for_them(tmp_path: Path) -> None:
