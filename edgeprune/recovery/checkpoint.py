@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -21,20 +21,22 @@ from edgeprune.recovery.settings import Checkpoint, EpochResult
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "edgeprune training 1"
+_FORMAT = "edgeprune training 2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Kept:
-    """What an interrupted training had reached.
+    """What a training has reached, and a checkpoint keeps.
 
     Attributes:
         epochs: those that were finished.
-        best: the model's weights after the best of them; empty without validation.
+        best: the model's weights after the best of them, or before the first; empty without validation.
+        start: what validation said before the first; None where it was not asked.
     """
 
-    epochs: tuple[EpochResult, ...]
-    best: dict[str, Tensor]
+    epochs: list[EpochResult] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    start: float | None = None
 
 
 def identity_of(job: Job) -> str:
@@ -55,25 +57,28 @@ def identity_of(job: Job) -> str:
         teacher and (
             teacher.weight, teacher.temperature, teacher.soft_labels, teacher.features, teacher.feature_weight,
         ),
-        job.checkpoint.key if job.checkpoint else "",
+        job.may_keep_start, job.checkpoint.key if job.checkpoint else "",
     )  # fmt: skip
     total.update(json.dumps(parts, allow_nan=False).encode())
     return total.hexdigest()
 
 
-def write_checkpoint(
-    checkpoint: Checkpoint, identity: str, session: Session, epochs: list[EpochResult], best: dict[str, Tensor]
-) -> None:
-    """Replace the file by the state after the last of `epochs`, whole or not at all."""
+def write_checkpoint(checkpoint: Checkpoint, identity: str, session: Session, kept: Kept) -> None:
+    """Replace the file by the state after the last of the epochs, whole or not at all."""
     tensors = {f"net/{name}": tensor for name, tensor in session.net.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in kept.best.items()}
     for number, state in session.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": v for key, v in state.items() if isinstance(v, Tensor)}
     tensors["generator"] = session.generator.get_state()
     tensors["random"] = torch.random.get_rng_state()
     # Each with its own memory: tensors that share theirs are refused, and stored once for each name here.
     owned = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-    told = {"format": _FORMAT, "identity": identity, "epochs": json.dumps([asdict(e) for e in epochs])}
+    told = {
+        "format": _FORMAT,
+        "identity": identity,
+        "epochs": json.dumps([asdict(e) for e in kept.epochs]),
+        "start": json.dumps(kept.start),
+    }
     write_atomically(checkpoint.path, save(owned, metadata=told))
 
 
@@ -93,13 +98,13 @@ def read_checkpoint_(checkpoint: Checkpoint, identity: str, session: Session) ->
     except (SafetensorError, OSError) as error:
         logger.warning("%s: not readable, the training begins anew: %s", checkpoint.path, error)
         return None
-    epochs = tuple(EpochResult(**entry) for entry in json.loads(told["epochs"]))
+    epochs = [EpochResult(**entry) for entry in json.loads(told["epochs"])]
     session.net.load_state_dict(_below("net", tensors))
     session.optimizer.load_state_dict(_optimizer_state(session.optimizer, _below("optimizer", tensors)))
     session.generator.set_state(tensors["generator"])
     torch.random.set_rng_state(tensors["random"])
     session.skip_to(len(epochs))
-    return Kept(epochs=epochs, best=_below("best", tensors))
+    return Kept(epochs=epochs, best=_below("best", tensors), start=json.loads(told["start"]))
 
 
 def copy_of_state(model: nn.Module) -> dict[str, Tensor]:

@@ -58,6 +58,7 @@ def fit_(
     validate: Validate | None = None,
     after_step: Callable[[], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    may_keep_start: bool = False,
 ) -> FitResult:
     """Train a model in place, with a fresh optimizer; the model is in eval mode afterwards.
 
@@ -79,6 +80,8 @@ def fit_(
             calls its own copy.
         checkpoint: keeps the state after each epoch; the same call after a kill goes on from there, to the same
             weights. One that was finished is not trained again.
+        may_keep_start: whether the weights that the model comes with are kept where no epoch is better on validation
+            data, as may be after a good refit; for a training from scratch it would ask in vain.
 
     Raises:
         BuildError: the loss is no longer finite (the message has epoch and batch), or a worker was killed.
@@ -101,6 +104,7 @@ def fit_(
         after_step=after_step,
         checkpoint=checkpoint,
         soft_labels=_soft_labels(settings, examples),
+        may_keep_start=may_keep_start,
     )
     from edgeprune.recovery.workers import run_alone_, run_in_workers_
 

@@ -23,6 +23,7 @@ class Job:
         stage: name for the events.
         subject: what is trained, for the events.
         validate: chooses the best epoch; None keeps the last one.
+        may_keep_start: whether the weights before the first epoch can be the best.
         after_step: called after each step of the optimizer.
         soft_labels: the teacher's outputs for all examples, where they are the same in every epoch.
     """
@@ -37,6 +38,7 @@ class Job:
     after_step: Callable[[], None] | None
     checkpoint: Checkpoint | None
     soft_labels: Tensor | None = None
+    may_keep_start: bool = False
 
     @property
     def batches_per_epoch(self) -> int:

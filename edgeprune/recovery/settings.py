@@ -100,10 +100,17 @@ class EpochResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """All epochs, and the one (from 0) whose weights the model has now; None where nothing was trained."""
+    """How a training went.
+
+    Attributes:
+        epochs: all that were trained.
+        best_epoch: the one (from 0) whose weights the model has now; None where it has those that it began with.
+        start: what the model was worth before the first epoch, as validation has it; None where that was not asked.
+    """
 
     epochs: tuple[EpochResult, ...]
     best_epoch: int | None
+    start: float | None = None
 
 
 def bf16_is_fast(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -249,6 +249,9 @@ class Compressor:
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
 
+        In the stage `recover` the state before the first epoch is one of them: after a refit, or with little data,
+        training may only hurt. Not with rounding, whose ranges are learnt in training: before it they are not there.
+
         With INT8 rounding in the stage `quantize`, and where it comes first in `recover` as well; then in float32,
         because bfloat16 would add a rounding of its own.
 
@@ -282,6 +285,7 @@ class Compressor:
                 validate=validate,
                 after_step=after_step,
                 checkpoint=None if alone else checkpoint_of(bench, subject),
+                may_keep_start=stage == "recover" and not rounds,
             )
         return result.epochs
 

@@ -92,6 +92,24 @@ def test_finished_training_is_not_done_again(tmp_path: Path) -> None:
     assert torch.equal(first.conv.weight, second.conv.weight)
 
 
+def test_weights_before_the_first_epoch_outlive_a_kill(tmp_path: Path) -> None:
+    good = seeded(Normed)
+    _fit(good, replace(SETTINGS, epochs=8), None)
+    harmful = replace(SETTINGS, epochs=3, loss=lambda outputs, labels: functional.cross_entropy(outputs, 2 - labels))
+    whole, killed, again = (copy.deepcopy(good) for _ in range(3))
+    expected = _fit(whole, harmful, None, may_keep_start=True)
+    assert (expected.best_epoch, expected.start) == (None, 1.0)
+    checkpoint = Checkpoint(path=tmp_path / "train.safetensors")
+    with pytest.raises(_KilledError):
+        _fit(killed, harmful, checkpoint, kill_at=8, may_keep_start=True)
+    found = _fit(again, harmful, checkpoint, may_keep_start=True)
+    assert (found.best_epoch, found.start) == (None, 1.0)
+    assert [e.loss for e in found.epochs] == [e.loss for e in expected.epochs]
+    for name, tensor in good.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name]), name
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("change", ["settings", "weights", "key", "damage"])
 def test_checkpoint_of_another_training_is_not_used(change: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint(path=tmp_path / "train.safetensors")

@@ -203,6 +203,40 @@ def test_training_stops_when_patience_ends_and_keeps_the_best() -> None:
     assert "best validation quality 0.9" in reporter.events[-1].summary
 
 
+class _Said:
+    """A validation that says what it is told to."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = iter(values)
+
+    def __call__(self, model: nn.Module) -> float:
+        return next(self.values)
+
+    def told(self, quality: float) -> str:
+        return f"quality {quality:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "trained"),
+    [((0.8, 0.5, 0.7), None, 2), ((0.8, 0.5, 0.8), 1, 2), ((0.1, 0.5, 0.3), 0, 2), ((0.8, 0.7, 0.6, 0.9), None, 2)],
+    ids=["training hurts", "equals the start", "helps", "patience ends"],
+)
+def test_weights_before_the_first_epoch_are_kept_where_no_epoch_is_as_good(
+    values: tuple[float, ...], best: int | None, trained: int
+) -> None:
+    model, reporter = _net(), _List()
+    before = _state(model)
+    settings = replace(SETTINGS, epochs=len(values) - 1, patience_epochs=2)
+    result = fit_(
+        model, *_task(), settings, reporter=reporter, stage="recover", validate=_Said(*values), may_keep_start=True
+    )
+    assert (result.start, result.best_epoch, len(result.epochs)) == (values[0], best, trained)
+    assert _same(before, _state(model)) == (best is None)
+    assert isinstance(reporter.events[-1], StageFinished)
+    told = reporter.events[-1].summary.endswith("epoch 0 is kept, before any training: quality 0.8")
+    assert told == (best is None)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_masked_weights_stay_zero_whatever_momentum_and_decay_do(optimizer: str) -> None:
     model = _net()
