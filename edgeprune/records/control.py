@@ -20,6 +20,7 @@ class Control:
         reason: why there is none; empty where there is one.
         artifact_digest: of its files, compiled as the result was.
         epochs: of training or recovery that it had.
+        qat_epochs: with INT8 rounding, that it had beside them.
         sparsity: share of zeros in the masked weights; 0 without masks.
         validation, test: of the compiled artifact; the test split was read together with the result's.
     """
@@ -31,6 +32,7 @@ class Control:
     parameters: int | None = None
     macs: int | None = None
     epochs: int = 0
+    qat_epochs: int = 0
     sparsity: float = 0.0
     validation: Accuracy | None = None
     test: Accuracy | None = None

@@ -54,6 +54,8 @@ class Making:
         rounds: cuts to the final width; 0 where nothing was pruned.
         training_epochs: of the dense model here; 0 where it came pretrained.
         recovery_epochs: that were run after the cuts, all rounds together.
+        qat_epochs: with INT8 rounding in the forward pass, after recovery.
+        qat_epochs_before: likewise, before the first cut; recovery has the rounding too then.
     """
 
     criterion: str
@@ -62,6 +64,8 @@ class Making:
     training_epochs: int
     recovery_epochs: int
     layers: tuple[LayerChange, ...]
+    qat_epochs: int = 0
+    qat_epochs_before: int = 0
 
     @property
     def sparsity(self) -> float:

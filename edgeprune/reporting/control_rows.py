@@ -35,7 +35,13 @@ def control_rows(result: BuildResult) -> tuple[ControlRow, ...]:
 
 def _of_candidate(name: str, candidate: Candidate) -> ControlRow:
     making = candidate.making
-    epochs = NONE if making is None else f"{making.training_epochs} + {making.recovery_epochs}"
+    epochs = (
+        NONE
+        if making is None
+        else _epochs(
+            f"{making.training_epochs} + {making.recovery_epochs}", making.qat_epochs_before + making.qat_epochs
+        )
+    )
     return ControlRow(
         name=name,
         validation=_quality(candidate.validation),
@@ -54,9 +60,13 @@ def _of_control(control: Control) -> ControlRow:
         test=_quality(control.test),
         parameters=_number(control.parameters),
         macs=_number(control.macs),
-        epochs=NONE if control.reason else str(control.epochs),
+        epochs=NONE if control.reason else _epochs(str(control.epochs), control.qat_epochs),
         how=f"none: {control.reason}" if control.reason else control.how,
     )
+
+
+def _epochs(trained: str, rounded: int) -> str:
+    return f"{trained} + {rounded} with rounding" if rounded else trained
 
 
 def _quality(accuracy: Accuracy | None) -> str:

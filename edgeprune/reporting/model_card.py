@@ -175,12 +175,13 @@ def _making(making: Making | None) -> Iterator[str]:
         return
     yield "## Pruning and recovery"
     if not making.criterion:
-        yield f"Nothing was pruned. The dense model was {_trained(making)}."
+        yield f"Nothing was pruned. The dense model was {_trained(making)}.{_rounded(making)}"
         return
     yield (
         f"{making.sparsity:.1%} of the dense model's weights are gone, by criterion {escape(making.criterion)}, in "
         f"{_counted(making.rounds, 'round')} (schedule {escape(making.schedule)}), with "
         f"{_counted(making.recovery_epochs, 'epoch')} of recovery. The dense model was {_trained(making)}."
+        f"{_rounded(making)}"
     )
     yield _table(
         ("layer", "kind", "weights, dense", "weights left", "of them zero", "sparsity"),
@@ -196,6 +197,17 @@ def _making(making: Making | None) -> Iterator[str]:
 
 def _trained(making: Making) -> str:
     return f"trained for {_counted(making.training_epochs, 'epoch')}" if making.training_epochs else "not trained here"
+
+
+def _rounded(making: Making) -> str:
+    """What was trained with INT8 rounding, which is no recovery; nothing where nothing was."""
+    told = ""
+    if making.qat_epochs_before:
+        before = _counted(making.qat_epochs_before, "epoch")
+        told = f" INT8 rounding was trained for {before} before the first cut, and went on during recovery."
+    if making.qat_epochs:
+        told += f" At the end it was trained for {_counted(making.qat_epochs, 'epoch')} with INT8 rounding."
+    return told
 
 
 def _counted(number: int, of: str) -> str:

@@ -17,7 +17,7 @@ from edgeprune.pruning.surgery import load_pruned, save_pruned
 from edgeprune.quantization.fake_quantization import fake_quantized_
 from edgeprune.records.model_card import LayerWeights
 from edgeprune.records.recipe import PruningRecipe
-from edgeprune.records.rung import GroupWidth, PlannedRung, PruningKind, Rung
+from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung
 from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
@@ -56,6 +56,8 @@ class TorchModel:
         subject: what it is, such as `dense` or `structured50-3f2a91c4`.
         key: digest of all that it depends on.
         epochs: of training or recovery, all rounds together.
+        qat_epochs: of training with INT8 rounding after them.
+        qat_epochs_before: of such training before the first cut.
         sparsity: share of zeros in the masked weights; 0 without masks.
         masked_layers: whose zeros are those of masks.
         layers: how many weights each layer has.
@@ -68,6 +70,8 @@ class TorchModel:
     recipe: PruningRecipe = UNCUT
     widths: tuple[GroupWidth, ...] = ()
     epochs: tuple[EpochResult, ...] = ()
+    qat_epochs: tuple[EpochResult, ...] = ()
+    qat_epochs_before: tuple[EpochResult, ...] = ()
     sparsity: float = 0.0
     masked_layers: tuple[str, ...] = ()
     layers: tuple[LayerWeights, ...] = ()
@@ -134,9 +138,9 @@ class Compressor:
         rung = planned.rung
         if rung.pruning is PruningKind.NONE:
             return self.dense
-        spec = self.bench.target.spec
+        spec, start = self.bench.target.spec, self.start_of(rung)
         key = digest(
-            self.start.key,
+            start.key,
             self.bench.data_key,
             _pruning_name(rung),
             # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
@@ -144,7 +148,7 @@ class Compressor:
             [(w.group, w.after) for w in planned.widths],
             planned.removed_blocks,
             [part.model_dump(mode="json") for part in (spec.pruning, self.recovery, spec.training)],
-            spec.quantization.order,
+            self.rounds_first(rung),
         )
         subject = f"{_pruning_name(rung)}-{key[:8]}"
 
@@ -152,19 +156,19 @@ class Compressor:
             rounds = PruningRounds(self)
             structured = rung.pruning is PruningKind.STRUCTURED
             pruned = rounds.structured(planned, subject) if structured else rounds.masked(rung, subject)
-            return self._save(pruned, folder, subject, key, widths=planned.widths if structured else ())
+            made = self._save(pruned, folder, subject, key, widths=planned.widths if structured else ())
+            return replace(made, qat_epochs_before=start.qat_epochs)
 
         return self._step(subject, key, make)
 
-    @cached_property
-    def start(self) -> TorchModel:
+    def start_of(self, rung: Rung) -> TorchModel:
         """What is cut: the dense model; where INT8 comes first, the dense model that was trained on with rounding."""
         quantization = self.bench.target.spec.quantization
-        return self.quantization_aware(self.dense, quantization.qat_epochs if self._rounds_first else 0)
+        return self.quantization_aware(self.dense, quantization.qat_epochs if self.rounds_first(rung) else 0)
 
-    @property
-    def _rounds_first(self) -> bool:
-        return self.bench.target.spec.quantization.order == "quantize_first"
+    def rounds_first(self, rung: Rung) -> bool:
+        """Whether a rung is trained with INT8 rounding from before its first cut: only one that is rounded then."""
+        return rung.precision is Precision.INT8 and self.bench.target.spec.quantization.order == "quantize_first"
 
     def from_scratch(self, model: TorchModel) -> TorchModel:
         """A model of a kept one's shape and zeros, with fresh weights, trained with the dense model's recipe.
@@ -214,11 +218,9 @@ class Compressor:
             # No round of pruning: it is not rewound.
             settings = replace(settings, learning_rate=rate, schedule=replace(settings.schedule, start=0.0))
             hold = ZeroHolder(trained, trained, model.masked_layers)
-            done = self.fit_(trained, settings, "quantize", subject, after_step=hold)
+            done = self.fit_(trained, settings, "quantize", subject, after_step=hold, rounding=True)
             save_pruned(trained, model.recipe, folder)
-            return replace(
-                model, subject=subject, key=key, epochs=(*model.epochs, *done), layers=layer_weights(trained)
-            )
+            return replace(model, subject=subject, key=key, qat_epochs=done, layers=layer_weights(trained))
 
         return self._step(subject, key, make)
 
@@ -246,14 +248,12 @@ class Compressor:
         after_step: Callable[[], None] | None = None,
         *,
         alone: bool = False,
+        rounding: bool = False,
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
 
         In the stage `recover` the state before the first epoch is one of them: after a refit, or with little data,
         training may only hurt. Not with rounding, whose ranges are learnt in training: before it they are not there.
-
-        With INT8 rounding in the stage `quantize`, and where it comes first in `recover` as well; then in float32,
-        because bfloat16 would add a rounding of its own.
 
         Args:
             model: changed in place.
@@ -263,29 +263,29 @@ class Compressor:
             after_step: called after each step of the optimizer.
             alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
                 no state dict has; with rounding always.
+            rounding: with that of INT8 in the forward pass; then in float32, because bfloat16 would add its own.
 
         Raises:
             BuildError: training diverged.
         """
         bench = self.bench
-        rounds = stage == "quantize" or (stage == "recover" and self._rounds_first)
-        alone = alone or rounds
+        alone = alone or rounding
         if alone:
             settings = replace(settings, workers=Workers())
         validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
-        with fake_quantized_(model) if rounds else nullcontext():
+        with fake_quantized_(model) if rounding else nullcontext():
             result = fit_(
                 model,
                 bench.train_inputs,
                 bench.data.train.labels,
-                replace(settings, bf16=settings.bf16 and not rounds),
+                replace(settings, bf16=settings.bf16 and not rounding),
                 reporter=bench.reporter,
                 stage=stage,
                 subject=subject,
                 validate=validate,
                 after_step=after_step,
                 checkpoint=None if alone else checkpoint_of(bench, subject),
-                may_keep_start=stage == "recover" and not rounds,
+                may_keep_start=stage == "recover" and not rounding,
             )
         return result.epochs
 

@@ -131,6 +131,7 @@ class ControlMaker:
             parameters=model.parameters,
             macs=model.macs,
             epochs=len(model.epochs),
+            qat_epochs=len(model.qat_epochs_before) + len(model.qat_epochs),
             sparsity=model.sparsity,
             validation=evaluation.accuracy,
         )

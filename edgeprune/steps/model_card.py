@@ -45,6 +45,8 @@ def making_of(rung: Rung, model: TorchModel, dense: TorchModel, spec: TargetSpec
         training_epochs=len(dense.epochs),
         recovery_epochs=len(model.epochs) if pruned else 0,
         layers=_changes(dense.layers, model.layers),
+        qat_epochs=len(model.qat_epochs),
+        qat_epochs_before=len(model.qat_epochs_before),
     )
 
 

@@ -90,7 +90,7 @@ class PruningRounds:
         """
         compressor = self.compressor
         model, cuts, epochs = (
-            remove_blocks(compressor.load(compressor.start), planned.removed_blocks),
+            remove_blocks(compressor.load(compressor.start_of(planned.rung)), planned.removed_blocks),
             list[Cut](),
             list[EpochResult](),
         )
@@ -105,7 +105,9 @@ class PruningRounds:
                 model = rebuild(self._early_model(), compressor.bench.example, recipe)
             self._settle_(model)
             settings = compressor.recovery_settings(count)
-            epochs += compressor.fit_(model, settings, "recover", f"{subject} round {number + 1} of {len(counts)}")
+            title = f"{subject} round {number + 1} of {len(counts)}"
+            rounding = compressor.rounds_first(planned.rung)
+            epochs += compressor.fit_(model, settings, "recover", title, rounding=rounding)
         return Pruned(model=model, epochs=tuple(epochs), recipe=recipe)
 
     def masked(self, rung: Rung, subject: str) -> Pruned:
@@ -115,7 +117,7 @@ class PruningRounds:
             BuildError: training diverged.
         """
         compressor = self.compressor
-        model, epochs = copy.deepcopy(compressor.load(compressor.start)), list[EpochResult]()
+        model, epochs = copy.deepcopy(compressor.load(compressor.start_of(rung))), list[EpochResult]()
         rounds = self._rounds(rung.pruning_ratio)
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = compressor.scorer.masks(model, rung, sparsity)
@@ -129,7 +131,8 @@ class PruningRounds:
             self._settle_(model)
             title = f"{subject} round {number} of {len(rounds)}"
             settings = compressor.recovery_settings(count)
-            epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_)
+            rounding = compressor.rounds_first(rung)
+            epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_, rounding=rounding)
         sparsity, masked_layers = masks.sparsity, tuple(masks.kept)
         masks.make_permanent()
         return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity, masked_layers=masked_layers)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError
 from edgeprune.planning.rung_order import noise
-from edgeprune.records.rung import Plan, PlannedRung, PruningKind
+from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
@@ -39,7 +39,8 @@ class Race:
 
     def decided(self, plan: Plan) -> Plan:
         """The plan with the winner first and the heats among its notes, or as it was where nothing is raced."""
-        entrants = self._fit_to_budget(entrants_of(plan))
+        rounds_first = self._compressor.bench.target.spec.quantization.order == "quantize_first"
+        entrants = self._fit_to_budget(entrants_of(plan, rounds_first=rounds_first))
         notes: list[str] = []
         epochs = self._first_epochs
         while len(entrants) > 1:
@@ -108,11 +109,12 @@ class Race:
         return SensitivityBench(self._compressor)
 
 
-def entrants_of(plan: Plan) -> list[PlannedRung]:
+def entrants_of(plan: Plan, *, rounds_first: bool = False) -> list[PlannedRung]:
     """The head of the ladder and the pruned rungs whose cost is within the noise of its cost, in order.
 
     One of each place, because the others there are its fallbacks, and one of each torch model: the faster.
-    Empty where there is no head that needs training, or costs are ranks.
+    Empty where there is no head that needs training, or costs are ranks. With `rounds_first` INT8 has a torch model of
+    its own.
     """
     head = next(iter(plan.planned), None)
     if head is None or not plan.costs_measured or head.p50_ms is None or head.rung.pruning is PruningKind.NONE:
@@ -125,7 +127,7 @@ def entrants_of(plan: Plan) -> list[PlannedRung]:
             by_place.setdefault((place.runtime, place.precision, place.threads, place.pruning), rung)
     by_model: dict[object, PlannedRung] = {}
     for rung in by_place.values():
-        model = _model_of(rung)
+        model = _model_of(rung), rounds_first and rung.rung.precision is Precision.INT8
         other = by_model.get(model, rung)
         by_model[model] = min(other, rung, key=lambda r: r.p50_ms or math.inf)
     return list(by_model.values())

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from models import example_of
 from torch import nn
 
+from edgeprune.errors import InputError
 from edgeprune.recovery.batchnorm import reestimate_
 
 
@@ -27,6 +29,15 @@ def test_weights_and_dropout_are_left_alone() -> None:
     reestimate_(model, torch.randn(9, 3, 16, 16), batch_size=4)  # The last batch has one example.
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert int(model.bn.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(0, 256), (1, 256), (8, 1)])
+def test_too_few_examples_for_a_variance_are_refused_and_change_nothing(examples: int, batch_size: int) -> None:
+    model, _ = example_of("resnet")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=f"at least 2 examples.*got {examples} examples in batches of {batch_size}"):
+        reestimate_(model, torch.randn(examples, 3, 16, 16), batch_size)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 def test_model_without_batch_norm_is_left_alone() -> None:

@@ -114,6 +114,19 @@ def test_a_card_says_all_that_an_audit_asks(tmp_path: Path) -> None:
         assert text in page, text
 
 
+def test_epochs_with_rounding_are_told_apart_from_recovery(tmp_path: Path) -> None:
+    result, spec = result_with_facts(), load_target(make_target(tmp_path).folder).spec
+    assert result.chosen is not None
+    made = replace(MAKING, qat_epochs_before=1, qat_epochs=2)
+    card = card_of(result, replace(result.chosen, making=made), spec)
+    assert card is not None
+    page = render_model_card(card)
+    assert (
+        "with 6 epochs of recovery. The dense model was trained for 15 epochs. INT8 rounding was trained for 1" in page
+    )
+    assert "went on during recovery. At the end it was trained for 2 epochs with INT8 rounding." in page
+
+
 def test_a_second_reading_is_told(tmp_path: Path) -> None:
     result, spec = result_with_facts(readings=2), load_target(make_target(tmp_path).folder).spec
     assert result.chosen is not None

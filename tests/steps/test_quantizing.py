@@ -30,6 +30,7 @@ from edgeprune.steps import variants
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.model_card import making_of
 from edgeprune.steps.quantizing import VariantSearcher, best_of, changed, is_good
 from edgeprune.steps.shapes import Look
 from edgeprune.steps.variants import LayerRanking, Quantizable, linear_share
@@ -219,7 +220,7 @@ def test_training_with_rounding_holds_zeros_exactly(tmp_path: Path) -> None:
         before, after = (dict(one.load(m).named_parameters()) for m in (masked, trained))
     assert one.quantization_aware(masked, 0) is masked
     assert trained.sparsity == masked.sparsity > 0.6
-    assert len(trained.epochs) == len(masked.epochs) + 1
+    assert (trained.epochs, len(trained.qat_epochs)) == (masked.epochs, 1)
     for name, weight in before.items():
         if weight.dim() > 1:
             assert torch.equal(weight == 0, after[name] == 0)
@@ -239,20 +240,36 @@ class _Watched(nn.Linear):
 
 
 @pytest.mark.parametrize("order", ["prune_first", "quantize_first"])
-def test_order_says_when_rounding_is_trained(tmp_path: Path, order: str) -> None:
+def test_order_says_when_rounding_is_trained_and_for_int8_alone(tmp_path: Path, order: str) -> None:
     changes = {"quantization.order": order, "quantization.qat_epochs": 1, "recovery.epochs": 1, "recovery.rounds": 1}
     first = order == "quantize_first"
     with compressor(tmp_path, target=changes) as one:
-        rung = replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
-        assert one.compressed(replace(DENSE, rung=rung)).sparsity == pytest.approx(0.5, abs=0.05)
-        assert one.start.subject == ("dense-qat1" if first else "dense")
+        rungs = [
+            replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5, precision=precision)
+            for precision in (Precision.FLOAT32, Precision.INT8)
+        ]
+        floating, rounded = (one.compressed(replace(DENSE, rung=rung)) for rung in rungs)
+        assert [one.start_of(rung).subject for rung in rungs] == ["dense", "dense-qat1" if first else "dense"]
         assert (one.bench.run.root / "compressed" / "dense-qat1").is_dir() == first
-        rounded = {"train": False, "recover": first, "quantize": True}
-        for stage, is_rounded in rounded.items():
-            model, seen = one.bench.fresh_model(), set[bool]()
-            model.head = _Watched(seen)
-            one.fit_(model, one.recovery_settings(1), stage, "watched")
-            assert seen == {not is_rounded}
+        assert (floating == rounded) == (not first)
+        made = [
+            making_of(rung, m, one.dense, one.bench.target.spec)
+            for rung, m in zip(rungs, (floating, rounded), strict=True)
+        ]
+        trained = one.quantization_aware(rounded, 1)
+        made.append(making_of(rungs[1], trained, one.dense, one.bench.target.spec))
+    assert rounded.sparsity == pytest.approx(0.5, abs=0.05)
+    counts = [(m.training_epochs, m.qat_epochs_before, m.recovery_epochs, m.qat_epochs) for m in made]
+    assert counts == [(2, 0, 1, 0), (2, int(first), 1, 0), (2, int(first), 1, 1)]
+
+
+@pytest.mark.parametrize("rounding", [False, True])
+def test_rounding_takes_the_place_of_weights_where_it_is_asked_for(tmp_path: Path, rounding: bool) -> None:  # noqa: FBT001
+    with compressor(tmp_path) as one:
+        model, seen = one.bench.fresh_model(), set[bool]()
+        model.head = _Watched(seen)
+        one.fit_(model, one.recovery_settings(1), "recover", "watched", rounding=rounding)
+    assert seen == {not rounding}
 
 
 def _trial(accuracy: float | None, name: Calibration = Calibration.DEFAULT, **changes: object) -> VariantTrial:
