@@ -88,8 +88,8 @@ def binary_distillation_loss(student: Tensor, teacher: Tensor, temperature: floa
     """
     ours, theirs = student.float() / temperature, teacher.float() / temperature
     # Of no and of yes, as two classes: the softmax of 0 and a logit is that logit's sigmoid.
-    pairs = (torch.stack([torch.zeros_like(logits), logits], dim=1) for logits in (ours, theirs))
-    return distillation_loss(*pairs, temperature=1.0) * temperature**2
+    coin, model_coin = (torch.stack([torch.zeros_like(logits), logits], dim=1) for logits in (ours, theirs))
+    return distillation_loss(coin, model_coin, 1.0) * temperature**2
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from edgeprune.events import Reporter, StageProgress
 from edgeprune.recovery.features import TappedStudent
 from edgeprune.recovery.job import Job
 from edgeprune.recovery.settings import FitSettings
+from edgeprune.recovery.shared_norms import SharedNorms
 from edgeprune.recovery.teaching import Teaching
 
 _REPORT_EVERY_S = 0.25
@@ -46,6 +47,7 @@ class Session:
         self.optimizer = _optimizer(self.net, job.settings)
         self.generator = torch.Generator().manual_seed(job.settings.seed)
         self._step = 0
+        self._norms = SharedNorms(job.model) if fabric.world_size > 1 else None
         # The optimizer itself is stepped: the wrapper around it does nothing more on a CPU.
         self._wrapped, _ = fabric.setup(self.net, self.optimizer)
 
@@ -76,7 +78,7 @@ class Session:
         return float(self._mean_of_workers(torch.tensor(losses / self._job.batches_per_epoch, dtype=torch.float64)))
 
     def average_buffers_(self) -> None:
-        """Give all workers the mean of their running statistics: each batch norm has seen its worker's share only."""
+        """Give all workers the mean of their running statistics: those of layers that saw their worker's share only."""
         if self._fabric.world_size == 1:
             return
         for buffer in self._job.model.buffers():
@@ -87,6 +89,8 @@ class Session:
         """Leave the model in eval mode, in its usual memory layout and without hooks."""
         if isinstance(self.net, TappedStudent):
             self.net.close()
+        if self._norms is not None:
+            self._norms.close()
         self._job.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._job.model.eval()
 
@@ -133,7 +137,10 @@ class Session:
         A batch with less than two examples for each is taken whole by all: the outcome is the same.
         """
         rank, workers = self._fabric.global_rank, self._fabric.world_size
-        if examples < 2 * workers:
+        is_shared = examples >= 2 * workers
+        if self._norms is not None:
+            self._norms.is_shared = is_shared
+        if not is_shared:
             return slice(None), 1.0
         first, last = (examples * part // workers for part in (rank, rank + 1))
         return slice(first, last), (last - first) * workers / examples

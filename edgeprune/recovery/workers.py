@@ -48,10 +48,10 @@ def run_alone_(job: Job, reporter: Reporter) -> FitResult:
 def run_in_workers_(job: Job, reporter: Reporter) -> FitResult:
     """Train in new processes; the model here has the trained weights afterwards.
 
-    Each worker takes an equal share of every batch, the gradients are averaged, and so the weights are those of one
-    process up to rounding. Batch norms are an exception: each normalises by its worker's share of the batch, and
-    their running statistics are averaged after each epoch. (SyncBatchNorm does not run on CPUs.) So is the scale of
-    a teacher's feature, which is that of the share.
+    Each worker takes an equal share of every batch, batch norms take their statistics of the whole one, the gradients
+    are averaged, and so the weights are those of one process up to rounding. Exceptions are the scale of a teacher's
+    feature, which is that of the share, what dropout draws, and norms with a forward pass of their own, whose running
+    statistics are averaged after each epoch.
 
     Raises:
         InputError: the model, loss or augmentation cannot be handed to another process.
