@@ -267,7 +267,8 @@ class Quantization(FileModel):
     qat_learning_rate: Positive | None = None
     """Peak; by default a tenth of the recovery's."""
     order: Literal["prune_first", "quantize_first"] = "prune_first"
-    """`quantize_first`, for comparison: INT8 rounding is trained before the first cut, and goes on during recovery."""
+    """`quantize_first`, for comparison: for INT8 rungs rounding is trained before the first cut, and goes on during
+    recovery."""
 
 
 class PartFloor(FileModel):

@@ -195,7 +195,8 @@ def _check_soft_labels(target: Target, task: Task) -> None:
         if weight and soft_labels_of(target, task) is None:
             raise InputError(
                 f"{target.file}: {key}: expected 0 or nothing, got {weight}: soft labels are of classes, or of yes "
-                f"and no, and the loss {spec.training.loss} is of neither; these outputs learn from their labels alone"
+                f"and no, and the loss {spec.training.loss} is not known to take either; these outputs learn from "
+                "their labels alone"
             )
 
 
