@@ -185,11 +185,8 @@ def test_every_model_can_be_scored(name: str, granularity: Granularity, model: s
 
 ATTENDING_OR_RECURRENT = {
     "packed": lambda: structure("packed"),
-    "decoder": lambda: structure("decoder"),
     "encoder": encoder,
-    "tokens first": lambda: encoder(batch_first=False),
     "recurrent": lambda: structure("recurrent"),
-    "cell": lambda: structure("cell"),
 }
 
 
