@@ -2,27 +2,26 @@
 
 All work on a copy of the model in evaluation mode, so that nothing is left behind in the caller's; each costs little
 more than the forward and backward passes themselves (`tools/bench_pruning.py`). What is asked of single examples is
-told apart along the first axis of what a layer reads, where that is the examples'; for a layer that reads tokens first,
-or examples and windows in one axis, the examples are run one at a time, which takes longer.
+told apart along the axis that is theirs in what a layer reads (`watching.py`); where none is, they run one at a time,
+which takes longer.
 """
 
 from __future__ import annotations
 
 import copy
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.data.parts import Tensors, mapped
+from edgeprune.data.parts import Tensors
 from edgeprune.errors import InputError
 from edgeprune.graph.slicing import all_headwise_, output_first
 from edgeprune.protocols import ScoringData, ScoringTask
 from edgeprune.pruning.rows import input_rows, padded, row_count
+from edgeprune.pruning.watching import Piece, pieces, watched
 from edgeprune.pruning.weights import weighted_layers
 
 if TYPE_CHECKING:
@@ -89,17 +88,17 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
     """
     data, model = data_of(task), working_copy(task.model)
     found: dict[str, list[Tensor]] = {}
-    for inputs, labels, names in _pieces(model, weighted_layers(task.model, task.layers), data):
-        with torch.enable_grad(), _watched(model, names, opened=True) as calls:
+    for piece in pieces(model, weighted_layers(task.model, task.layers), data):
+        with torch.enable_grad(), watched(model, piece.axes, opened=True) as calls:
             # A copy, as what is read is made to take a gradient.
-            loss = data.loss(model(inputs.detach().clone()), labels)
-            read = [(name, given) for name, pairs in calls.items() for given, _ in pairs]
-            slopes = torch.autograd.grad(loss, [given for _, given in read], allow_unused=True)
+            loss = data.loss(model(piece.inputs.detach().clone()), piece.labels)
+            read = [(name, call, given) for name, pairs in calls.items() for call, (given, _) in enumerate(pairs)]
+            slopes = torch.autograd.grad(loss, [given for *_, given in read], allow_unused=True)
         sums: dict[str, Tensor] = {}
-        for (name, given), slope in zip(read, slopes, strict=True):
+        for (name, call, given), slope in zip(read, slopes, strict=True):
             product = torch.zeros_like(given) if slope is None else given.detach() * slope
-            by_example = _summed_positions(model.get_submodule(name), product, len(inputs))
-            sums[name] = sums.get(name, 0.0) + len(inputs) * by_example
+            by_example = _summed_positions(model.get_submodule(name), piece.apart(name, call, product))
+            sums[name] = sums.get(name, 0.0) + len(piece.inputs) * by_example
         for name, sum_ in sums.items():
             found.setdefault(name, []).append(sum_.float())
     return {name: torch.cat(parts) for name, parts in found.items()}
@@ -120,11 +119,11 @@ def mean_inputs(task: ScoringTask, of: Callable[[Tensor], Tensor]) -> dict[str, 
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for inputs, _ in data.batches:
-        with _watched(model, weighted_layers(task.model, task.layers)) as calls:
+        with watched(model, weighted_layers(task.model, task.layers)) as calls:
             model(inputs)
         for name, pairs in calls.items():
             for given, _ in pairs:
-                part = _summed_positions(model.get_submodule(name), of(given), 1)[0].double()
+                part = _summed_positions(model.get_submodule(name), of(given)[None])[0].double()
                 sums[name] = sums.get(name, 0.0) + part
                 counts[name] = counts.get(name, 0) + given.numel() // len(part)
     return {name: (total / counts[name]).float() for name, total in sums.items()}
@@ -140,12 +139,14 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
     data, model = data_of(task), working_copy(task.model)
     layers = weighted_layers(model, task.layers)
     sums: dict[str, Tensor] = {}
-    for inputs, labels, names in _pieces(model, layers, data):
-        if len(inputs) == 1:
-            slopes = gradients(model, {name: layers[name].weight for name in names}, data.loss, inputs, labels)
-            squares = {name: output_first(layers[name], slope.square_()) for name, slope in slopes.items()}
+    for piece in pieces(model, layers, data):
+        own = {name: layers[name] for name in piece.axes}
+        if len(piece.inputs) == 1:
+            weights = {name: layer.weight for name, layer in own.items()}
+            slopes = gradients(model, weights, data.loss, piece.inputs, piece.labels)
+            squares = {name: output_first(own[name], slope.square_()) for name, slope in slopes.items()}
         else:
-            squares = _squares_of_batch(model, {name: layers[name] for name in names}, data.loss, inputs, labels)
+            squares = _squares_of_batch(model, own, data.loss, piece)
         for name, part in squares.items():
             sums[name] = sums.get(name, 0.0) + part
     examples = sum(len(inputs) for inputs, _ in data.batches)
@@ -153,18 +154,18 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
 
 
 def _squares_of_batch(
-    model: nn.Module, layers: Mapping[str, nn.Module], loss: Callable[..., Tensor], inputs: Tensor, labels: Tensors
+    model: nn.Module, layers: Mapping[str, nn.Module], loss: Callable[..., Tensor], piece: Piece
 ) -> dict[str, Tensor]:
-    """The sum over its examples, each apart along the first axis of what the layers read."""
-    with torch.enable_grad(), _watched(model, layers, separate=True) as calls:
-        mean_loss = loss(model(inputs), labels)
-        made = [(name, given, output) for name, pairs in calls.items() for given, output in pairs]
+    """The sum over the examples of a batch."""
+    with torch.enable_grad(), watched(model, layers, separate=True) as calls:
+        mean_loss = loss(model(piece.inputs), piece.labels)
+        made = [(n, call, *pair) for n, pairs in calls.items() for call, pair in enumerate(pairs)]
         slopes = torch.autograd.grad(mean_loss, [output for *_, output in made], allow_unused=True)
     of_layer: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-    for (name, given, _), slope in zip(made, slopes, strict=True):
+    for (name, call, given, _), slope in zip(made, slopes, strict=True):
         if slope is not None:
-            of_layer[name].append((given.detach(), slope))
-    return {name: len(inputs) ** 2 * _summed_squares(layers[name], own) for name, own in of_layer.items()}
+            of_layer[name].append((piece.apart(name, call, given.detach()), piece.apart(name, call, slope)))
+    return {name: len(piece.inputs) ** 2 * _summed_squares(layers[name], own) for name, own in of_layer.items()}
 
 
 @torch.no_grad()
@@ -181,7 +182,7 @@ def second_moments(task: ScoringTask) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for inputs, _ in data.batches:
-        with _watched(model, layers) as calls:
+        with watched(model, layers) as calls:
             model(inputs)
         for name, pairs in calls.items():
             for given, output in pairs:
@@ -202,94 +203,27 @@ def _drawn_rows(layer: nn.Module, output: Tensor, batches: int, drawn: torch.Gen
     return torch.randperm(total, generator=drawn)[: round(wanted)].sort().values
 
 
-def _pieces(
-    model: nn.Module, layers: Iterable[str], data: ScoringData
-) -> Iterator[tuple[Tensor, Tensors, tuple[str, ...]]]:
-    """(inputs, labels, layers whose examples are apart in them): whole batches where they can be, or single examples.
-
-    Layers that are never called are in none.
-    """
-    together, alone = _by_first_axis(model, layers, data)
-    for inputs, labels in data.batches:
-        if together:
-            yield inputs, labels, together
-        for number in range(len(inputs) if alone else 0):
-            one = slice(number, number + 1)
-            yield inputs[one], mapped(itemgetter(one), labels), alone
-
-
-@torch.no_grad()
-def _by_first_axis(
-    model: nn.Module, layers: Iterable[str], data: ScoringData
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Called layers: those whose first axis is the examples at each call, and the others.
-
-    It is where, with two examples instead of one, it is 2 instead of 1 and nothing else changes.
-    """
-    inputs = max((inputs for inputs, _ in data.batches), key=len)
-    shapes: list[dict[str, list[tuple[int, ...]]]] = []
-    for part in (inputs[:1], inputs[:2]):
-        with _watched(model, layers) as calls:
-            model(part)
-        shapes.append({name: [tuple(given.shape) for given, _ in pairs] for name, pairs in calls.items() if pairs})
-    one, two = shapes
-    doubled = {name: [(2 * shape[0], *shape[1:]) for shape in each] for name, each in one.items()}
-    first = {n for n, each in one.items() if all(s[0] == 1 for s in each) and doubled[n] == two.get(n)}
-    return tuple(n for n in one if n in first), tuple(n for n in one if n not in first)
-
-
-@contextmanager
-def _watched(
-    model: nn.Module, layers: Iterable[str], *, separate: bool = False, opened: bool = False
-) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Keeps (input, output) of each call of some layers while the model runs.
-
-    Args:
-        model: that runs.
-        layers: by name.
-        separate: what follows gets a copy of the output, as it may change it in place.
-        opened: what is read takes a gradient, also where no weight has made it.
-    """
-    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-
-    def hook_for(name: str) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
-            calls[name].append((_read(args, kwargs), output))
-            return output.clone() if separate else None
-
-        return hook
-
-    def open_hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        _read(args, kwargs).requires_grad_()
-
-    with ExitStack() as stack:
-        for name in calls:
-            layer = model.get_submodule(name)
-            stack.callback(layer.register_forward_hook(hook_for(name), with_kwargs=True).remove)
-            if opened:
-                stack.callback(layer.register_forward_pre_hook(open_hook, with_kwargs=True).remove)
-        yield calls
-
-
-def _read(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:
-    return args[0] if args else next(iter(kwargs.values()))
-
-
-def _summed_positions(layer: nn.Module, values: Tensor, examples: int) -> Tensor:
-    """[examples, channels] of what a layer reads, over all that belongs to an example."""
-    by_channel = values if isinstance(layer, torch.nn.Linear) else values.flatten(2).sum(dim=2)
-    return by_channel.reshape(examples, -1, by_channel.shape[-1]).sum(dim=1)
+def _summed_positions(layer: nn.Module, values: Tensor) -> Tensor:
+    """[examples, channels] of what a layer reads, [examples, parts, ...]."""
+    if isinstance(layer, torch.nn.Linear):
+        return values.reshape(len(values), -1, values.shape[-1]).sum(dim=1)
+    return values.flatten(3).sum(dim=3).sum(dim=1)
 
 
 @torch.no_grad()
 def _summed_squares(layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Over the examples of a batch: the squares of the weight's gradient, summed over the layer's calls before."""
+    """Over the examples of a batch: the squares of the weight's gradient, summed over the layer's calls before.
+
+    Args:
+        layer: a convolution or linear layer.
+        calls: what it read and the loss's gradient by what it made of it, [examples, parts, ...].
+    """
     weight = _weight(layer)
     if not calls:
         return torch.zeros_like(output_first(layer, weight))
     given, slope = calls[0]
-    if isinstance(layer, torch.nn.Linear) and len(calls) == 1 and given.dim() == 2:  # noqa: PLR2004
-        return slope.square().T @ given.square()
+    if isinstance(layer, torch.nn.Linear) and len(calls) == 1 and given[0].numel() == given.shape[-1]:
+        return slope.flatten(0, -2).square().T @ given.flatten(0, -2).square()
     total = torch.zeros_like(weight)
     for start in range(0, len(given), _TOGETHER):
         some = slice(start, start + _TOGETHER)
@@ -303,15 +237,16 @@ def _summed_squares(layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Ten
 def _gradients(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
     """Of the weight of a convolution or linear layer, as it is stored, for each of some examples."""
     if not isinstance(layer, _ConvNd):
-        rows = (t.reshape(len(t), -1, t.shape[-1]) for t in (slope, given))
+        rows = (t.flatten(1, -2) for t in (slope, given))
         return torch.einsum("epo,epi->eoi", *rows)
     places: tuple[object, ...] = (layer.stride, layer.padding, layer.dilation)
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        given, places = padded(layer, given), (layer.stride, [0] * len(layer.stride), layer.dilation)
+        given = torch.unflatten(padded(layer, given.flatten(0, 1)), 0, given.shape[:2])
+        places = (layer.stride, [0] * len(layer.stride), layer.dilation)
     # The examples as groups of one convolution, each with its own weight; only the weight's shape is looked at.
     count = len(given)
     apart = layer.weight.new_empty(count * len(layer.weight), *layer.weight.shape[1:])
-    one, other = (t.flatten(0, 1).unsqueeze(0) for t in (slope, given))
+    one, other = (t.transpose(0, 1).flatten(1, 2) for t in (slope, given))
     settings = (layer.transposed, layer.output_padding, count * layer.groups, [False, True, False])
     found: Tensor = torch.ops.aten.convolution_backward(one, other, apart, None, *places, *settings)[1]
     return torch.unflatten(found, 0, (count, -1))
