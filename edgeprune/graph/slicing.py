@@ -172,6 +172,20 @@ def headwise_(model: nn.Module, name: str) -> nn.Module:
     return headwise
 
 
+def all_headwise_(model: nn.Module) -> None:
+    """Put headwise attention in the place of torch's, which calls none of its layers, wherever it does the same.
+
+    Attention that is the model itself, or has a forward pass of its own, stays.
+    """
+    replaced: dict[int, HeadwiseAttention] = {}
+    for name, layer in [*model.named_modules(remove_duplicate=False)]:
+        plain = isinstance(layer, nn.MultiheadAttention) and type(layer).forward is nn.MultiheadAttention.forward
+        if name and plain and is_replaceable(layer):
+            if id(layer) not in replaced:
+                replaced[id(layer)] = HeadwiseAttention(layer)
+            model.set_submodule(name, replaced[id(layer)])
+
+
 def is_replaceable(layer: nn.MultiheadAttention) -> bool:
     """Whether `HeadwiseAttention` can do what the layer does."""
     return layer.in_proj_weight is not None and layer.bias_k is None and not layer.add_zero_attn

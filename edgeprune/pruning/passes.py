@@ -1,7 +1,9 @@
 """Passes over data that criteria share: gradients, what channels contribute, what layers read.
 
 All work on a copy of the model in evaluation mode, so that nothing is left behind in the caller's; each costs little
-more than the forward and backward passes themselves (`tools/bench_pruning.py`).
+more than the forward and backward passes themselves (`tools/bench_pruning.py`). What is asked of single examples is
+told apart along the axis that is theirs in what a layer reads (`watching.py`); where none is, they run one at a time,
+which takes longer.
 """
 
 from __future__ import annotations
@@ -9,16 +11,17 @@ from __future__ import annotations
 import copy
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.modules.conv import _ConvNd
 
+from edgeprune.data.parts import Tensors
 from edgeprune.errors import InputError
-from edgeprune.graph.slicing import output_first
+from edgeprune.graph.slicing import all_headwise_, output_first
 from edgeprune.protocols import ScoringData, ScoringTask
 from edgeprune.pruning.rows import input_rows, padded, row_count
+from edgeprune.pruning.watching import Piece, pieces, watched
 from edgeprune.pruning.weights import weighted_layers
 
 if TYPE_CHECKING:
@@ -44,8 +47,9 @@ def data_of(task: ScoringTask) -> ScoringData:
 
 
 def working_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose parameters all take gradients."""
+    """A copy in evaluation mode whose parameters all take gradients, and whose attention calls its layers."""
     copied = copy.deepcopy(model).eval()
+    all_headwise_(copied)
     return copied.requires_grad_(requires_grad=True)
 
 
@@ -55,12 +59,12 @@ def scored_parameters(model: nn.Module, task: ScoringTask) -> dict[str, nn.Param
     return {f"{name}.{n}": p for name, parameters in own.items() for n, p in parameters}
 
 
-def gradients(model: nn.Module, parameters: Mapping[str, Tensor], data: ScoringData, number: int) -> dict[str, Tensor]:
+def gradients(
+    model: nn.Module, parameters: Mapping[str, Tensor], loss: Callable[..., Tensor], inputs: Tensor, labels: Tensors
+) -> dict[str, Tensor]:
     """Of the mean loss of one batch, by parameter; zeros for one that has no say in it."""
-    inputs, labels = data.batches[number]
     with torch.enable_grad():
-        loss = data.loss(model(inputs), labels)
-        found = torch.autograd.grad(loss, tuple(parameters.values()), allow_unused=True)
+        found = torch.autograd.grad(loss(model(inputs), labels), tuple(parameters.values()), allow_unused=True)
     pairs = zip(parameters.items(), found, strict=True)
     return {n: torch.zeros_like(p) if g is None else g.detach() for (n, p), g in pairs}
 
@@ -69,8 +73,8 @@ def batch_gradients(task: ScoringTask) -> Iterator[dict[str, tuple[Tensor, Tenso
     """(value, gradient) of the scored layers' parameters by name, for one batch after the other."""
     data, model = data_of(task), working_copy(task.model)
     parameters = scored_parameters(model, task)
-    for number in range(len(data.batches)):
-        found = gradients(model, parameters, data, number)
+    for inputs, labels in data.batches:
+        found = gradients(model, parameters, data.loss, inputs, labels)
         yield {n: (p.detach(), found[n]) for n, p in parameters.items()}
 
 
@@ -79,26 +83,25 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
 
     Returns:
         By layer, [examples, in_channels]: the sum over positions of the channel's activation times the gradient of the
-        example's loss with respect to it, which is the gradient with respect to a gate of 1 before that channel.
+        example's loss with respect to it, which is the gradient with respect to a gate of 1 before that channel, for
+        all that read the same tensor. Layers that are never called are left out.
     """
     data, model = data_of(task), working_copy(task.model)
-    found: dict[str, list[Tensor]] = {name: [] for name in weighted_layers(task.model, task.layers)}
-    if not found:
-        return {}
-    for inputs, labels in data.batches:
-        with torch.enable_grad(), _watched(model, found) as calls:
-            leaf = inputs.detach().clone().requires_grad_() if inputs.is_floating_point() else inputs
-            loss = data.loss(model(leaf), labels)
-            read = [(name, given) for name, pairs in calls.items() for given, _ in pairs]
-            slopes = torch.autograd.grad(loss, [given for _, given in read], allow_unused=True)
+    found: dict[str, list[Tensor]] = {}
+    for piece in pieces(model, weighted_layers(task.model, task.layers), data):
+        with torch.enable_grad(), watched(model, piece.axes, opened=True) as calls:
+            # A copy, as what is read is made to take a gradient.
+            loss = data.loss(model(piece.inputs.detach().clone()), piece.labels)
+            read = [(name, call, given) for name, pairs in calls.items() for call, (given, _) in enumerate(pairs)]
+            slopes = torch.autograd.grad(loss, [given for *_, given in read], allow_unused=True)
         sums: dict[str, Tensor] = {}
-        for (name, given), slope in zip(read, slopes, strict=True):
-            layer = model.get_submodule(name)
+        for (name, call, given), slope in zip(read, slopes, strict=True):
             product = torch.zeros_like(given) if slope is None else given.detach() * slope
-            sums[name] = sums.get(name, 0.0) + len(inputs) * _summed_positions(layer, product)
+            by_example = _summed_positions(model.get_submodule(name), piece.apart(name, call, product))
+            sums[name] = sums.get(name, 0.0) + len(piece.inputs) * by_example
         for name, sum_ in sums.items():
-            found[name].append(sum_.float())
-    return {name: torch.cat(parts) for name, parts in found.items() if parts}
+            found.setdefault(name, []).append(sum_.float())
+    return {name: torch.cat(parts) for name, parts in found.items()}
 
 
 @torch.no_grad()
@@ -110,17 +113,17 @@ def mean_inputs(task: ScoringTask, of: Callable[[Tensor], Tensor]) -> dict[str, 
         of: elementwise, such as `torch.abs`.
 
     Returns:
-        By layer, [in_channels], float32.
+        By layer, [in_channels], float32. Layers that are never called are left out.
     """
     data, model = data_of(task), working_copy(task.model)
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for inputs, _ in data.batches:
-        with _watched(model, weighted_layers(task.model, task.layers)) as calls:
+        with watched(model, weighted_layers(task.model, task.layers)) as calls:
             model(inputs)
         for name, pairs in calls.items():
             for given, _ in pairs:
-                part = _summed_positions(model.get_submodule(name), of(given)).double().sum(dim=0)
+                part = _summed_positions(model.get_submodule(name), of(given)[None])[0].double()
                 sums[name] = sums.get(name, 0.0) + part
                 counts[name] = counts.get(name, 0) + given.numel() // len(part)
     return {name: (total / counts[name]).float() for name, total in sums.items()}
@@ -130,29 +133,39 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
     """The mean over examples of the square of the gradient of the example's own loss: the diagonal empirical Fisher.
 
     Returns:
-        By layer, of its weight's shape, [out_channels, in_channels, *kernel], float32.
+        By layer, of its weight's shape, [out_channels, in_channels, *kernel], float32. Layers that are never called are
+        left out.
     """
     data, model = data_of(task), working_copy(task.model)
-    layers = weighted_layers(task.model, task.layers)
-    sums = {name: torch.zeros_like(output_first(m, _weight(m))) for name, m in layers.items()}
-    if not sums:
-        return {}
-    examples = 0
-    for inputs, labels in data.batches:
-        examples += len(inputs)
-        with torch.enable_grad(), _watched(model, layers, separate=True) as calls:
-            loss = data.loss(model(inputs), labels)
-            made = [(name, given, output) for name, pairs in calls.items() for given, output in pairs]
-            slopes = torch.autograd.grad(loss, [output for *_, output in made], allow_unused=True)
-        for name in layers:
-            own = [
-                (given.detach(), slope)
-                for (n, given, _), slope in zip(made, slopes, strict=True)
-                if n == name and slope is not None
-            ]
-            if own:
-                sums[name] += len(inputs) ** 2 * _summed_squares(layers[name], own)
+    layers = weighted_layers(model, task.layers)
+    sums: dict[str, Tensor] = {}
+    for piece in pieces(model, layers, data):
+        own = {name: layers[name] for name in piece.axes}
+        if len(piece.inputs) == 1:
+            weights = {name: layer.weight for name, layer in own.items()}
+            slopes = gradients(model, weights, data.loss, piece.inputs, piece.labels)
+            squares = {name: output_first(own[name], slope.square_()) for name, slope in slopes.items()}
+        else:
+            squares = _squares_of_batch(model, own, data.loss, piece)
+        for name, part in squares.items():
+            sums[name] = sums.get(name, 0.0) + part
+    examples = sum(len(inputs) for inputs, _ in data.batches)
     return {name: total / examples for name, total in sums.items()}
+
+
+def _squares_of_batch(
+    model: nn.Module, layers: Mapping[str, nn.Module], loss: Callable[..., Tensor], piece: Piece
+) -> dict[str, Tensor]:
+    """The sum over the examples of a batch."""
+    with torch.enable_grad(), watched(model, layers, separate=True) as calls:
+        mean_loss = loss(model(piece.inputs), piece.labels)
+        made = [(n, call, *pair) for n, pairs in calls.items() for call, pair in enumerate(pairs)]
+        slopes = torch.autograd.grad(mean_loss, [output for *_, output in made], allow_unused=True)
+    of_layer: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+    for (name, call, given, _), slope in zip(made, slopes, strict=True):
+        if slope is not None:
+            of_layer[name].append((piece.apart(name, call, given.detach()), piece.apart(name, call, slope)))
+    return {name: len(piece.inputs) ** 2 * _summed_squares(layers[name], own) for name, own in of_layer.items()}
 
 
 @torch.no_grad()
@@ -160,10 +173,8 @@ def second_moments(task: ScoringTask) -> dict[str, Tensor]:
     """The mean of x x^T over the rows that a layer multiplies its weights by.
 
     Returns:
-        By layer, [groups, inputs, inputs], float64; `inputs` as in `input_rows`.
-
-    Raises:
-        BuildError: a layer is a transposed convolution.
+        By layer, [groups, inputs, inputs], float64; `inputs` as in `input_rows`. Layers that are never called are left
+        out.
     """
     data, model = data_of(task), working_copy(task.model)
     layers = weighted_layers(task.model, task.layers)
@@ -171,12 +182,12 @@ def second_moments(task: ScoringTask) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
     for inputs, _ in data.batches:
-        with _watched(model, layers) as calls:
+        with watched(model, layers) as calls:
             model(inputs)
         for name, pairs in calls.items():
             for given, output in pairs:
                 chosen = _drawn_rows(layers[name], output, len(data.batches), drawn[name])
-                rows = input_rows(name, layers[name], given, chosen).transpose(0, 1)
+                rows = input_rows(layers[name], given, output, chosen).transpose(0, 1)
                 sums[name] = sums.get(name, 0.0) + (rows.transpose(1, 2) @ rows).double()
                 counts[name] = counts.get(name, 0) + rows.shape[1]
     return {name: total / counts[name] for name, total in sums.items()}
@@ -184,56 +195,35 @@ def second_moments(task: ScoringTask) -> dict[str, Tensor]:
 
 def _drawn_rows(layer: nn.Module, output: Tensor, batches: int, drawn: torch.Generator) -> Tensor | None:
     """Which rows of a batch to look at; None for all. Neighbouring positions say nearly the same."""
-    weight = _weight(layer)
-    inputs = weight[0].numel() if isinstance(layer, torch.nn.Linear) else output_first(layer, weight)[0].numel()
-    outputs = len(weight)
-    total = row_count(layer, output)
+    weight = output_first(layer, _weight(layer))
+    inputs, outputs, total = weight[0].numel(), len(weight), row_count(layer, output)
     wanted = max(total * _ROWS_EACH_WEIGHT_ROW * outputs / inputs, 2 * inputs / batches)
     if wanted >= total:
         return None
     return torch.randperm(total, generator=drawn)[: round(wanted)].sort().values
 
 
-@contextmanager
-def _watched(
-    model: nn.Module, layers: Mapping[str, Any], *, separate: bool = False
-) -> Iterator[dict[str, list[tuple[Tensor, Tensor]]]]:
-    """Keeps (input, output) of each call of some layers while the model runs.
-
-    Args:
-        model: that runs.
-        layers: by name.
-        separate: what follows gets a copy of the output, as it may change it in place.
-    """
-    calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
-
-    def hook_for(name: str) -> Callable[..., Tensor | None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
-            calls[name].append((args[0] if args else next(iter(kwargs.values())), output))
-            return output.clone() if separate else None
-
-        return hook
-
-    with ExitStack() as stack:
-        for name in layers:
-            handle = model.get_submodule(name).register_forward_hook(hook_for(name), with_kwargs=True)
-            stack.callback(handle.remove)
-        yield calls
-
-
 def _summed_positions(layer: nn.Module, values: Tensor) -> Tensor:
-    """[examples, channels] of what a layer reads."""
+    """[examples, channels] of what a layer reads, [examples, parts, ...]."""
     if isinstance(layer, torch.nn.Linear):
-        return values.flatten(1, -2).sum(dim=1) if values.dim() > 2 else values  # noqa: PLR2004
-    return values.flatten(2).sum(dim=2)
+        return values.reshape(len(values), -1, values.shape[-1]).sum(dim=1)
+    return values.flatten(3).sum(dim=3).sum(dim=1)
 
 
 @torch.no_grad()
 def _summed_squares(layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Over the examples of a batch: the squares of the weight's gradient, summed over the layer's calls before."""
-    (given, slope), weight = calls[0], _weight(layer)
-    if isinstance(layer, torch.nn.Linear) and len(calls) == 1 and given.dim() == 2:  # noqa: PLR2004
-        return slope.square().T @ given.square()
+    """Over the examples of a batch: the squares of the weight's gradient, summed over the layer's calls before.
+
+    Args:
+        layer: a convolution or linear layer.
+        calls: what it read and the loss's gradient by what it made of it, [examples, parts, ...].
+    """
+    weight = _weight(layer)
+    if not calls:
+        return torch.zeros_like(output_first(layer, weight))
+    given, slope = calls[0]
+    if isinstance(layer, torch.nn.Linear) and len(calls) == 1 and given[0].numel() == given.shape[-1]:
+        return slope.flatten(0, -2).square().T @ given.flatten(0, -2).square()
     total = torch.zeros_like(weight)
     for start in range(0, len(given), _TOGETHER):
         some = slice(start, start + _TOGETHER)
@@ -247,15 +237,16 @@ def _summed_squares(layer: nn.Module, calls: list[tuple[Tensor, Tensor]]) -> Ten
 def _gradients(layer: nn.Module, given: Tensor, slope: Tensor) -> Tensor:
     """Of the weight of a convolution or linear layer, as it is stored, for each of some examples."""
     if not isinstance(layer, _ConvNd):
-        rows = (t.reshape(len(t), -1, t.shape[-1]) for t in (slope, given))
+        rows = (t.flatten(1, -2) for t in (slope, given))
         return torch.einsum("epo,epi->eoi", *rows)
     places: tuple[object, ...] = (layer.stride, layer.padding, layer.dilation)
     if isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        given, places = padded(layer, given), (layer.stride, [0] * len(layer.stride), layer.dilation)
+        given = torch.unflatten(padded(layer, given.flatten(0, 1)), 0, given.shape[:2])
+        places = (layer.stride, [0] * len(layer.stride), layer.dilation)
     # The examples as groups of one convolution, each with its own weight; only the weight's shape is looked at.
     count = len(given)
     apart = layer.weight.new_empty(count * len(layer.weight), *layer.weight.shape[1:])
-    one, other = (t.flatten(0, 1).unsqueeze(0) for t in (slope, given))
+    one, other = (t.transpose(0, 1).flatten(1, 2) for t in (slope, given))
     settings = (layer.transposed, layer.output_padding, count * layer.groups, [False, True, False])
     found: Tensor = torch.ops.aten.convolution_backward(one, other, apart, None, *places, *settings)[1]
     return torch.unflatten(found, 0, (count, -1))

@@ -14,14 +14,15 @@ Compression", section 3, equation 1, arXiv:2208.11580, solved for a mask that is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.graph.slicing import ChannelEdit, Side
+from edgeprune.graph.slicing import ChannelEdit, Side, all_headwise_, output_first
 from edgeprune.pruning.least_squares import Moments, best_step
 from edgeprune.pruning.rows import input_rows, output_rows, row_count
 
@@ -40,8 +41,6 @@ def reconstruct_channels_(
     pruned: nn.Module, whole: nn.Module, edits: Sequence[ChannelEdit], inputs: Tensor, *, seed: int = 0
 ) -> None:
     """Refit the layers of a pruned model that lost input channels; others are left alone.
-
-    Transposed convolutions are left alone too.
 
     Args:
         pruned: changed in place.
@@ -67,8 +66,6 @@ def reconstruct_weights_(
 ) -> None:
     """Refit the weights that masks keep, layer by layer, the zeros held.
 
-    Transposed convolutions are left alone.
-
     Args:
         pruned: changed in place; its masks have been applied.
         whole: the same model before; left alone.
@@ -85,8 +82,8 @@ def reconstruct_weights_(
 
 class _Fit:
     def __init__(self, pruned: nn.Module, whole: nn.Module, inputs: Tensor, seed: int) -> None:
-        self._pruned, self._whole, self._inputs, self._seed = pruned, whole, inputs, seed
-        self.order = _called(whole, inputs[:1])
+        self._pruned, self._whole, self._inputs, self._seed = _watchable(pruned), _watchable(whole), inputs, seed
+        self.order = _called(self._whole, inputs[:1])
 
     def refit_(self, name: str, *, removed: set[int] | None = None, kept: Tensor | None = None) -> None:
         """Refit one layer in place, all of its weights or those that a mask keeps."""
@@ -94,22 +91,24 @@ class _Fit:
         if not isinstance(layer, _ConvNd | nn.Linear):
             return
         fitted, held = self._moments(name, layer, removed or set())
-        allowed = None if kept is None else torch.unflatten(kept.flatten(1), 0, (len(fitted.inner), -1))
-        step = best_step(fitted, held, allowed)
-        layer.weight += step.reshape(layer.weight.shape).to(layer.weight.dtype)
+        rows = None if kept is None else output_first(layer, kept).flatten(1)
+        allowed = None if rows is None else torch.unflatten(rows, 0, (len(fitted.inner), -1))
+        step = best_step(fitted, held, allowed).reshape(output_first(layer, layer.weight).shape)
+        layer.weight += output_first(layer, step).to(layer.weight.dtype)
 
     def _moments(self, name: str, layer: _ConvNd | nn.Linear, removed: set[int]) -> tuple[Moments, Moments]:
         """Of the examples that are fitted to, and of every fourth part of them, held out to choose the ridge by."""
         drawn = torch.Generator().manual_seed(self._seed)
         groups = layer.groups if isinstance(layer, _ConvNd) else 1
-        weight = torch.unflatten(layer.weight.flatten(1), 0, (groups, -1))
-        stays = [i for i in range(len(layer.weight) + len(removed)) if i not in removed]
+        weight = torch.unflatten(output_first(layer, layer.weight).flatten(1), 0, (groups, -1))
+        outputs = weight.shape[0] * weight.shape[1]
+        stays = [i for i in range(outputs + len(removed)) if i not in removed]
         found = (Moments.none(weight), Moments.none(weight))
         for number, part in enumerate(torch.split(self._inputs, min(_BATCH, max(1, len(self._inputs) // _FOLDS)))):
-            given, wanted = _seen(self._pruned, name, part)[0], _seen(self._whole, name, part)[1]
+            (given, made), wanted = _seen(self._pruned, name, part), _seen(self._whole, name, part)[1]
             count = min(row_count(layer, wanted), _ROWS_EACH_EXAMPLE * len(part))
             chosen = torch.randperm(row_count(layer, wanted), generator=drawn)[:count]
-            rows = input_rows(name, layer, given, chosen).transpose(0, 1)
+            rows = input_rows(layer, given, made, chosen).transpose(0, 1)
             targets = output_rows(layer, wanted, chosen)[:, stays] - (0.0 if layer.bias is None else layer.bias)
             missing = torch.unflatten(targets, 1, (groups, -1)).transpose(0, 1) - rows @ weight.transpose(1, 2)
             found[number % _FOLDS == _FOLDS - 1].add_(rows, missing)
@@ -120,19 +119,23 @@ class _Enough(Exception):  # noqa: N818
     """Ends a forward pass where what was wanted is seen."""
 
 
+def _watchable(model: nn.Module) -> nn.Module:
+    """The model's own tensors in modules of which each is called by itself, in evaluation mode."""
+    shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    watched = copy.deepcopy(model, shared).eval()
+    all_headwise_(watched)
+    return watched
+
+
 def _called(model: nn.Module, inputs: Tensor) -> tuple[str, ...]:
-    """The convolutions and linear layers in the order in which they are called, without transposed ones."""
+    """The convolutions and linear layers in the order in which they are called."""
     order: list[str] = []
-    weighted = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) or (isinstance(layer, _ConvNd) and not layer.transposed)
-    }
+    weighted = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | _ConvNd)}
     handles = [
         layer.register_forward_pre_hook(lambda *_, name=name: order.append(name)) for name, layer in weighted.items()
     ]
     try:
-        _run(model, inputs)
+        model(inputs)
     finally:
         for handle in handles:
             handle.remove()
@@ -149,20 +152,9 @@ def _seen(model: nn.Module, name: str, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
     handle = model.get_submodule(name).register_forward_hook(hook)
     try:
-        _run(model, inputs)
+        model(inputs)
     except _Enough:
         return found[0]
     finally:
         handle.remove()
     raise RuntimeError(f"layer {name!r} was not called")
-
-
-def _run(model: nn.Module, inputs: Tensor) -> None:
-    """In evaluation mode; every module is left in the mode that it was in."""
-    modes: Mapping[nn.Module, bool] = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        model(inputs)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -9,40 +9,36 @@ import torch
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
-from edgeprune.errors import BuildError
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def input_rows(name: str, layer: nn.Module, given: Tensor, chosen: Tensor | None = None) -> Tensor:
+def input_rows(
+    layer: _ConvNd | torch.nn.Linear, given: Tensor, outputs: Tensor, chosen: Tensor | None = None
+) -> Tensor:
     """The inputs of a convolution or linear layer, laid out so that its outputs are products of rows and weights.
 
     Args:
-        name: of the layer, for the message.
-        layer: not a transposed convolution.
+        layer: a transposed convolution is one with a stride of 1 of its inputs with zeros between them.
         given: [examples, channels, *positions] for a convolution, [examples, ..., channels] for a linear layer.
+        outputs: what the layer made of it.
         chosen: numbers of the rows to make, counted over examples and output positions; None for all.
 
     Returns:
-        [rows, groups, inputs]: `inputs` are the channels of a group times the kernel, as in `weight.flatten(1)`.
-
-    Raises:
-        BuildError: it is another kind of layer.
+        [rows, groups, inputs]: `inputs` are the channels of a group times the kernel, as in the weight laid out by
+        `output_first`, flattened from its second dimension on.
     """
     if isinstance(layer, torch.nn.Linear):
         rows = given.flatten(0, -2)
         return (rows if chosen is None else rows[chosen]).unsqueeze(1)
-    if not isinstance(layer, _ConvNd) or layer.transposed:
-        raise BuildError(
-            f"layer {name!r}: the inputs of a {type(layer).__name__} cannot be laid out as rows", layer=name
-        )
-    windows = _windows(layer, given)
+    windows = _windows(layer, given, tuple(outputs.shape[2:]))
     places = windows.shape[: windows.dim() - 1 - len(layer.kernel_size)]
     if chosen is None:
         picked = windows.reshape(prod(places), layer.in_channels, *layer.kernel_size)
     else:
         picked = windows[torch.unravel_index(chosen, places)]
+    if layer.transposed:
+        picked = picked.flip(tuple(range(2, picked.dim())))
     return torch.unflatten(picked, 1, (layer.groups, -1)).flatten(2)
 
 
@@ -58,14 +54,32 @@ def row_count(layer: nn.Module, outputs: Tensor) -> int:
     return outputs.numel() // outputs.shape[-1 if isinstance(layer, torch.nn.Linear) else 1]
 
 
-def _windows(layer: _ConvNd, given: Tensor) -> Tensor:
-    """[examples, *output positions, channels, *kernel], a view of the padded inputs."""
-    view = padded(layer, given)
+def _windows(layer: _ConvNd, given: Tensor, positions: tuple[int, ...]) -> Tensor:
+    """[examples, *output positions, channels, *kernel], a view of the padded inputs; of a transposed one, backwards."""
+    view = _spread(layer, given, positions) if layer.transposed else padded(layer, given)
+    strides = (1,) * len(positions) if layer.transposed else layer.stride
     for axis, (size, stride, dilation) in enumerate(
-        zip(layer.kernel_size, layer.stride, layer.dilation, strict=True), start=2
+        zip(layer.kernel_size, strides, layer.dilation, strict=True), start=2
     ):
         view = view.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
     return view.movedim(1, view.dim() - 1 - len(layer.kernel_size))
+
+
+def _spread(layer: _ConvNd, given: Tensor, positions: tuple[int, ...]) -> Tensor:
+    """The inputs of a transposed convolution a stride apart, with zeros between and around them.
+
+    Output p is the sum over places k of a kernel of K of the input at (p + padding - k * dilation) / stride, where that
+    is a whole number: with dilation * (K - 1) - padding zeros before, what the window at p holds at place K - 1 - k.
+    """
+    sizes = [(n - 1) * stride + 1 for n, stride in zip(given.shape[2:], layer.stride, strict=True)]
+    apart = given.new_zeros(*given.shape[:2], *sizes)
+    apart[(slice(None), slice(None), *(slice(None, None, stride) for stride in layer.stride))] = given
+    sides: list[int] = []
+    for axis in reversed(range(len(sizes))):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+        before = reach - int(layer.padding[axis])
+        sides += [before, positions[axis] + reach - before - sizes[axis]]
+    return functional.pad(apart, sides)
 
 
 def padded(layer: _ConvNd, given: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ def channel_scores(
 
     A criterion that scores output channels is asked about the layers that make the group's channels, one that scores
     input channels about those that read them. The scores of each layer are divided by their mean magnitude in the
-    group, so that layers compare, and averaged.
+    group, so that layers compare, and averaged. Of a unit of channels that go together, those that no layer has a score
+    for, such as queries and keys of a packed attention, have the mean of the others'.
 
     Args:
         model: left alone.
@@ -66,7 +67,7 @@ def channel_scores(
     heads = tuple(head for g, edits in members.items() for head in _heads(graph.units(g), edits))
     task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data, seed=seed, heads=heads)
     scores = criterion.score(task)
-    return {group: _aggregated(group, graph.width(group), edits, scores) for group, edits in members.items()}
+    return {group: _aggregated(group, graph.units(group), edits, scores) for group, edits in members.items()}
 
 
 def _heads(units: Sequence[Sequence[int]], edits: Sequence[ChannelEdit]) -> Iterator[tuple[str, int]]:
@@ -94,17 +95,20 @@ def groups_without_scores(
         model: left alone.
         graph: of the model.
         groups: by name of their root layer.
-        criterion: one that looks at weights alone is asked; another scores convolutions and linear layers.
+        criterion: one that looks at weights alone is asked; another one scores by its data the weights that make
+            channels, and what convolutions and linear layers read.
 
     Raises:
         BuildError: no such group, or the criterion scores single weights only.
     """
-    side = _SIDES[channel_granularity(criterion)]
+    granularity = channel_granularity(criterion)
     found = []
     for group in groups:
         if criterion.needs_data:
-            members = [model.get_submodule(e.layer) for e in graph.edits(group) if e.side in side]
-            if not any(isinstance(layer, _ConvNd | nn.Linear) for layer in members):
+            members = [e for e in graph.edits(group) if e.side in _SIDES[granularity]]
+            scored = [e for e in members if _is_scored_by_data(model.get_submodule(e.layer), granularity)]
+            roots = {root for edit in scored for root in edit.roots}
+            if any(roots.isdisjoint(unit) for unit in graph.units(group)):
                 found.append(group)
             continue
         try:
@@ -112,6 +116,13 @@ def groups_without_scores(
         except BuildError:
             found.append(group)
     return tuple(found)
+
+
+def _is_scored_by_data(layer: nn.Module, granularity: Granularity) -> bool:
+    """Norms are left out: not all such criteria look at them, and never without the layer before."""
+    if granularity is Granularity.IN_CHANNEL:
+        return isinstance(layer, _ConvNd | nn.Linear)
+    return output_weight(layer) is not None
 
 
 def channel_granularity(criterion: Criterion) -> Granularity:
@@ -136,6 +147,9 @@ def weight_scores(
 ) -> Mapping[str, Tensor]:
     """Score single weights of some layers, each [out_channels, in_channels, *kernel], float32.
 
+    Layers that the model never calls are left out by criteria that look at what layers read and make; masks must be
+    told to ignore them.
+
     Raises:
         BuildError: the criterion scores channels only.
         InputError: the criterion needs data and has none.
@@ -149,8 +163,11 @@ def weight_scores(
     )
 
 
-def _aggregated(group: str, width: int, edits: Sequence[ChannelEdit], scores: Mapping[str, Tensor]) -> Tensor:
+def _aggregated(
+    group: str, units: Sequence[Sequence[int]], edits: Sequence[ChannelEdit], scores: Mapping[str, Tensor]
+) -> Tensor:
     """[width], float64: the mean over the scored layers of a group."""
+    width = sum(map(len, units))
     totals, layers = torch.zeros(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for name in dict.fromkeys(e.layer for e in edits if e.layer in scores):
         own = [e for e in edits if e.layer == name]
@@ -162,13 +179,16 @@ def _aggregated(group: str, width: int, edits: Sequence[ChannelEdit], scores: Ma
         # A channel that a layer sees at many places, such as the pixels of a flattened map, counts once.
         totals += sums / counts.clamp_min(1)
         layers += counts > 0
-    if not bool((layers > 0).all()):
-        raise BuildError(
-            f"group {group!r}: the criterion scores none of its layers; take another one, or name the group in "
-            "pruning.ignored",
-            group=group,
-        )
-    found = totals / layers
+    known = layers > 0
+    found = totals / layers.clamp_min(1)
+    for unit in map(list, units):
+        if not bool(known[unit].any()):
+            raise BuildError(
+                f"group {group!r}: the criterion scores none of its layers; take another one, or name the group in "
+                "pruning.ignored",
+                group=group,
+            )
+        found[unit] = torch.where(known[unit], found[unit], found[unit].sum() / known[unit].sum())
     if not bool(found.isfinite().all()):
         raise BuildError(f"group {group!r}: the importance of its channels is not finite", group=group)
     return found

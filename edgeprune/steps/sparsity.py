@@ -135,7 +135,7 @@ def make_masks(
         rung: its runtime and pattern.
         sparsity: share of those weights; N:M has its own.
         ignored: by the target.
-        score: of (model, layers): the weights' scores, all layers ranked together.
+        score: of (model, layers): the weights' scores, all layers ranked together; those without stay dense.
     """
     form = RUNTIMES.get(rung.runtime).sparse_form()
     kept = list(ignored)
@@ -143,7 +143,10 @@ def make_masks(
         named = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
         kept += [n for n, m in named if not form.skips(m)]
     with_last = form is not None
-    scores = score(model, maskable_layers(model, kept, with_last=with_last))
+    asked = maskable_layers(model, kept, with_last=with_last)
+    scores = score(model, asked)
+    # Nobody calls them: zeros there would count and change nothing.
+    kept += [name for name in asked if name not in scores]
     if rung.n_m is not None:
         return WeightMasks.n_m(model, *rung.n_m, scores=scores, ignored=kept, with_last=with_last)
     return WeightMasks.unstructured(model, sparsity, scores=scores, ignored=kept, with_last=with_last)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from edgeprune.errors import BuildError
-from edgeprune.graph.slicing import ChannelEdit, Side, is_depthwise, output_weight, remove_channels_
+from edgeprune.graph.attention import HeadwiseAttention
+from edgeprune.graph.slicing import ChannelEdit, Side, all_headwise_, is_depthwise, output_weight, remove_channels_
 
 
 def _cut(layer: nn.Module, side: Side, *indices: int) -> nn.Module:
@@ -23,6 +24,27 @@ def test_transposed_convolution_has_its_axes_swapped() -> None:
     assert layer.bias is not None
     assert layer.bias.shape == (5,)
     assert layer(torch.zeros(1, 2, 4, 4)).shape == (1, 5, 6, 6)
+
+
+class OwnAttention(nn.MultiheadAttention):
+    def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output, shares = super().forward(*args, **kwargs)
+        return 2 * output, shares
+
+
+def test_attention_is_replaced_wherever_that_changes_nothing() -> None:
+    shared = nn.MultiheadAttention(8, 2)
+    others = [OwnAttention(8, 2), nn.MultiheadAttention(8, 2, kdim=6), nn.MultiheadAttention(8, 2, add_bias_kv=True)]
+    model = nn.ModuleDict({"one": shared, "other": nn.ModuleList([shared]), "kept": nn.ModuleList(others)})
+    names = [n for n, _ in model.named_parameters()]
+    all_headwise_(model)
+    assert isinstance(model["one"], HeadwiseAttention)
+    assert model["other"][0] is model["one"]
+    assert model["one"].out_proj is shared.out_proj
+    assert [*model["kept"]] == others
+    assert [n for n, _ in model.named_parameters()] == names
+    all_headwise_(shared)
+    assert isinstance(shared, nn.MultiheadAttention)
 
 
 def test_layer_norm_keeps_the_order_of_many_channels() -> None:

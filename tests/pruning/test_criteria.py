@@ -11,13 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import EXAMPLES, example_of, seeded
+from structures import encoder, structure
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgeprune.errors import BuildError, InputError
+from edgeprune.errors import InputError
 from edgeprune.protocols import Granularity, ScoringData, ScoringTask
 from edgeprune.pruning import gates
 from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import maskable_layers
+from edgeprune.pruning.scoring import weight_scores
 
 CASES = [(n, g) for n in CRITERIA.names() for g in sorted(CRITERIA.get(n).granularities)]
 every = pytest.mark.parametrize(("name", "granularity"), CASES, ids=[f"{n}-{g}" for n, g in CASES])
@@ -178,6 +181,45 @@ def test_every_model_can_be_scored(name: str, granularity: Granularity, model: s
     data = some_data(tuple(example.shape[1:]), sizes=(4,))
     found = score(name, net, granularity, data=data)
     assert all(bool(scores.isfinite().all()) for scores in found.values())
+
+
+ATTENDING_OR_RECURRENT = {
+    "packed": lambda: structure("packed"),
+    "encoder": encoder,
+    "recurrent": lambda: structure("recurrent"),
+}
+
+
+def data_like(example: Tensor) -> ScoringData:
+    """Six examples, as different as the example's values are."""
+    drawn = torch.Generator().manual_seed(4)
+    flat = example.flatten()[torch.randint(example.numel(), (6 * example[0].numel(),), generator=drawn)]
+    batches = tuple(zip(flat.reshape(6, *example.shape[1:]).split(4), (torch.arange(6) % 3).split(4), strict=True))
+    return ScoringData(batches=batches, loss=functional.cross_entropy)
+
+
+@pytest.mark.parametrize("model", ATTENDING_OR_RECURRENT)
+@every
+def test_attention_and_recurrent_layers_are_scored_or_left_out(name: str, granularity: Granularity, model: str) -> None:
+    net, example = ATTENDING_OR_RECURRENT[model]()
+    layers = tuple(n for n, m in net.named_modules() if any(True for _ in m.parameters(recurse=False)))
+    data = data_like(example)
+    found = score(name, net, granularity, layers=layers, data=data)
+    assert all(bool(s.isfinite().all()) and s.dtype == torch.float32 for s in found.values())
+    weighted = {n for n in layers if isinstance(net.get_submodule(n), nn.Linear | nn.Conv1d)}
+    if granularity is not Granularity.OUT_CHANNEL:
+        assert set(found) == weighted
+    elif name != "batchnorm_scale":
+        others = {
+            n for n in layers if isinstance(net.get_submodule(n), nn.MultiheadAttention | nn.RNNBase | nn.RNNCellBase)
+        }
+        # Taylor has norms as well.
+        assert weighted | others <= set(found)
+    if granularity is Granularity.WEIGHT:
+        masked = maskable_layers(net)
+        scores = weight_scores(net, masked, CRITERIA.get(name), data=data)
+        assert {n: s.shape for n, s in scores.items()} == {n: net.get_submodule(n).weight.shape for n in masked}
+        assert all(bool(s.any()) for s in scores.values())
 
 
 def linear(*weights: list[list[float]]) -> nn.Module:
@@ -344,16 +386,14 @@ def test_squared_gradients_are_those_of_single_examples(name: str) -> None:
         torch.testing.assert_close(scores, expected[layer], rtol=1e-3, atol=1e-10)
 
 
-def test_transposed_convolutions_are_scored_by_their_outputs_or_refused() -> None:
+def test_transposed_convolutions_are_scored_by_their_outputs() -> None:
     model = seeded(lambda: nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.Flatten(), nn.Linear(6 * 64, 3)))
     for name, granularity in CASES:
-        if name in {"obc", "batchnorm_scale"}:
+        if name == "batchnorm_scale":
             continue
         found = score(name, model, granularity)["0"]
         shapes = {Granularity.WEIGHT: (6, 2, 3, 3), Granularity.OUT_CHANNEL: (6,), Granularity.IN_CHANNEL: (4,)}
         assert found.shape == shapes[granularity], name
-    with pytest.raises(BuildError, match="layer '0': the inputs of a ConvTranspose2d"):
-        score("obc", model, Granularity.WEIGHT)
     # The gradient of one example is that of a batch of one.
     data = some_data(sizes=(1,))
     taylor, fisher = (score(n, model, Granularity.WEIGHT, data=data)["0"] for n in ("taylor", "fisher"))

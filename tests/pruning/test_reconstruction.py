@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from models import EXAMPLES, example_of, seeded
+from structures import encoder
 from torch import Tensor, nn
 
 from edgeprune.graph.groups import ChannelGraph, find_groups
@@ -98,7 +99,45 @@ def test_masked_models_come_closer_and_zeros_are_held(name: str) -> None:
     assert error(refitted, model, unseen) < 0.8 * error(pruned, model, unseen)
 
 
-def test_inputs_that_are_always_zero_and_transposed_convolutions_are_borne() -> None:
+def test_output_projections_of_torch_attention_are_refitted() -> None:
+    # torch's own attention never calls them as a module; here they are zeroed alone.
+    model, _ = encoder(norm_first=True)
+    names = [f"encoder.layers.{i}.self_attn.out_proj" for i in (0, 1)]
+    sentences = torch.randint(20, (160, 6), generator=torch.Generator().manual_seed(3))
+    pruned = copy.deepcopy(model)
+    masks = WeightMasks.unstructured(pruned, dict.fromkeys(names, 0.7))
+    masks.apply_()
+    refitted = copy.deepcopy(pruned)
+    reconstruct_weights_(refitted, model, masks, sentences[:96])
+    assert all(type(layer.self_attn) is nn.MultiheadAttention for layer in refitted.encoder.layers)
+    for name in names:
+        before, after = pruned.get_submodule(name).weight, refitted.get_submodule(name).weight
+        assert bool(((before != after) == masks.kept[name]).all())
+    assert error(refitted, model, sentences[96:]) < 0.7 * error(pruned, model, sentences[96:])
+
+
+def test_transposed_convolutions_make_up_for_channels_that_are_gone() -> None:
+    # The last of four channels is the sum of the first two: without it nothing is lost.
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.ConvTranspose2d(4, 6, 3, 2, 1)))
+    with torch.no_grad():
+        model[0].weight[3] = 0.1 * (model[0].weight[0] + model[0].weight[1])
+    inputs = drawn(60, 4, 5, 4)
+    pruned, refitted = cut(model, inputs[:1], inputs)
+    assert pruned[1].weight.shape == (3, 6, 3, 3)
+    expected = model[1].weight[:3].clone()
+    expected[:2] += 0.1 * model[1].weight[3]
+    torch.testing.assert_close(refitted[1].weight, expected, rtol=1e-2, atol=2e-3)
+
+
+def test_masked_transposed_convolutions_of_groups_are_refitted() -> None:
+    model = seeded(lambda: nn.Sequential(nn.ConvTranspose1d(4, 6, 4, 2, groups=2), nn.Conv1d(6, 2, 1)))
+    inputs = drawn(96, 1, 7) + 0.5 * drawn(96, 4, 7, seed=4)
+    pruned, refitted, masks = masked(model, 0.5, inputs)
+    masks.verify()
+    assert error(refitted, model, inputs) < 0.9 * error(pruned, model, inputs)
+
+
+def test_inputs_that_are_always_zero_are_borne() -> None:
     model = seeded(
         lambda: nn.Sequential(
             nn.ConvTranspose2d(2, 4, 2), nn.Hardtanh(0, 0.0001), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 1, 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from models import EXAMPLES, example_of
 from structures import structure
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.errors import BuildError, InputError
@@ -109,6 +109,27 @@ def test_heads_are_scored_as_such_and_go_as_such() -> None:
             assert [len(set(part.tolist())) for part in scores.split(4)] == [1] * 4
         _, cuts = structured_prune(model, example, {root.name: 8}, CRITERIA.get(criterion), data=data)
         assert cuts[0].removed == (4, 5, 6, 7, 12, 13, 14, 15)
+
+
+def test_channels_without_a_reader_have_the_mean_of_their_unit() -> None:
+    # Each gate goes with one channel that `down` reads; each head of queries, keys and values with four of `proj`.
+    for name, root, reader in (("decoder", "gate_up", "down"), ("packed", "qkv", "proj")):
+        model, example = structure(name)
+        graph = ChannelGraph(model, example)
+        data = ScoringData(batches=((torch.cat([example, -example]), example),), loss=lambda y, _: y.square().mean())
+        found = channel_scores(model, graph, [root], CRITERIA.get("activation_mean"), data=data)[root]
+        read: list[Tensor] = []
+        handle = model.get_submodule(reader).register_forward_pre_hook(
+            lambda _, given, read=read: read.append(given[0])
+        )
+        with torch.no_grad():
+            model(data.batches[0][0])
+        handle.remove()
+        own = read[0].abs().double().mean(dim=(0, 1))
+        units = graph.units(root)
+        expected = (own / own.mean()).reshape(len(units), -1).mean(dim=1)
+        torch.testing.assert_close(torch.stack([found[list(unit)].mean() for unit in units]), expected)
+        assert len(found) == graph.width(root)
 
 
 @pytest.mark.parametrize("criterion", ["l2", "random", "geometric_median", "taylor", "snip", "movement"])

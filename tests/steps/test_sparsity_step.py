@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from models import seeded
 from records_for_tests import make_facts
 from sparse_models import ARM, separable_net, with_zeros
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-from edgeprune.errors import BuildError
+from edgeprune.errors import BuildError, InputError
+from edgeprune.protocols import ScoringData
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.steps.compiling import CompileJob, compile_artifact, sparse_path
@@ -44,6 +52,29 @@ def test_tflite_masks_pointwise_and_linear_layers_and_the_last_one(n_m: tuple[in
 def test_a_layer_that_the_target_ignores_stays_dense() -> None:
     masks = make_masks(separable_net(16), MASKED, 0.9, ignored=["12"])
     assert {x.layer for x in masks.sparsities() if x.sparsity} == {"4", "9"}
+
+
+class WithUnused(nn.Module):
+    """One of its layers is never called. Input [n, 4]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.unused, self.last = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).relu())
+
+
+@pytest.mark.parametrize("criterion", ["obc", "fisher"])
+def test_a_layer_that_is_never_called_stays_dense_where_the_criterion_watches_the_layers(criterion: str) -> None:
+    model = seeded(WithUnused)
+    inputs = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+    data = ScoringData(batches=((inputs, torch.arange(12) % 2),), loss=functional.cross_entropy)
+    score = partial(weight_scores, criterion=CRITERIA.get(criterion), data=data)
+    masks = make_masks(model, replace(MASKED, runtime="onnxruntime"), 0.5, [], score)
+    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"first": 0.5, "unused": 0.0}
+    with pytest.raises(InputError, match="scores of layer 'unused'"):
+        WeightMasks.unstructured(model, 0.5, scores=score(model, ("first", "unused")))
 
 
 def test_without_sparse_kernels_every_layer_but_the_last_is_masked() -> None:

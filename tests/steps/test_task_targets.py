@@ -121,7 +121,7 @@ def test_criteria_that_look_at_data_take_several_outputs_and_labels(criterion: s
     ("criterion", "refused"),
     [
         ("l2", ()),
-        ("taylor", ("recurrent",)),
+        ("taylor", ()),
         pytest.param("geometric_median", (), marks=pytest.mark.slow),
         pytest.param("random", (), marks=pytest.mark.slow),
         # It looks at what reads channels, and only the recurrent layer reads these.

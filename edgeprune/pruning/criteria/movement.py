@@ -32,8 +32,8 @@ class _Movement:
         # Of one dimension are biases, and scales and shifts of norms.
         parameters = {n: p for n, p in scored_parameters(model, task).items() if p.dim() > 1}
         moved = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        for number in range(len(data.batches)):
-            slopes = gradients(model, parameters, data, number)
+        for inputs, labels in data.batches:
+            slopes = gradients(model, parameters, data.loss, inputs, labels)
             with torch.no_grad():
                 for name, parameter in parameters.items():
                     moved[name] -= data.learning_rate * slopes[name] * parameter

@@ -21,7 +21,7 @@ class _Obc:
         Of an input channel c it is the half of tr(W_c [H^-1]_cc^-1 W_c^T), all weights that read the channel together.
         So that layers compare, all is told as a share of the layer's outputs, the half of tr(W H W^T): by itself it has
         the scale of the layer. To go with `pruning.reconstruction`, which makes the weights that are left make up for
-        the others. Transposed convolutions cannot be scored.
+        the others. Layers that are never called are left out.
 
         Source: Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain Surgeon", equation
         5; by layers Frantar and Alistarh 2022, "Optimal Brain Compression", section 4, arXiv:2208.11580; all weights at
