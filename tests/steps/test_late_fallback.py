@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from records_for_tests import make_candidate, make_plan
+from records_for_tests import make_breakdown, make_candidate, make_plan
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.events import Noted
@@ -29,6 +29,8 @@ from edgeprune.steps.late_fallback import LateFallback, planned_of
 
 SLOW, FAST = (Rung(runtime=r, precision=Precision.INT8) for r in ("openvino", "tflite"))
 NARROW = replace(FAST, pruning=PruningKind.STRUCTURED, pruning_ratio=0.4)
+NARROWER = replace(NARROW, pruning_ratio=0.6)
+MASKED = replace(FAST, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.9)
 LIMITS = Limits(p50_ms=2.0, p99_ms=3.0, artifact_bytes=1000)
 WIDTHS = (GroupWidth(group="g", before=64, after=32),)
 
@@ -60,7 +62,7 @@ class _Narrower:
         self.found, self.asked, self.events = found, list[tuple[Rung, Limits]](), list[Noted]()
         groups = SimpleNamespace(groups=("g",))
         bench = SimpleNamespace(groups=groups, note=lambda text, level="info": self.events.append((text, level)))
-        self.shapes = SimpleNamespace(bench=bench, measure=self.fastest_admissible)
+        self.shapes = SimpleNamespace(bench=bench, measure=lambda place, *_: self.fastest_admissible(place))
         self.surveys, self.loss = list[PlaceSurvey](), SimpleNamespace(taken=None)
 
     def fastest_admissible(self, place: Rung) -> ShapeFigures:
@@ -95,6 +97,25 @@ def test_the_fastest_place_that_was_only_late_is_narrowed_by_what_it_missed() ->
     assert narrower.events[0][1] == "warning"
 
 
+def test_the_narrowest_of_searched_widths_that_were_all_late_is_narrowed_by_the_tail_that_its_gate_saw() -> None:
+    """The head and its fallback failed p99 alone: the last one by four against three, at a p50 of 1.2 ms."""
+    last = replace(NARROW, pruning_ratio=0.7)
+    found = [planned(last, 0.7, widths=WIDTHS), planned(NARROW, 0.8, widths=WIDTHS)]
+    narrower = _Narrower(found)
+    survey = PlaceSurvey(place=FAST.place, full=make_breakdown(), groups=())
+    narrower.surveys.append(survey)
+    fallback = replace(planned(NARROWER, 0.0, widths=WIDTHS), p50_ms=None)
+    before = replace(plan(planned(FAST, 1.0), planned(NARROW, 0.8, widths=WIDTHS), fallback), surveys=(survey,))
+    tried = [failed(r, p99=4.0) for r in (FAST, NARROW, NARROWER)]
+    after = late(narrower).extended(before, tried)
+    assert narrower.asked == [(FAST, Limits(p50_ms=pytest.approx(0.9), p99_ms=None, artifact_bytes=1000))]
+    # What was tried is not tried again, and a place is surveyed once.
+    assert [r.rung for r in planned_of(before, after)] == [last]
+    assert len(after.rungs) == len(before.rungs) + 1
+    assert after.surveys == (survey,)
+    assert "after tflite-int8-t1-structured60 failed p99" in after.rungs[-1].reason
+
+
 @pytest.mark.parametrize(
     ("rungs", "tried"),
     [
@@ -102,9 +123,22 @@ def test_the_fastest_place_that_was_only_late_is_narrowed_by_what_it_missed() ->
         ((), [failed(FAST, p99=4.0, accuracy=0.1)]),
         ((), [failed(NARROW, p99=4.0)]),
         ((planned(FAST, 1.0), planned(NARROW, 0.8, widths=WIDTHS)), [failed(FAST, p99=4.0)]),
+        (
+            (planned(NARROW, 0.8, widths=WIDTHS), planned(NARROWER, 0.6, widths=WIDTHS)),
+            [failed(NARROW, accuracy=0.1), failed(NARROWER, p99=4.0)],
+        ),
+        ((planned(MASKED, 0.8),), [failed(MASKED, p99=4.0)]),
         ((), []),
     ],
-    ids=["undecided", "accuracy as well", "pruned", "narrowed before", "nothing tried"],
+    ids=[
+        "undecided",
+        "accuracy as well",
+        "unknown",
+        "narrowed and not tried",
+        "lost accuracy before",
+        "masked",
+        "nothing tried",
+    ],
 )
 def test_nothing_is_searched_for_where_it_cannot_help(rungs: tuple[PlannedRung, ...], tried: list[Candidate]) -> None:
     narrower, before = _Narrower([]), plan(*rungs)
