@@ -11,13 +11,18 @@ from dataclasses import dataclass, replace
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.gating.judge import ACCURACY_GATES
+from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.records.result import Candidate
 from edgeprune.records.rung import Limits, Plan, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import GateResult, Verdict
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.narrowing import Narrower
+from edgeprune.units import format_ms
 
 _LATENCY_GATES = frozenset({"p50", "p99"})
+
+_SURE = 1.1
+"""A p99 that is predicted to be further over than this spares a training; the tail may be shorter at other widths."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,26 @@ class LateFallback:
         share = min(gate.limit / (gate.measured or gate.limit) for gate in gates)
         tighter = replace(limits, p50_ms=min(share, 1.0) * late.p50_ms, p99_ms=None)
         return self.narrower.plan(shapes.measure(place), self.narrower.fastest_admissible(place), tighter)
+
+
+def sure_to_be_late(shape: ShapeFigures, tried: Sequence[Candidate]) -> str | None:
+    """Why widths that were not trained yet need not be: the tail that a gate saw at their place; None when they must.
+
+    Args:
+        shape: untrained, measured.
+        tried: the candidates before it.
+    """
+    for candidate in tried:
+        gates = candidate.judgement.gates if candidate.judgement else ()
+        failed = next((g for g in gates if g.gate == "p99" and g.verdict is Verdict.FAIL), None)
+        p50_ms, p99_ms = candidate.percentile_ms(50.0), candidate.percentile_ms(99.0)
+        alike = candidate.rung.pruning is PruningKind.STRUCTURED and candidate.rung.unpruned == shape.rung.unpruned
+        if alike and failed and p50_ms and p99_ms:
+            predicted_ms = shape.p50_ms * p99_ms / p50_ms
+            if predicted_ms > _SURE * failed.limit:
+                told = f"p99 would be about {format_ms(predicted_ms)} by the tail of {candidate.rung.name}"
+                return f"{told}, over the budget of {format_ms(failed.limit)}"
+    return None
 
 
 def _failed_by_latency(plan: Plan, tried: Sequence[Candidate]) -> tuple[PlannedRung, tuple[GateResult, ...]] | None:

@@ -25,7 +25,7 @@ from edgeprune.records.rung import (
     RungStatus,
 )
 from edgeprune.records.verdict import GateResult, Judgement, Verdict
-from edgeprune.steps.late_fallback import LateFallback, planned_of
+from edgeprune.steps.late_fallback import LateFallback, planned_of, sure_to_be_late
 
 SLOW, FAST = (Rung(runtime=r, precision=Precision.INT8) for r in ("openvino", "tflite"))
 NARROW = replace(FAST, pruning=PruningKind.STRUCTURED, pruning_ratio=0.4)
@@ -152,3 +152,16 @@ def test_what_cannot_be_narrowed_is_told_and_a_device_that_goes_away_is_not_hidd
     assert "cannot be narrowed: no table for it" in narrower.events[-1][0]
     with pytest.raises(MeasurementError, match="gone"):
         late(_Narrower(MeasurementError("the device is gone"))).extended(plan(), [failed(FAST, p99=4.0)])
+
+
+def test_a_fallback_that_is_as_late_by_the_tail_that_the_head_showed_is_not_trained() -> None:
+    """The head's gate saw a p99 of r times its p50; shapes at its place are predicted to have the same tail."""
+    head = failed(NARROW, p99=4.0)
+    ratio = (head.percentile_ms(99.0) or 0.0) / (head.percentile_ms(50.0) or 1.0)
+    shape = ShapeFigures(rung=NARROWER, p50_ms=1.2 * 3.0 / ratio, p99_ms=9.0, artifact_bytes=1, peak_bytes=1)
+    told = "p99 would be about 3.60 ms by the tail of tflite-int8-t1-structured40, over the budget of 3.00 ms"
+    assert sure_to_be_late(shape, [failed(FAST, p99=4.0), head]) == told
+    # A little over may be the noise of the tail; and what else failed, or failed elsewhere, says nothing of it.
+    assert sure_to_be_late(replace(shape, p50_ms=1.05 * 3.0 / ratio), [head]) is None
+    assert sure_to_be_late(shape, [failed(NARROW, p50=4.0), failed(FAST, p99=4.0)]) is None
+    assert sure_to_be_late(replace(shape, rung=replace(NARROWER, runtime="openvino")), [head]) is None
