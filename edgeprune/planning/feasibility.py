@@ -110,10 +110,18 @@ def is_late(shape: ShapeFigures, limits: Limits) -> bool:
     return is_over(shape, scaled(Limits(p50_ms=limits.p50_ms, p99_ms=limits.p99_ms), HEADROOM))
 
 
-def needs_longer_look(shape: ShapeFigures, limits: Limits) -> bool:
-    """Whether p99 alone is over its limit, by looks that are too few or too short to refuse the shape."""
-    over = limits.p99_ms is not None and shape.p99_ms > limits.p99_ms
-    return over and shape.long_looks < LOOKS_FOR_A_NO and over_budget(shape, limits) is None
+def needs_longer_look(shape: ShapeFigures, limits: Limits, near: float = 1.0) -> bool:
+    """Whether p99 alone is over its limit, by looks that are too few or too short to refuse the shape.
+
+    Args:
+        shape: as it was measured.
+        limits: to come in under.
+        near: for the first long look, the share of the limit from which p99 is to be known better.
+    """
+    if limits.p99_ms is None or over_budget(shape, limits) is not None:
+        return False
+    share = near if shape.long_looks == 0 else 1.0
+    return shape.p99_ms > share * limits.p99_ms and shape.long_looks < LOOKS_FOR_A_NO
 
 
 def no_room(shape: ShapeFigures, limits: Limits) -> str | None:

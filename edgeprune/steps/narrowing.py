@@ -43,6 +43,9 @@ from edgeprune.units import format_ms
 TIGHTER = (0.9, 0.8)
 """Shares of the budget that the fallbacks are planned for, should the gates reject what was just within it."""
 
+_NEAR = 0.5
+"""A short look may see too little of a tail, but hardly half: from this share of a p99 limit on, a trip is a long one."""
+
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
 
@@ -207,7 +210,7 @@ class Narrower:
         looked: list[ShapeFigures] = []
 
         def measure(shape: Configuration) -> Measured:
-            figures = settled(self.shapes, self._measure(place, shape), scaled(limits, HEADROOM))
+            figures = settled(self.shapes, self._measure(place, shape), scaled(limits, HEADROOM), near=_NEAR)
             looked.append(figures)
             return Measured(
                 latency_ms=figures.p50_ms,

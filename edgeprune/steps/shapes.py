@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_widths
@@ -46,6 +48,8 @@ class ShapeBench:
     """Compiles and times untrained shapes, each once a device, runtime version and thread count."""
 
     bench: Workbench
+    _places: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    """By key, where a shape that was compiled here lies on the device."""
 
     def measure(
         self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
@@ -63,7 +67,12 @@ class ShapeBench:
         """
         key = self._key(rung, widths, removed_blocks)
         if key not in self.bench.shapes:
-            self.bench.shapes[key] = self._looked_at(rung, widths, removed_blocks, tail=self.shows_tail(rung))
+
+            def make(folder: Path) -> ShapeFigures:
+                return self._figures(rung, widths, removed_blocks, folder)
+
+            subject = _subject(rung, widths, removed_blocks)
+            self.bench.shapes[key] = self._step(subject, digest(key, self.shows_tail(rung)), make)
         return self.bench.shapes[key]
 
     def look_longer(self, figures: ShapeFigures) -> ShapeFigures:
@@ -72,38 +81,30 @@ class ShapeBench:
         A neighbour makes runs slower and never faster. Errors are those of `measure`.
         """
         rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
-        look = figures.long_looks + 1
-        taken = self._looked_at(rung, widths, blocks, tail=True, look=look)
-        better = replace(
-            figures,
-            p50_ms=min(figures.p50_ms, taken.p50_ms),
-            p99_ms=taken.p99_ms if look == 1 else min(figures.p99_ms, taken.p99_ms),
-            disturbed=taken.disturbed if look == 1 else figures.disturbed and taken.disturbed,
-            long_looks=look,
-        )
-        self.bench.shapes[self._key(rung, widths, blocks)] = better
-        return better
-
-    def _looked_at(
-        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], *, tail: bool, look: int = 0
-    ) -> ShapeFigures:
-        after = [*((w.group, w.after) for w in widths), *removed_blocks]
-        # Two shapes may have the same share out, and each is kept.
-        subject = f"{rung.name}-{digest(after)[:8]}" if after else rung.name
-        if look:
-            subject += f"-look{look}"
+        key, look = self._key(rung, widths, blocks), figures.long_looks + 1
 
         def make(folder: Path) -> ShapeFigures:
-            shape = self._shape(rung, widths, removed_blocks)
-            job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
-            figures = self._figures(job, rung, folder, tail=tail)
-            return replace(figures, widths=widths, removed_blocks=removed_blocks)
+            there = self._places.get(key) or self._compiled(rung, widths, blocks, folder)[1]
+            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
+            p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
+            return replace(
+                figures,
+                p50_ms=min(figures.p50_ms, p50_ms(taken.block)),
+                p99_ms=p99 if look == 1 else min(figures.p99_ms, p99),
+                disturbed=taken.disturbed if look == 1 else figures.disturbed and taken.disturbed,
+                long_looks=look,
+            )
 
-        key = digest(self._key(rung, widths, removed_blocks), tail, look)
-        figures = self.bench.step("shape", subject, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
+        subject = f"{_subject(rung, widths, blocks)}-look{look}"
+        self.bench.shapes[key] = self._step(subject, digest(key, look), make)
+        return self.bench.shapes[key]
+
+    def _step(self, subject: str, key: str, make: Callable[[Path], ShapeFigures]) -> ShapeFigures:
+        figures = self.bench.step("shape", subject, key, ShapeFigures, make, _summary)
         if figures.disturbed:
             self.bench.note(
-                f"{rung.name}: the device was disturbed, p50 may be too high: {figures.disturbed}", "warning"
+                f"{figures.rung.name}: the device was disturbed, its latency may be too high: {figures.disturbed}",
+                "warning",
             )
             # Good enough to go on with, not to keep.
             self.bench.run.forget(step_name("shape", subject))
@@ -121,19 +122,21 @@ class ShapeBench:
         )
 
     def shows_tail(self, rung: Rung) -> bool:
-        """Whether it is looked at long enough for its p99, where that is limited: widths, and where threads are chosen.
+        """Whether it is looked at long enough to compare p99: where that is limited and thread counts are to be chosen.
 
-        Threads are chosen at full widths, before any are cut. Others are looked at longer when p99 is in their way.
+        They are chosen at full widths, before any are cut. Elsewhere `settled` says what is looked at longer.
         """
         profile = self.bench.profile
         limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
         usable = [t for t in profile.threads if t <= self.bench.device.facts.cores]
-        return limited and (len(usable) > 1 or rung.pruning is PruningKind.STRUCTURED)
+        return limited and len(usable) > 1 and rung.pruning is not PruningKind.STRUCTURED
 
-    def _figures(self, job: CompileJob, rung: Rung, folder: Path, *, tail: bool) -> ShapeFigures:
-        artifact = compile_artifact(job, rung, folder)
+    def _figures(
+        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
+    ) -> ShapeFigures:
+        artifact, there = self._compiled(rung, widths, removed_blocks, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
-        there = self.bench.device.place(folder, artifact)
+        tail = self.shows_tail(rung)
         look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=tail)
         block = look.block
         return ShapeFigures(
@@ -143,6 +146,8 @@ class ShapeBench:
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
             base_bytes=block.base_bytes,
+            widths=widths,
+            removed_blocks=removed_blocks,
             load_bytes=block.peak_load_bytes,
             run_bytes=block.peak_run_bytes,
             schedule=self._schedule(folder / artifact.files[0].name, rung),
@@ -150,6 +155,17 @@ class ShapeBench:
             long_looks=int(tail),
             not_sparse="; ".join(path.reasons) if path else "",
         )
+
+    def _compiled(
+        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
+    ) -> tuple[Artifact, str]:
+        """A shape's artifact, and where it lies on the device."""
+        shape = self._shape(rung, widths, removed_blocks)
+        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
+        artifact = compile_artifact(job, rung, folder)
+        there = self.bench.device.place(folder, artifact)
+        self._places[self._key(rung, widths, removed_blocks)] = there
+        return artifact, there
 
     @property
     def _limits_memory(self) -> bool:
@@ -179,14 +195,31 @@ class ShapeBench:
         return digest(self.bench.device.facts.fingerprint, rung.name, compiler_versions(rung))
 
 
-def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits) -> ShapeFigures:
+def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: float = 1.0) -> ShapeFigures:
     """The figures, looked at longer where p99 alone is in their way: what a short look shows of it says no to nobody.
+
+    Args:
+        shapes: measures them.
+        figures: of any look.
+        limits: to come in under.
+        near: a first long look is taken from this share of the limit on p99 on.
 
     Errors are those of `ShapeBench.measure`.
     """
-    while needs_longer_look(figures, limits):
+    while needs_longer_look(figures, limits, near):
         figures = shapes.look_longer(figures)
     return figures
+
+
+def _subject(rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str:
+    after = [*((w.group, w.after) for w in widths), *removed_blocks]
+    # Two shapes may have the same share out, and each is kept.
+    return f"{rung.name}-{digest(after)[:8]}" if after else rung.name
+
+
+def _summary(figures: ShapeFigures) -> str:
+    p99 = f", p99 {format_ms(figures.p99_ms)}" if figures.long_looks else ""
+    return f"p50 {format_ms(figures.p50_ms)}{p99}"
 
 
 def draw_norms_(model: nn.Module) -> None:

@@ -78,7 +78,8 @@ def test_widths_are_chosen_to_fit_a_memory_limit_before_anything_is_trained(tmp_
     assert narrow.reason.startswith("even with the narrowest widths (no group may lose more than 50%): peak memory of")
     last = results.plan(none, "text").splitlines()[-1]
     assert last.startswith("no plan fits the budget (p50 500 ms")
-    assert f"a peak memory of the model of {results.format_mb(narrow.memory_bytes('model'))} could be met" in last
+    least = f"a peak memory of the model of {results.format_mb(narrow.memory_bytes('model'))} (by {narrow.rung.name})"
+    assert f"{least} could be met" in last
     assert peak_mb(narrow) < peak_mb(none.dense)
     # Then one in between: some widths meet it, and full ones do not.
     limit_mb = (peak_mb(narrow) + peak_mb(none.dense)) / 2
