@@ -44,7 +44,7 @@ TIGHTER = (0.9, 0.8)
 """Shares of the budget that the fallbacks are planned for, should the gates reject what was just within it."""
 
 _NEAR = 0.5
-"""A short look may see too little of a tail, but hardly half: from this share of a p99 limit on, a trip is a long one."""
+"""A short look may see too little of a tail, but hardly half: from this share of the p99 limit on, a trip is long."""
 
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""

@@ -48,8 +48,8 @@ class ShapeBench:
     """Compiles and times untrained shapes, each once a device, runtime version and thread count."""
 
     bench: Workbench
-    _places: dict[str, str] = field(default_factory=dict, init=False, repr=False)
-    """By key, where a shape that was compiled here lies on the device."""
+    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
+    """By key, of the shapes that were compiled here."""
 
     def measure(
         self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
@@ -82,9 +82,14 @@ class ShapeBench:
         """
         rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
         key, look = self._key(rung, widths, blocks), figures.long_looks + 1
+        subject = _subject(rung, widths, blocks)
 
         def make(folder: Path) -> ShapeFigures:
-            there = self._places.get(key) or self._compiled(rung, widths, blocks, folder)[1]
+            kept, artifact = self.bench.run.path(step_name("shape", subject)), self._artifacts.get(key)
+            if artifact is None or not kept.is_dir():
+                # Of another session; or disturbed, and not kept.
+                kept, artifact = folder, self._compiled(rung, widths, blocks, folder)
+            there = self.bench.device.place(kept, artifact)
             taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
             p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             return replace(
@@ -95,8 +100,7 @@ class ShapeBench:
                 long_looks=look,
             )
 
-        subject = f"{_subject(rung, widths, blocks)}-look{look}"
-        self.bench.shapes[key] = self._step(subject, digest(key, look), make)
+        self.bench.shapes[key] = self._step(f"{subject}-look{look}", digest(key, look), make)
         return self.bench.shapes[key]
 
     def _step(self, subject: str, key: str, make: Callable[[Path], ShapeFigures]) -> ShapeFigures:
@@ -134,8 +138,9 @@ class ShapeBench:
     def _figures(
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
     ) -> ShapeFigures:
-        artifact, there = self._compiled(rung, widths, removed_blocks, folder)
+        artifact = self._compiled(rung, widths, removed_blocks, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
+        there = self.bench.device.place(folder, artifact)
         tail = self.shows_tail(rung)
         look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=tail)
         block = look.block
@@ -158,14 +163,12 @@ class ShapeBench:
 
     def _compiled(
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
-    ) -> tuple[Artifact, str]:
-        """A shape's artifact, and where it lies on the device."""
+    ) -> Artifact:
         shape = self._shape(rung, widths, removed_blocks)
         job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
         artifact = compile_artifact(job, rung, folder)
-        there = self.bench.device.place(folder, artifact)
-        self._places[self._key(rung, widths, removed_blocks)] = there
-        return artifact, there
+        self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
+        return artifact
 
     @property
     def _limits_memory(self) -> bool:
