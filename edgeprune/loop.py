@@ -33,7 +33,7 @@ from edgeprune.steps.final_accuracy import FinalAccuracy
 from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.health import differences, ready_session
 from edgeprune.steps.inputs import tool_versions
-from edgeprune.steps.late_fallback import LateFallback, planned_of
+from edgeprune.steps.late_fallback import LateFallback, planned_of, sure_to_be_late
 from edgeprune.steps.measuring import measured_in_turn
 from edgeprune.steps.model_card import split_identities
 from edgeprune.steps.narrowing import Narrower
@@ -238,7 +238,8 @@ class _Build:
         try:
             # A fallback is measured before it is trained, like every other rung.
             shape = ShapeBench(self.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
-            return over_budget(shape, plan.limits)
+            tried = [a.candidate for a in climbed.attempts]
+            return over_budget(shape, plan.limits) or sure_to_be_late(shape, tried)
         except BuildError as error:
             return error.message
 

@@ -31,14 +31,14 @@ from bench_parts import KeptRows, millions_of_macs, opened_workbench
 from edgeprune.planning.allocation import Allocation, allocate, cheapest
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.cost import CostModel
-from edgeprune.planning.feasibility import ShapeFigures
+from edgeprune.planning.feasibility import HEADROOM, ShapeFigures
 from edgeprune.planning.shape_problem import LATENCY
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, Rung, RungStatus, kept_widths
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.candidates import CandidateMaker
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_profile, load_target
-from edgeprune.steps.narrowing import HEADROOM, Narrower, structured_rung
+from edgeprune.steps.narrowing import Narrower, structured_rung
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench

@@ -105,6 +105,9 @@ class Trip:
         measured_ms: p50 on the device.
         fits: within all limits that were searched by.
         memory: predicted and measured.
+        over: what it is over where it does not fit: a limit of the budget, or the share of one that is aimed at.
+        predicted_p99_ms: by the tails that were seen before it; None where p99 is not limited.
+        measured_p99_ms: of a long look.
     """
 
     widths: tuple[tuple[str, int], ...]
@@ -114,13 +117,18 @@ class Trip:
     fits: bool
     removed_blocks: tuple[str, ...] = ()
     memory: MemoryForecast | None = None
+    over: str = ""
+    predicted_p99_ms: float | None = None
+    measured_p99_ms: float | None = None
 
     @property
     def summary(self) -> str:
-        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits; with the memory where that is known."""
+        """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits; with p99 and memory where they are limited."""
         figures = f"predicted {format_ms(self.predicted_ms)}, measured {format_ms(self.measured_ms)}"
+        if self.predicted_p99_ms is not None and self.measured_p99_ms is not None:
+            figures += f", p99 {format_ms(self.predicted_p99_ms)}, measured {format_ms(self.measured_p99_ms)}"
         memory = f", {self.memory.summary}" if self.memory else ""
-        return f"{figures}{memory}, {'fits' if self.fits else 'over'}"
+        return f"{figures}{memory}, {'fits' if self.fits else self.over or 'over'}"
 
 
 class RungStatus(StrEnum):
@@ -137,6 +145,7 @@ class PlannedRung:
     Attributes:
         p50_ms: measured on the device with untrained weights; None when it was not measured.
         p99_ms: nearest rank on the same samples; a hint only, from too few samples to certify.
+        long_looks: how often it was looked at long enough for its p99; the best look counts.
         artifact_bytes: size of the compiled shape.
         peak_bytes: peak resident memory of the agent's process with that shape.
         base_bytes: the part of it that the runtime has without a model.
@@ -167,6 +176,7 @@ class PlannedRung:
     breakdown: Breakdown | None = None
     base_bytes: int | None = None
     memory: MemoryForecast | None = None
+    long_looks: int = 0
 
     def memory_bytes(self, of: Literal["process", "model"]) -> int | None:
         """Measured peak of the process, or of the model beyond the runtime's own; None where it was not measured."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -13,11 +13,22 @@ from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
-from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
+from edgeprune.planning.feasibility import (
+    HEADROOM,
+    ShapeFigures,
+    decide,
+    is_late,
+    is_over,
+    over_budget,
+    refuse,
+    scaled,
+    what_is_over,
+)
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
+from edgeprune.planning.tail import held_p50_ms, tail_limit
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
@@ -25,15 +36,15 @@ from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind,
 from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import ShapeBench
+from edgeprune.steps.shapes import ShapeBench, settled
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.units import format_ms
 
-HEADROOM = 0.98
-"""A shape is measured by a short block; what is only just within the budget there fails half of the proper ones."""
-
 TIGHTER = (0.9, 0.8)
 """Shares of the budget that the fallbacks are planned for, should the gates reject what was just within it."""
+
+_NEAR = 0.5
+"""A short look may see too little of a tail, but hardly half: from this share of the p99 limit on, a trip is long."""
 
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
@@ -79,6 +90,7 @@ class Narrower:
             MeasurementError: the device is busy or went away.
         """
         place = dense.rung
+        narrow = settled(self.shapes, narrow, limits)
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
             blocks = f", {len(narrow.removed_blocks)} blocks removed" if narrow.removed_blocks else ""
@@ -91,23 +103,32 @@ class Narrower:
             problem = replace(self.problem(place, narrow), memory=memory.book if memory else None)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(narrow), error.message)]
-        search_limits = self._search_limits(limits, dense, narrow)
-        found = self._search(place, problem, limits, search_limits, (dense, narrow), memory)
+        found, looked = self._search(place, problem, limits, (dense, narrow), memory)
         self.surveys.append(self._survey(problem, found.cost, dense))
         self.priced.append((dense, problem.allocation(found.cost)))
-        if found.best is None:
-            cost = self._cost(narrow)
-            # Within the budget, but by less than the headroom: worth a try where nothing else is.
-            rung = decide(narrow, limits, cost)
-            if refusal is not None:
-                rung = replace(rung, status=RungStatus.REFUSED, reason=f"no widths fit: {found.ended}")
-            where = self._breakdown(place, problem, found.cost, self._model.shape(narrow), narrow.p50_ms)
+        chosen = _chosen(found, looked, limits)
+        if chosen is None:
+            rung = self._narrowest(narrow, limits, found)
+            where = self._breakdown(place, problem, found.cost, self._model.shape(narrow), rung.p50_ms)
             return [replace(rung, trips=found.trips, ended=found.ended, breakdown=where)]
-        measured = self._measure(place, found.best)
-        chosen = decide(measured, limits, self._cost(measured))
-        where = self._breakdown(place, problem, found.cost, found.best, chosen.p50_ms)
-        head = replace(chosen, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found))
-        return [head, *self._fallbacks(place, problem, found.cost, search_limits, head)]
+        shape, measured = self._model.shape(chosen), decide(chosen, limits, self._cost(chosen))
+        where = self._breakdown(place, problem, found.cost, shape, chosen.p50_ms)
+        head = replace(measured, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found, shape))
+        return [head, *self._fallbacks(place, problem, found, self._search_limits(limits, dense, narrow), head)]
+
+    def _narrowest(self, narrow: ShapeFigures, limits: Limits, found: Found) -> PlannedRung:
+        """Where no knees fit: the narrowest widths, which need not be knees, decided without the slack of a look."""
+        over = over_budget(narrow, limits)
+        if over is None and is_over(narrow, limits) and not narrow.long_looks:
+            narrow = self.shapes.look_longer(narrow)
+        # On a device that is disturbed a little too slow is not too slow.
+        if over is None and not narrow.disturbed:
+            over = over_budget(narrow, limits, slack=1.0)
+        rung = decide(narrow, limits, self._cost(narrow))
+        if over is None:
+            return rung
+        reason = f"no widths fit: {found.ended}; the narrowest: {over}"
+        return replace(rung, status=RungStatus.REFUSED, reason=reason)
 
     def likely_loss(self, dense: ShapeFigures, limits: Limits) -> float | None:
         """What widths that meet the limits would lose at a place whose operators were not priced: no trip, no compiler.
@@ -115,11 +136,11 @@ class Narrower:
         By the prices of a place where they were, each operator as much slower as the full widths are. None where none
         were, and infinite where none fit.
         """
-        wanted = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
-        if not self.priced or not wanted:
+        if not self.priced or (limits.p50_ms is None and limits.p99_ms is None):
             return None
         known, problem = self.priced[0]
-        found = allocate(problem, {LATENCY: min(wanted) * known.p50_ms / dense.p50_ms})
+        wanted_ms = held_p50_ms(limits, dense, known)
+        found = allocate(problem, {LATENCY: wanted_ms * known.p50_ms / dense.p50_ms})
         return found.loss if isinstance(found, Allocation) else math.inf
 
     def least_loss(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> float | None:
@@ -130,7 +151,9 @@ class Narrower:
         problem = self.problem(dense.rung, narrow)
         known = [Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in (dense, narrow)]
         # Memory would take a trip to know of; the search itself keeps to it.
-        search_limits = self._search_limits(replace(scaled(limits, _HOPELESS), memory_bytes=None), dense, narrow)
+        roomy = replace(scaled(limits, _HOPELESS), memory_bytes=None)
+        search_limits = self._search_limits(roomy, dense, narrow)
+        search_limits[LATENCY] = min(search_limits[LATENCY], held_p50_ms(roomy, dense, narrow))
         found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
         return found.loss if isinstance(found, Allocation) else None
 
@@ -180,20 +203,29 @@ class Narrower:
         place: Rung,
         problem: ShapeProblem,
         limits: Limits,
-        search_limits: Mapping[str, float],
         known: tuple[ShapeFigures, ShapeFigures],
         memory: ShapeMemory | None,
-    ) -> Found:
-        def measure(shape: Configuration) -> Measured:
-            figures = self._measure(place, shape)
-            fits = figures.p50_ms <= search_limits[LATENCY] and over_budget(figures, limits) is None
-            return Measured(latency_ms=figures.p50_ms, fits=fits, memory=memory.take(figures) if memory else None)
+    ) -> tuple[Found, list[ShapeFigures]]:
+        """How it ended, and what was measured on each trip."""
+        looked: list[ShapeFigures] = []
 
-        observed = [Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in known]
-        found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
+        def measure(shape: Configuration) -> Measured:
+            figures = settled(self.shapes, self._measure(place, shape), scaled(limits, HEADROOM), near=_NEAR)
+            looked.append(figures)
+            return Measured(
+                latency_ms=figures.p50_ms,
+                p99_ms=figures.p99_ms,
+                over=what_is_over(figures, limits),
+                late=is_late(figures, limits),
+                memory=memory.take(figures) if memory else None,
+            )
+
+        cost = CostModel().updated(*(Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in known))
+        search = ShapeSearch(problem, self._search_limits(limits, *known), measure, cost, tail_limit(limits, *known))
+        found = search.run()
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
-        return found
+        return found, looked
 
     def _memory(self, limits: Limits, dense: ShapeFigures) -> ShapeMemory | None:
         """What is known of memory before the search; None where it is not limited."""
@@ -209,7 +241,10 @@ class Narrower:
         return memory
 
     def _search_limits(self, limits: Limits, dense: ShapeFigures, narrow: ShapeFigures) -> dict[str, float]:
-        """Latency with headroom; memory; and weights where the size is limited, by a line through two shapes."""
+        """p50 with headroom; memory; and weights where the size is limited, by a line through two shapes.
+
+        What p50 is held to because p99 is limited is not in it: see `planning.tail`.
+        """
         latencies = [x for x in (limits.p50_ms, limits.p99_ms) if x is not None]
         # Without any limit the search is for size or memory alone, and the full widths are fast enough.
         found = {LATENCY: HEADROOM * min(latencies) if latencies else 2.0 * max(dense.p50_ms, narrow.p50_ms)}
@@ -222,28 +257,30 @@ class Narrower:
         return found
 
     def _fallbacks(
-        self, place: Rung, problem: ShapeProblem, cost: CostModel, limits: Mapping[str, float], head: PlannedRung
+        self, place: Rung, problem: ShapeProblem, search: Found, limits: Mapping[str, float], head: PlannedRung
     ) -> list[PlannedRung]:
         """Tighter widths by the corrected cost model; measured when they are tried."""
         planned, names = list[PlannedRung](), {head.rung.name}
         when = f"if {head.rung.name} should fail its gates"
         for share in TIGHTER:
-            found = allocate(problem.allocation(cost), {**limits, LATENCY: share * limits[LATENCY]})
+            found = allocate(problem.allocation(search.cost), {**limits, LATENCY: share * search.latency_ms})
             if not isinstance(found, Allocation):
                 break
             widths, blocks = self._model.cut(found.configuration)
             rung = structured_rung(place, widths, blocks)
             if rung.name not in names:
                 names.add(rung.name)
+                p50_ms = found.used[LATENCY]
+                p99 = f", p99 about {format_ms(search.tail.p99_ms(p50_ms))}" if search.tail else ""
                 planned.append(
                     PlannedRung(
                         rung=rung,
                         status=RungStatus.PLANNED,
-                        reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}",
+                        reason=f"{when}; predicted p50 {format_ms(p50_ms)}{p99}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
                         removed_blocks=blocks,
-                        breakdown=self._breakdown(place, problem, cost, found.configuration),
+                        breakdown=self._breakdown(place, problem, search.cost, found.configuration),
                     )
                 )
         return planned
@@ -291,11 +328,16 @@ class Narrower:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
 
 
-def _forecast(found: Found) -> MemoryForecast | None:
-    """Of the shape that was chosen, when it was tried."""
-    if found.best is None:
-        return None
-    widths, blocks = tuple(sorted(found.best.widths.items())), tuple(sorted(found.best.removed_blocks))
+def _chosen(found: Found, looked: Sequence[ShapeFigures], limits: Limits) -> ShapeFigures | None:
+    """What is planned of the shapes that were measured: the best that fits, else what is within the budget itself."""
+    tried = sorted(zip(found.trips, looked, strict=True), key=lambda t: t[0].loss)
+    fits = [figures for trip, figures in tried if trip.fits]
+    return next(iter([*fits, *(figures for _, figures in tried if not is_over(figures, limits))]), None)
+
+
+def _forecast(found: Found, shape: Configuration) -> MemoryForecast | None:
+    """Of the shape that was chosen."""
+    widths, blocks = tuple(sorted(shape.widths.items())), tuple(sorted(shape.removed_blocks))
     return next((t.memory for t in found.trips if (t.widths, t.removed_blocks) == (widths, blocks)), None)
 
 

@@ -20,7 +20,7 @@ from edgeprune.steps.narrowing import TIGHTER, Narrower
 from edgeprune.steps.reach import reachable_ladder
 from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import ShapeBench
+from edgeprune.steps.shapes import ShapeBench, settled
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_ms
 
@@ -72,6 +72,7 @@ class _Planner:
             )
         limits = resolve_limits(self.budget, dense.p50_ms, dense.p99_ms)
         self._measure_all(r for r in unpruned if r.precision is not Precision.FLOAT32)
+        self.figures = {rung: settled(self.shapes, f, limits) for rung, f in self.figures.items()}
         self.decided += [decide(f, limits, accuracy_cost(f.rung)) for f in self.figures.values()]
         self._structured(limits)
         self._masked(limits)

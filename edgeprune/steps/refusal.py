@@ -11,10 +11,10 @@ from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.feasibility import HEADROOM, LOOKS_FOR_A_NO
 from edgeprune.planning.shape_problem import ShapeProblem
 from edgeprune.records.breakdown import Breakdown
 from edgeprune.records.rung import Limits, Plan, PlannedRung, kept_widths
-from edgeprune.steps.narrowing import HEADROOM
 from edgeprune.steps.tables import OperatorTables
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_mb, format_ms
@@ -77,11 +77,13 @@ class _Quantity:
 def _least_feasible(plan: Plan) -> Limits:
     """The least that could be asked for, each quantity by itself; None for one that does not stand in the way.
 
-    A p50 is given headroom, so that the fastest shape would be planned for. A p99 is a hint, from few runs.
+    A p50 is given headroom, so that the fastest shape would be planned for. A p99 is a hint, from few runs. It stands
+    in the way where even p50 is over its limit, or where long looks refused it.
     """
     limits, rungs = plan.limits, [*plan.rungs, plan.dense]
     p50_ms = _Quantity(limit=limits.p50_ms, least=plan.best.p50_ms).missed
-    p99_ms = _Quantity(limit=limits.p99_ms, least=plan.best.p50_ms).missed
+    tails = [r.p99_ms if r.long_looks >= LOOKS_FOR_A_NO else r.p50_ms for r in rungs]
+    p99_ms = _Quantity(limit=limits.p99_ms, least=min((t for t in tails if t is not None), default=None)).missed
     sizes = [r.artifact_bytes for r in rungs if r.artifact_bytes]
     artifact_bytes = _Quantity(limit=limits.artifact_bytes, least=min(sizes, default=None)).missed
     peaks = [peak for r in rungs if (peak := r.memory_bytes(limits.memory_of))]

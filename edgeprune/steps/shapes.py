@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.graph.blocks import remove_blocks
-from edgeprune.planning.feasibility import ShapeFigures
+from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.memory import Schedule
-from edgeprune.records.rung import GroupWidth, PruningKind, Rung, kept_widths
+from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_widths
 from edgeprune.statistics import quantile, smallest_sample_count
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.memory import compiled_schedule
@@ -46,11 +48,13 @@ class ShapeBench:
     """Compiles and times untrained shapes, each once a device, runtime version and thread count."""
 
     bench: Workbench
+    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
+    """By key, of the shapes that were compiled here."""
 
     def measure(
         self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
     ) -> ShapeFigures:
-        """Latency, size and memory of a rung's shape.
+        """Latency, size and memory of a rung's shape: one answer a session.
 
         Args:
             rung: its ratio only names it where it is structured; `widths` say what is cut.
@@ -61,49 +65,84 @@ class ShapeBench:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        after = [*((w.group, w.after) for w in widths), *removed_blocks]
-        # Two shapes may have the same share out, and each is kept.
-        subject = f"{rung.name}-{digest(after)[:8]}" if after else rung.name
-        key = digest(
-            self.bench.model_key,
-            self._place_key(rung),
-            rung.name,
-            after,
-            self.bench.input_shape,
-            self.bench.target.spec.pruning.ignored,
-            self._limits_memory,
-            self.shows_tail(rung),
-        )
+        key = self._key(rung, widths, removed_blocks)
+        if key not in self.bench.shapes:
+
+            def make(folder: Path) -> ShapeFigures:
+                return self._figures(rung, widths, removed_blocks, folder)
+
+            subject = _subject(rung, widths, removed_blocks)
+            self.bench.shapes[key] = self._step(subject, digest(key, self.shows_tail(rung)), make)
+        return self.bench.shapes[key]
+
+    def look_longer(self, figures: ShapeFigures) -> ShapeFigures:
+        """Another look at a shape, long enough for its p99; the lower figures count, and are the answer from now on.
+
+        A neighbour makes runs slower and never faster. Errors are those of `measure`.
+        """
+        rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
+        key, look = self._key(rung, widths, blocks), figures.long_looks + 1
+        subject = _subject(rung, widths, blocks)
 
         def make(folder: Path) -> ShapeFigures:
-            shape = self._shape(rung, widths, removed_blocks)
-            job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
-            return replace(self._figures(job, rung, folder), widths=widths, removed_blocks=removed_blocks)
+            kept, artifact = self.bench.run.path(step_name("shape", subject)), self._artifacts.get(key)
+            if artifact is None or not kept.is_dir():
+                # Of another session; or disturbed, and not kept.
+                kept, artifact = folder, self._compiled(rung, widths, blocks, folder)
+            there = self.bench.device.place(kept, artifact)
+            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
+            p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
+            return replace(
+                figures,
+                p50_ms=min(figures.p50_ms, p50_ms(taken.block)),
+                p99_ms=p99 if look == 1 else min(figures.p99_ms, p99),
+                disturbed=taken.disturbed if look == 1 else figures.disturbed and taken.disturbed,
+                long_looks=look,
+            )
 
-        figures = self.bench.step("shape", subject, key, ShapeFigures, make, lambda f: f"p50 {format_ms(f.p50_ms)}")
+        self.bench.shapes[key] = self._step(f"{subject}-look{look}", digest(key, look), make)
+        return self.bench.shapes[key]
+
+    def _step(self, subject: str, key: str, make: Callable[[Path], ShapeFigures]) -> ShapeFigures:
+        figures = self.bench.step("shape", subject, key, ShapeFigures, make, _summary)
         if figures.disturbed:
             self.bench.note(
-                f"{rung.name}: the device was disturbed, p50 may be too high: {figures.disturbed}", "warning"
+                f"{figures.rung.name}: the device was disturbed, its latency may be too high: {figures.disturbed}",
+                "warning",
             )
             # Good enough to go on with, not to keep.
             self.bench.run.forget(step_name("shape", subject))
         return figures
 
+    def _key(self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str:
+        return digest(
+            self.bench.model_key,
+            self._place_key(rung),
+            rung.name,
+            [*((w.group, w.after) for w in widths), *removed_blocks],
+            self.bench.input_shape,
+            self.bench.target.spec.pruning.ignored,
+            self._limits_memory,
+        )
+
     def shows_tail(self, rung: Rung) -> bool:
         """Whether it is looked at long enough to compare p99: where that is limited and thread counts are to be chosen.
 
-        They are chosen at full widths, before any are cut.
+        They are chosen at full widths, before any are cut. Elsewhere `settled` says what is looked at longer.
         """
         profile = self.bench.profile
         limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
         usable = [t for t in profile.threads if t <= self.bench.device.facts.cores]
         return limited and len(usable) > 1 and rung.pruning is not PruningKind.STRUCTURED
 
-    def _figures(self, job: CompileJob, rung: Rung, folder: Path) -> ShapeFigures:
-        artifact = compile_artifact(job, rung, folder)
+    def _figures(
+        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
+    ) -> ShapeFigures:
+        artifact = self._compiled(rung, widths, removed_blocks, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
-        look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=self.shows_tail(rung))
+        tail = self.shows_tail(rung)
+        look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=tail)
         block = look.block
         return ShapeFigures(
             rung=rung,
@@ -112,12 +151,24 @@ class ShapeBench:
             artifact_bytes=artifact.size_bytes,
             peak_bytes=block.peak_bytes,
             base_bytes=block.base_bytes,
+            widths=widths,
+            removed_blocks=removed_blocks,
             load_bytes=block.peak_load_bytes,
             run_bytes=block.peak_run_bytes,
             schedule=self._schedule(folder / artifact.files[0].name, rung),
             disturbed=look.disturbed,
+            long_looks=int(tail),
             not_sparse="; ".join(path.reasons) if path else "",
         )
+
+    def _compiled(
+        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
+    ) -> Artifact:
+        shape = self._shape(rung, widths, removed_blocks)
+        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
+        artifact = compile_artifact(job, rung, folder)
+        self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
+        return artifact
 
     @property
     def _limits_memory(self) -> bool:
@@ -147,6 +198,33 @@ class ShapeBench:
         return digest(self.bench.device.facts.fingerprint, rung.name, compiler_versions(rung))
 
 
+def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: float = 1.0) -> ShapeFigures:
+    """The figures, looked at longer where p99 alone is in their way: what a short look shows of it says no to nobody.
+
+    Args:
+        shapes: measures them.
+        figures: of any look.
+        limits: to come in under.
+        near: a first long look is taken from this share of the limit on p99 on.
+
+    Errors are those of `ShapeBench.measure`.
+    """
+    while needs_longer_look(figures, limits, near):
+        figures = shapes.look_longer(figures)
+    return figures
+
+
+def _subject(rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str:
+    after = [*((w.group, w.after) for w in widths), *removed_blocks]
+    # Two shapes may have the same share out, and each is kept.
+    return f"{rung.name}-{digest(after)[:8]}" if after else rung.name
+
+
+def _summary(figures: ShapeFigures) -> str:
+    p99 = f", p99 {format_ms(figures.p99_ms)}" if figures.long_looks else ""
+    return f"p50 {format_ms(figures.p50_ms)}{p99}"
+
+
 def draw_norms_(model: nn.Module) -> None:
     """Give norms values as training would: converters drop the identity of a fresh one, and the shape with it."""
     import torch
@@ -171,8 +249,8 @@ def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: s
     """A look at an untrained shape, not a proof: one short block, undisturbed if the device lets us have one.
 
     Otherwise the fastest of several disturbed ones, because a neighbour makes runs slower and never faster, and leaves
-    p50 nearly where it is (docs/architecture.md, fact 5). Only p50 is decided by; `tail` asks for a block that is long
-    enough to compare p99 by, and takes the one with the least of those that were disturbed.
+    p50 nearly where it is (docs/architecture.md, fact 5). `tail` asks for a block that is long enough to decide by p99,
+    and takes the one with the least of those that were disturbed.
     """
     with bench.device.leased(bench.note):
         return _look(bench, rung, artifact_path, samples_path, tail=tail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +17,7 @@ from edgeprune.data.splits import DataSplits, Split
 from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
 from edgeprune.graph.blocks import Blocks, find_blocks
 from edgeprune.graph.groups import Groups
+from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
@@ -52,6 +53,8 @@ class Workbench:
         device: the session on the device that is built for.
         host: the session on this host, where accuracy and parity are taken.
         workers: processes that train together.
+        shapes: what untrained shapes showed in this session, by key: one that was measured while the device was
+            disturbed is not kept in the run folder, and must not give two answers to one search.
     """
 
     target: Target
@@ -62,6 +65,7 @@ class Workbench:
     device: DeviceSession
     host: DeviceSession
     workers: int = 1
+    shapes: dict[str, ShapeFigures] = field(default_factory=dict, repr=False, compare=False)
 
     def with_spec(self, spec: TargetSpec) -> Workbench:
         """The same bench for a target that is pruned or trained otherwise; data that are loaded are shared."""

@@ -14,7 +14,9 @@ from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
 from edgeprune.planning.shape_search import MOST_TRIPS, Found, Measured, ShapeSearch
+from edgeprune.planning.tail import TailLimit
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.units import format_ms
 
 WIDTHS = (8, 16, 24, 32)
 FULL = 32
@@ -49,7 +51,7 @@ class Device:
         def measured(shape: Configuration) -> Measured:
             self.trips += 1
             latency_ms = self.latency_ms(shape.widths, shape.removed_blocks)
-            return Measured(latency_ms=latency_ms, fits=latency_ms <= limit_ms)
+            return Measured(latency_ms=latency_ms, over="over the budget" if latency_ms > limit_ms else "")
 
         return measured
 
@@ -108,6 +110,10 @@ def test_what_is_found_fits_and_few_trips_find_it(losses: list[tuple[float, ...]
     # Nothing that loses less has a clear margin under the limit, unless the trips ran out.
     clear = _least_loss(problem, device, 0.96 * limit_ms)
     assert len(found.trips) == MOST_TRIPS or clear is None or _loss(problem, found.best.widths) <= clear + 1e-9
+    # While trips are left, only a measurement ends it, or that there is nothing better.
+    if len(found.trips) < MOST_TRIPS and "widths lose less" not in found.ended:
+        assert found.ended == "the next better widths were measured to be over the budget"
+        assert (found.trips[-1].fits, found.trips[-1].over) == (False, "over the budget")
 
 
 def test_a_budget_that_the_full_widths_meet_takes_one_trip() -> None:
@@ -124,7 +130,7 @@ def test_an_impossible_budget_measures_the_least_and_says_so() -> None:
     found = _search(problem, device, 0.5 * device.latency_ms({"a": 8, "b": 8}))
     assert found.best is None
     assert [t.fits for t in found.trips] == [False]
-    assert found.ended == "even the fastest are over"
+    assert found.ended == "even the fastest were measured to be over the budget"
 
 
 def test_where_the_device_contradicts_the_tables_the_aim_gets_lower() -> None:
@@ -138,11 +144,113 @@ def test_where_the_device_contradicts_the_tables_the_aim_gets_lower() -> None:
         measured = plain(shape)
         if measured.latency_ms <= 0.93 * limit_ms:
             return measured
-        return Measured(latency_ms=1.1 * measured.latency_ms, fits=False)
+        return Measured(latency_ms=1.1 * measured.latency_ms, over="over the budget")
 
     found = ShapeSearch(problem, {LATENCY: limit_ms}, slower_near_the_limit, CostModel()).run()
     assert found.best is not None
     assert len(found.trips) <= MOST_TRIPS
+
+
+def _with_a_tail(device: Device, limit_ms: float, p99_limit_ms: float, ratio: float) -> Callable[..., Measured]:
+    """A device whose slowest runs take `ratio` times as long."""
+
+    def measured(shape: Configuration) -> Measured:
+        p50_ms = device.latency_ms(shape.widths, shape.removed_blocks)
+        over = (
+            "over the budget" if p50_ms > limit_ms else "over the p99 budget" if ratio * p50_ms > p99_limit_ms else ""
+        )
+        return Measured(latency_ms=p50_ms, p99_ms=ratio * p50_ms, over=over)
+
+    return measured
+
+
+@pytest.mark.parametrize("first", [1.0, 1.8, 4.0], ids=["a tail nobody saw", "as it is", "a disturbed first look"])
+def test_widths_for_a_p99_are_those_for_the_p50_that_goes_with_it(first: float) -> None:
+    problem = _problem(dict.fromkeys("abcd", (3.0, 2.0, 1.0, 0.0)))
+    device = Device(problem)
+    full_ms = device.latency_ms(dict.fromkeys("abcd", FULL))
+    p99_limit_ms, ratio = 0.9 * full_ms, 1.8
+    measure = _with_a_tail(device, full_ms, p99_limit_ms, ratio)
+    ends = [Configuration(widths=dict.fromkeys("abcd", w)) for w in (WIDTHS[0], FULL)]
+    cost = CostModel().updated(*(Observation(problem.terms(c), device.latency_ms(c.widths)) for c in ends))
+    tail = TailLimit(limit_ms=p99_limit_ms, first=first)
+    found = ShapeSearch(problem, {LATENCY: full_ms}, measure, cost, tail).run()
+    assert found.best is not None
+    assert ratio * device.latency_ms(found.best.widths) <= p99_limit_ms
+    clear = _least_loss(problem, device, 0.96 * p99_limit_ms / ratio)
+    assert clear is not None
+    assert _loss(problem, found.best.widths) <= clear + 1e-9
+    assert found.latency_ms == pytest.approx(p99_limit_ms / ratio)
+    # Each trip says what p99 was predicted from what was seen before it.
+    assert found.trips[0].predicted_p99_ms == pytest.approx(first * found.trips[0].predicted_ms)
+    assert all(t.predicted_p99_ms == pytest.approx(t.measured_p99_ms, rel=0.1) for t in found.trips[1:])
+    assert f"p99 {format_ms(found.trips[0].predicted_p99_ms)}, measured" in found.trips[0].summary
+
+
+def test_a_p99_that_has_room_changes_nothing() -> None:
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
+    device = Device(problem)
+    limit_ms = 0.7 * device.latency_ms({"a": FULL, "b": FULL})
+    measure = _with_a_tail(device, limit_ms, 2.0 * limit_ms, 1.5)
+    tail = TailLimit(limit_ms=2.0 * limit_ms, first=1.5)
+    found = ShapeSearch(problem, {LATENCY: limit_ms}, measure, CostModel(), tail).run()
+    plain = ShapeSearch(problem, {LATENCY: limit_ms}, measure, CostModel()).run()
+    assert [t.widths for t in found.trips] == [t.widths for t in plain.trips]
+    assert found.ended == plain.ended
+    assert plain.trips[0].predicted_p99_ms is None
+    assert "p99" not in plain.trips[0].summary
+
+
+def test_a_shape_that_takes_too_much_memory_alone_leaves_the_aim_for_latency_as_it_is() -> None:
+    problem = _problem(dict.fromkeys("abcd", (3.0, 2.0, 1.0, 0.0)))
+    device = Device(problem, factor=1.0, constant_ms=0.0)
+    limit_ms = 0.7 * device.latency_ms(dict.fromkeys("abcd", FULL))
+
+    def search(*, late: bool) -> Found:
+        def measure(shape: Configuration) -> Measured:
+            predicted_ms = sum(problem.operator_ms(use, shape.widths) for use in problem.uses)
+            return Measured(latency_ms=predicted_ms, over="over something", late=late)
+
+        return ShapeSearch(problem, {LATENCY: limit_ms}, measure, CostModel()).run()
+
+    slow, large = search(late=True), search(late=False)
+    assert slow.trips[0] == large.trips[0]
+    assert [t.predicted_ms for t in slow.trips] != [t.predicted_ms for t in large.trips]
+    losses = [sum(t.loss for t in found.trips) for found in (large, slow)]
+    assert losses == sorted(losses)
+    assert large.trips[0].summary.endswith("over something")
+    assert large.ended == "its trips are used up, and none fitted"
+
+
+def test_when_nothing_else_is_predicted_to_fit_the_next_better_is_measured_all_the_same() -> None:
+    """All but what fits is slower than any table says, so that after two trips the rest is predicted to be over."""
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
+    least = {"a": 8, "b": 8}
+
+    def measure(shape: Configuration) -> Measured:
+        fits = dict(shape.widths) == least
+        return Measured(latency_ms=0.01 if fits else 1.0, over="" if fits else "over the budget")
+
+    narrow = Observation(problem.terms(Configuration(widths=least)), 0.01)
+    found = ShapeSearch(problem, {LATENCY: 0.0101}, measure, CostModel().updated(narrow)).run()
+    assert found.best == Configuration(widths=least)
+    assert not found.trips[-1].fits
+    assert found.trips[-1].predicted_ms > 1.1 * 0.0101
+    assert found.ended == "the next better widths were measured to be over the budget"
+
+
+def test_when_the_trips_are_used_up_what_they_left_open_is_told() -> None:
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
+    device = Device(problem)
+    limit_ms = 0.7 * device.latency_ms({"a": FULL, "b": FULL})
+    told = [
+        ShapeSearch(problem, {LATENCY: limit_ms}, device.measure(limit_ms), CostModel(), most_trips=most).run()
+        for most in range(1, MOST_TRIPS + 1)
+    ]
+    assert any(f.best and f.ended.startswith("its trips were used up before the next better") for f in told)
+    assert told[-1].ended == "the next better widths were measured to be over the budget"
+    full = ShapeSearch(problem, {LATENCY: 9.0}, device.measure(9.0), CostModel(), most_trips=1).run()
+    assert full.ended == "no widths lose less"
 
 
 def test_a_width_that_a_larger_one_equals_is_not_proposed() -> None:

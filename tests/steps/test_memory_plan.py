@@ -78,7 +78,8 @@ def test_widths_are_chosen_to_fit_a_memory_limit_before_anything_is_trained(tmp_
     assert narrow.reason.startswith("even with the narrowest widths (no group may lose more than 50%): peak memory of")
     last = results.plan(none, "text").splitlines()[-1]
     assert last.startswith("no plan fits the budget (p50 500 ms")
-    assert f"a peak memory of the model of {results.format_mb(narrow.memory_bytes('model'))} could be met" in last
+    least = f"a peak memory of the model of {results.format_mb(narrow.memory_bytes('model'))} (by {narrow.rung.name})"
+    assert f"{least} could be met" in last
     assert peak_mb(narrow) < peak_mb(none.dense)
     # Then one in between: some widths meet it, and full ones do not.
     limit_mb = (peak_mb(narrow) + peak_mb(none.dense)) / 2
@@ -89,9 +90,9 @@ def test_widths_are_chosen_to_fit_a_memory_limit_before_anything_is_trained(tmp_
     assert 0 < sum(w.before - w.after for w in chosen.widths) < 16 + 8
     # What was predicted is told beside what the agent measured.
     assert chosen.memory is not None
-    # A shape that was measured on a disturbed device is measured again.
-    assert chosen.memory.measured_bytes == pytest.approx(chosen.memory_bytes("model"), rel=0.05)
+    # One answer a shape, disturbed device or not: what the trip measured is what is planned.
+    assert chosen.memory.measured_bytes == chosen.memory_bytes("model")
     assert chosen.memory.activation_bytes == pytest.approx(chosen.memory.measured_activation_bytes, rel=0.01)
     assert all(trip.memory is not None for trip in chosen.trips)
     assert any(chosen.memory.summary in note for note in plan.notes)
-    assert chosen.memory.summary in results.plan(plan, "text")
+    assert chosen.memory.summary in " ".join(results.plan(plan, "text").split())

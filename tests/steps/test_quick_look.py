@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 from compressors import compressor
 from records_for_tests import make_block
 
+from edgeprune.planning.feasibility import ShapeFigures, over_budget
 from edgeprune.records.measurement import Block
-from edgeprune.records.rung import Precision, PruningKind, Rung
+from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
 from edgeprune.steps import shapes
-from edgeprune.steps.shapes import ShapeBench, quick_look
+from edgeprune.steps.shapes import ShapeBench, quick_look, settled
 
 RUNG = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
 MS = 1_000_000
@@ -91,3 +93,46 @@ def test_the_tail_is_looked_at_only_where_threads_are_chosen_by_it(
         assert bench.shows_tail(RUNG) == (looks and enough)
         cut = Rung(runtime="onnxruntime", precision=Precision.FLOAT32, pruning=PruningKind.STRUCTURED)
         assert not bench.shows_tail(cut)
+
+
+def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path: Path, monkeypatch: Any) -> None:
+    """The device is never left in peace: what is measured then is not kept for another build, but for this one."""
+    told = [
+        block([1.0] * 98 + [9.0] * 2, disturbed=True),
+        block([1.2] * 98 + [4.0] * 2, disturbed=True),
+        block([1.1] * 98 + [5.0] * 2),
+        block([0.7] * 100),
+    ]
+    asked: list[bool] = []
+
+    def look(*_: Any, tail: bool) -> shapes.Look:
+        asked.append(tail)
+        taken = told[len(asked) - 1]
+        return shapes.Look(taken, "a neighbour" if taken.cpu_ns < taken.wall_ns else "")
+
+    monkeypatch.setattr(shapes, "quick_look", look)
+    with compressor(tmp_path) as made:
+        bench = ShapeBench(made.bench)
+        first = bench.measure(RUNG)
+        assert (first.p50_ms, first.p99_ms, first.long_looks, first.disturbed) == (1.0, 9.0, 0, "a neighbour")
+        assert ShapeBench(made.bench).measure(RUNG) is first
+        # The p99 of a long look replaces that of a short one, and the lower of two long ones counts.
+        longer = bench.look_longer(first)
+        assert (longer.p50_ms, longer.p99_ms, longer.long_looks, longer.disturbed) == (1.0, 4.0, 1, "a neighbour")
+        again = settled(bench, longer, Limits(p99_ms=3.0))
+        assert (again.p50_ms, again.p99_ms, again.long_looks, again.disturbed) == (1.0, 4.0, 2, "")
+        assert bench.measure(RUNG) is again
+        assert asked == [False, True, True]
+        # It is refused after two looks, and looked at no more.
+        assert settled(bench, again, Limits(p99_ms=3.0)) is again
+        assert over_budget(again, Limits(p99_ms=3.0)) is not None
+
+
+def test_what_a_short_look_shows_of_p99_is_no_reason_to_look_longer_where_p50_is_over() -> None:
+    figures = ShapeFigures(rung=RUNG, p50_ms=4.0, p99_ms=9.0, artifact_bytes=1, peak_bytes=1)
+    for limits in (Limits(p99_ms=3.0), Limits(p50_ms=3.0, p99_ms=5.0), Limits(p50_ms=3.0), Limits(p99_ms=9.0)):
+        assert settled(None, figures, limits) is figures
+    # Widths are searched for by a p99 that is known better, unless it is far under its limit.
+    assert settled(None, figures, Limits(p99_ms=18.1), near=0.5) is figures
+    longer = SimpleNamespace(look_longer=lambda f: replace(f, long_looks=1))
+    assert settled(longer, figures, Limits(p99_ms=17.9), near=0.5).long_looks == 1

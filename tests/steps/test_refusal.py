@@ -52,6 +52,15 @@ def test_the_least_of_each_limit_that_is_missed_may_be_another_rungs() -> None:
     assert error.facts["least_feasible_artifact_bytes"] == 1_000_000
 
 
+def test_a_p99_that_long_looks_refused_stands_in_the_way_though_every_p50_is_under_it() -> None:
+    """Only a p99 is limited, as for a camera: 2.2 ms where the fastest p50 is 2 ms."""
+    quick = no_plan_error(plan(Limits(p99_ms=2.2)))
+    assert quick.message.endswith("no limit is out of reach by itself, but no rung meets all of them")
+    sure = [replace(rung, long_looks=2) for rung in (SMALL, DENSE)]
+    error = no_plan_error(plan(Limits(p99_ms=2.2), *sure)).message
+    assert "a p99 of about 2.55 ms could be met" in error
+
+
 def test_limits_that_are_met_one_by_one_only() -> None:
     error = no_plan_error(plan(Limits(p50_ms=5.0, memory_bytes=105_000_000)))
     assert error.message.endswith("no limit is out of reach by itself, but no rung meets all of them")
