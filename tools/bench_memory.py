@@ -31,7 +31,7 @@ from edgeprune.graph.activations import model_activations
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.planning.shape_problem import weight_count
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.records.memory import MemoryForecast, OpenSchedule
 from edgeprune.records.rung import GroupWidth, Limits, Precision, Rung, kept_widths
 from edgeprune.runtimes import RUNTIMES

@@ -16,6 +16,7 @@ from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
+from edgeprune.planning.operator_price import corner_shapes
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
@@ -148,6 +149,7 @@ class Narrower:
         tables = self._tables
         measured = {g: self._model.widths_worth_a_look(g) for g in self._model.full}
         ends = {g: {w} for g, w in kept_widths(narrow.widths).items()}
+        narrowest = {g: min(ends.get(g, set()).union(widths)) for g, widths in measured.items()}
         tables.ensure(
             chain(
                 (
@@ -156,6 +158,7 @@ class Narrower:
                     for s in group_shapes(self._model.uses, g, ends.get(g, set()).union(widths))
                 ),
                 (u.shape for u in self._model.uses if not u.unsupported),
+                corner_shapes(self._model.uses, narrowest),
             ),
             place,
         )
@@ -173,6 +176,7 @@ class Narrower:
             choices=choices,
             entry_ms=lambda shape: tables.latency_ms(shape, place),
             blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.shapes.bench.blocks.removable),
+            narrowest=narrowest,
         )
 
     def _search(
