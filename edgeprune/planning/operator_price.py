@@ -1,9 +1,10 @@
 """What an operator costs at any widths: a sum over its input groups times a sum over its output groups.
 
-All comes from the table entries of a few shapes. An operator's latency goes with the blocks of its input channels times the blocks of its output channels, so what a cut
-saves is nearly the same share at every width of the other side. A side of one group has an entry for each of its
-widths. Of a concatenation only the total counts, and a part's own cut is often less than the error of an entry: its
-share is a line, in channels, from the full widths to the entry where all of its parts are at their narrowest.
+All comes from the table entries of a few shapes. An operator's latency goes with the blocks of its input channels times
+the blocks of its output channels, so what a cut saves is nearly the same share at every width of the other side. A side
+of one group has an entry for each of its widths. Of a concatenation only the total counts, and a part's own cut is
+often less than the error of an entry: its share is a line, in channels, from the full widths to the entry where all of
+its parts are at their narrowest.
 
 A product of two sums is a sum over pairs: so the solver has the same price as the fit, exactly, in tables over at most
 two groups, however many parts there are. No part of it is negative.

@@ -46,13 +46,15 @@ class Found:
         best: the shape that loses least of those measured to fit; None where none did.
         trips: in the order in which they were made.
         cost: the cost model with all that was measured.
-        ended: why it ended, in a sentence.
+        ended: why it ended, in a sentence; also what of that is not proven.
+        doubts: what of its proposals is not proven, where the solver's time ended first.
     """
 
     best: Configuration | None
     trips: tuple[Trip, ...]
     cost: CostModel
     ended: str
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class ShapeSearch:
     _trips: list[Trip] = field(default_factory=list)
     _over: list[Configuration] = field(default_factory=list)
     _best: Allocation | None = None
+    _doubts: list[str] = field(default_factory=list)
 
     def run(self) -> Found:
         """Make the trips."""
@@ -91,22 +94,29 @@ class ShapeSearch:
                 ended = "the next better widths were measured to be over" if self._best else "even the fastest are over"
                 break
         best = self._best.configuration if self._best else None
-        return Found(best=best, trips=tuple(self._trips), cost=self.cost, ended=ended)
+        return Found(best=best, trips=tuple(self._trips), cost=self.cost, ended=ended, doubts=tuple(self._doubts))
 
     def _propose(self) -> Allocation | str:
         """What to measure next, or why nothing more is."""
         problem = self.problem.allocation(self.cost)
         found = allocate(problem, {**self.limits, LATENCY: self._aim()}, excluding=self._over)
         if isinstance(found, Allocation):
-            return found if self._improves(found) else self._next_better(problem)
+            return self._told(found) if self._improves(found) else self._next_better(problem)
         if self._best is not None:
-            return "no other widths are predicted to fit"
+            return _said("no other widths are predicted to fit", found.doubt)
         least = cheapest(problem, LATENCY, {}, excluding=self._over)
-        if least is None or self._trips:
-            beyond = least_beyond(found, self.limits) or (f"at least {least.used[LATENCY]:.4g} ms" if least else "")
-            return "no widths are predicted to fit" + (f": {beyond}" if beyond else "")
+        if not isinstance(least, Allocation) or self._trips:
+            beyond = least_beyond(found, self.limits)
+            if not beyond and isinstance(least, Allocation):
+                beyond = f"at least {least.bound:.4g} ms"
+            return _said("no widths are predicted to fit" + (f": {beyond}" if beyond else ""), found.doubt)
         # A prediction alone says no to nobody: the fastest widths are measured.
-        return least
+        return self._told(least)
+
+    def _told(self, proposal: Allocation) -> Allocation:
+        if proposal.doubt:
+            self._doubts.append(f"the widths of trip {len(self._trips) + 1} are {proposal.doubt}")
+        return proposal
 
     def _aim(self) -> float:
         overs = 0 if self._best is not None else len(self._over)
@@ -121,11 +131,12 @@ class ShapeSearch:
             return "nothing was measured to fit"
         others = {resource: limit for resource, limit in self.limits.items() if resource != LATENCY}
         better = next_better(problem, self._best, LATENCY, others, excluding=self._over)
-        if better is None:
-            return "no widths lose less"
+        if not isinstance(better, Allocation):
+            return _said("no widths lose less", better.doubt)
         if better.used[LATENCY] > _NEARER * self.limits[LATENCY]:
-            return f"the next better widths are predicted to take {better.used[LATENCY]:.4g} ms"
-        return better
+            taken = f"the next better widths are predicted to take {better.used[LATENCY]:.4g} ms"
+            return _said(taken, better.doubt)
+        return self._told(better)
 
     def _try(self, proposal: Allocation) -> bool:
         measured = self.measure(proposal.configuration)
@@ -147,3 +158,7 @@ class ShapeSearch:
         terms = self.problem.terms(proposal.configuration)
         self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
         return measured.fits
+
+
+def _said(what: str, doubt: str) -> str:
+    return f"{what} ({doubt})" if doubt else what

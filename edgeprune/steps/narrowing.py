@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 
 from edgeprune.errors import BuildError
-from edgeprune.planning.allocation import Allocation, allocate
+from edgeprune.planning.allocation import Allocation, Infeasible, allocate
 from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
@@ -121,10 +121,12 @@ class Narrower:
             return None
         known, problem = self.priced[0]
         found = allocate(problem, {LATENCY: min(wanted) * known.p50_ms / dense.p50_ms})
-        return found.loss if isinstance(found, Allocation) else math.inf
+        return _least_proven(found, math.inf)
 
     def least_loss(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> float | None:
         """What the widths that lose least within the limits lose, by the tables alone and with room for their error.
+
+        Where the solver's time ends first it is what they lose at the least, for all that is proven.
 
         Arguments and errors are those of `plan` and `problem`; None where no widths are predicted to fit.
         """
@@ -133,7 +135,7 @@ class Narrower:
         # Memory would take a trip to know of; the search itself keeps to it.
         search_limits = self._search_limits(replace(scaled(limits, _HOPELESS), memory_bytes=None), dense, narrow)
         found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
-        return found.loss if isinstance(found, Allocation) else None
+        return _least_proven(found, None)
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
         """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
@@ -197,6 +199,8 @@ class Narrower:
         found = ShapeSearch(problem, search_limits, measure, CostModel().updated(*observed)).run()
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
+        for doubt in found.doubts:
+            self.shapes.bench.note(f"{place.name}: {doubt}", "warning")
         return found
 
     def _memory(self, limits: Limits, dense: ShapeFigures) -> ShapeMemory | None:
@@ -237,13 +241,14 @@ class Narrower:
                 break
             widths, blocks = self._model.cut(found.configuration)
             rung = structured_rung(place, widths, blocks)
+            doubt = f"; {found.doubt}" if found.doubt else ""
             if rung.name not in names:
                 names.add(rung.name)
                 planned.append(
                     PlannedRung(
                         rung=rung,
                         status=RungStatus.PLANNED,
-                        reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}",
+                        reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}{doubt}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
                         removed_blocks=blocks,
@@ -293,6 +298,13 @@ class Narrower:
     @cached_property
     def _tables(self) -> OperatorTables:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
+
+
+def _least_proven(found: Allocation | Infeasible, if_none: float | None) -> float | None:
+    """What any widths that fit lose at the least; `if_none` where it is proven that none fit."""
+    if isinstance(found, Allocation):
+        return found.loss if found.proven_optimal else max(0.0, found.bound)
+    return if_none if found.proven else 0.0
 
 
 def _forecast(found: Found) -> MemoryForecast | None:

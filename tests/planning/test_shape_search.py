@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from operators_for_tests import conv_use
 
 from edgeprune.graph.names import block_of
+from edgeprune.planning import shape_search
+from edgeprune.planning.allocation import Absent, Allocation, Infeasible, allocate
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.operator_price import weight_count
@@ -200,3 +203,31 @@ def test_what_lies_in_a_removed_block_costs_nothing() -> None:
     allocation = problem.allocation(CostModel())
     assert allocation.used(without, LATENCY) == pytest.approx(0.5 * allocation.used(problem.whole(), LATENCY))
     assert allocation.used(without, WEIGHTS) == pytest.approx(0.5 * allocation.used(problem.whole(), WEIGHTS))
+
+
+def test_where_the_solver_ends_first_nothing_is_told_as_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0)})
+    nothing = {LATENCY: None}
+    unproven = Infeasible(proven=False, least=nothing, least_within_others=nothing, seconds=30.0)
+    monkeypatch.setattr(shape_search, "allocate", lambda *_, **__: unproven)
+    monkeypatch.setattr(shape_search, "cheapest", lambda *_, **__: Absent(proven=False))
+    found = _search(problem, Device(problem), 1.0)
+    assert found.best is None
+    assert found.ended == "no widths are predicted to fit (not proven: the solver ended before it found any)"
+
+
+def test_widths_that_are_not_proven_to_be_the_best_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hurried(*arguments: object, **options: object) -> Allocation | Infeasible:
+        """What the solver gives where its time ends with something in hand."""
+        found = allocate(*arguments, **options)  # type: ignore[arg-type]
+        return replace(found, proven_optimal=False, gap=0.03) if isinstance(found, Allocation) else found
+
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
+    device = Device(problem)
+    limit_ms = 0.6 * device.latency_ms(problem.full)
+    assert _search(problem, device, limit_ms).doubts == ()
+    monkeypatch.setattr(shape_search, "allocate", hurried)
+    found = _search(problem, device, limit_ms)
+    assert found.doubts[0] == (
+        "the widths of trip 1 are not proven to be the best: the solver's time ended at a gap of 3.00%"
+    )
