@@ -39,14 +39,15 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """The sum over an operator's inputs times that over its outputs."""
+    """The sum over an operator's inputs times that over its outputs, in some unit."""
 
     inputs: Sum
     outputs: Sum
+    unit: float = 1.0
 
     def at(self, widths: Mapping[str, int]) -> float:
         """At these widths, of all its groups."""
-        return self.inputs.at(widths) * self.outputs.at(widths)
+        return self.unit * self.inputs.at(widths) * self.outputs.at(widths)
 
     def tables(self, groups: Mapping[str, Group], full: Mapping[str, int]) -> dict[tuple[str, ...], Table]:
         """The price as a sum of tables, by the groups that are their axes: at most two.
@@ -60,7 +61,7 @@ class Price:
             for out, factors in _values(self.outputs, groups, full).items():
                 same = into == out
                 axes = into if same else (*into, *out)
-                table = values * factors if same else np.multiply.outer(values, factors)
+                table = self.unit * (values * factors if same else np.multiply.outer(values, factors))
                 found[axes] = found.get(axes, 0.0) + table
         return found
 
@@ -87,8 +88,7 @@ def latency_price(use: OperatorUse, entry_ms: Callable[[OperatorShape], float], 
         return entry_ms(shape) / whole
 
     inputs, outputs = _share(use, into, share, narrowest), _share(use, out, share, narrowest)
-    scaled = {group: (lambda width, of=of: whole * of(width)) for group, of in inputs.by_group.items()}
-    return Price(Sum(whole * inputs.fixed, scaled), outputs)
+    return Price(inputs, outputs, whole)
 
 
 def corner_shapes(uses: Iterable[OperatorUse], narrowest: Mapping[str, int]) -> tuple[OperatorShape, ...]:
@@ -150,7 +150,11 @@ def _share(
         return Sum(1.0)
     # Less work that takes longer is an error of the entries.
     least = min(1.0, share(side.at(narrowest)))
-    return Sum(least, {g: lambda width, g=g: (1.0 - least) * above(g, width) / most for g in full})
+
+    def left(group: str) -> Callable[[int], float]:
+        return lambda width: (1.0 - least) * above(group, width) / most
+
+    return Sum(least, {group: left(group) for group in full})
 
 
 def _channels(full: int, parts: Iterable[ChannelPart], each: float) -> Sum:
@@ -159,7 +163,11 @@ def _channels(full: int, parts: Iterable[ChannelPart], each: float) -> Sum:
     for part in parts:
         fixed -= part.per_channel * part.width
         per_channel[part.group] = per_channel.get(part.group, 0.0) + each * part.per_channel
-    return Sum(each * max(0.0, fixed), {g: lambda width, g=g: per_channel[g] * width for g in per_channel})
+
+    def of(group: str) -> Callable[[int], float]:
+        return lambda width: per_channel[group] * width
+
+    return Sum(each * max(0.0, fixed), {group: of(group) for group in per_channel})
 
 
 def _values(summed: Sum, groups: Mapping[str, Group], full: Mapping[str, int]) -> dict[tuple[str, ...], Table]:
