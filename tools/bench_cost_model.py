@@ -112,7 +112,8 @@ class Cell:
         found = {u.shape for u in priced}
         if "planner" in predictors:
             found |= {u.at({g: w[g]}) for w in self.configurations for u in priced for g in u.groups}
-            found |= set(corner_shapes(self.uses, self.narrowest))
+            widths = {g: {w[g] for w in self.configurations} for g in self.full}
+            found |= set(corner_shapes(self.uses, widths, self.narrowest))
         if "pairs" in predictors:
             found |= {u.at(w) for w in self.configurations for u in priced}
         return tuple(sorted(found, key=lambda shape: shape.name))

@@ -83,7 +83,8 @@ class ShapeProblem:
 
     def operator_ms(self, use: OperatorUse, widths: Mapping[str, int]) -> float:
         """What an operator takes at these widths, by the tables; a group that is not named keeps its full one."""
-        return self._latency(use).at({**self.full, **widths})
+        # What is 0 may come out as less by rounding.
+        return max(0.0, self._latency(use).at({**self.full, **widths}))
 
     def _latency(self, use: OperatorUse) -> Price:
         least = {g: self.narrowest.get(g, min(c.width for c in choices)) for g, choices in self.choices.items()}

@@ -160,7 +160,7 @@ class Narrower:
                     for s in group_shapes(self._model.uses, g, ends.get(g, set()).union(widths))
                 ),
                 (u.shape for u in self._model.uses if not u.unsupported),
-                corner_shapes(self._model.uses, narrowest),
+                corner_shapes(self._model.uses, measured, narrowest),
             ),
             place,
         )

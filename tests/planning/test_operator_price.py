@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -43,7 +43,11 @@ def _conv(
     return OperatorUse(layer=f"{kind} {ins}-{outs}", shape=shape, in_parts=in_parts, out_parts=out_parts)
 
 
-def _problem(*uses: OperatorUse, entry_ms: object = None, losses: Mapping[str, float] | None = None) -> ShapeProblem:
+def _problem(
+    *uses: OperatorUse,
+    entry_ms: Callable[[OperatorShape], float] | None = None,
+    losses: Mapping[str, float] | None = None,
+) -> ShapeProblem:
     names = sorted({g for use in uses for g in use.groups})
     choices = {g: tuple(Choice(width=w, loss=(losses or {}).get(g, 1.0) * (FULL - w)) for w in WIDTHS) for g in names}
     entry = entry_ms or (lambda s: s.in_channels * s.out_channels / 1e4)
@@ -55,7 +59,7 @@ def _configurations(problem: ShapeProblem) -> list[Configuration]:
     return [Configuration(widths=dict(zip(names, w, strict=True))) for w in product(WIDTHS, repeat=len(names))]
 
 
-def _noisy(seed: int) -> object:
+def _noisy(seed: int) -> Callable[[OperatorShape], float]:
     """Entries that follow no law: each shape has its own, now and then none."""
 
     def entry(shape: OperatorShape) -> float:
@@ -83,7 +87,7 @@ def test_what_is_proposed_by_is_what_is_fitted(uses: list[OperatorUse], seed: in
     for shape in _configurations(problem)[:: 1 + len(problem.full) ** 2]:
         latency_ms = allocation.used(shape, LATENCY)
         assert latency_ms == pytest.approx(cost.predict_ms(problem.terms(shape)), abs=1e-12)
-        assert latency_ms >= 0.0
+        assert latency_ms >= -1e-12
         weights = sum(weight_count(use.at(shape.widths)) for use in uses)
         assert allocation.used(shape, WEIGHTS) == pytest.approx(weights)
     assert all(len(term.groups) <= 2 for term in allocation.terms)
@@ -110,40 +114,61 @@ def test_a_part_of_a_concatenation_by_hand() -> None:
 
 
 def test_two_cuts_of_one_operator_multiply_what_they_save() -> None:
-    asked: list[OperatorShape] = []
-
-    def entry(shape: OperatorShape) -> float:
-        """A staircase: blocks of 16 channels out, of 8 in."""
-        asked.append(shape)
-        return 0.002 * -(-shape.in_channels // 8) * -(-shape.out_channels // 16)
-
+    """Where the narrowest inputs tell nothing else: a staircase in blocks of 16 channels out, of 8 in."""
     use = conv_use("middle", "a", "b", width=FULL)
-    price = latency_price(use, entry, dict.fromkeys("ab", 8))
+    price = latency_price(
+        use, lambda s: 0.002 * -(-s.in_channels // 8) * -(-s.out_channels // 16), dict.fromkeys("ab", 8)
+    )
     assert price.at({"a": 16, "b": 16}) == pytest.approx(0.002 * 2 * 1)
-    assert all(FULL in {s.in_channels, s.out_channels} for s in asked)
+
+
+def test_fewer_inputs_save_less_where_the_outputs_take_a_slow_kernel() -> None:
+    """ONNX Runtime INT8, 3x3, in microseconds; 12 inputs are half of the way from 16 to 8."""
+    entries = {(16, 16): 20.1, (8, 16): 15.7, (12, 16): 17.9, (16, 8): 32.8, (8, 8): 30.5}
+    use = conv_use("c", "a", "b", width=16)
+    price = latency_price(use, lambda s: entries[s.in_channels, s.out_channels], {"a": 8, "b": 8})
+    for (into, out), entry in entries.items():
+        assert price.at({"a": into, "b": out}) == pytest.approx(entry)
+    between = 17.9 / 20.1 * (0.5 * 32.8 + 0.5 * 30.5 / (15.7 / 20.1))
+    assert price.at({"a": 12, "b": 8}) == pytest.approx(between)
 
 
 def test_only_what_a_trip_measures_is_asked_for() -> None:
-    """One group at a time, and each side of a concatenation with all its parts narrow."""
+    """One group at a time; outputs at each width beside the narrowest inputs; of concatenations the ends alone."""
     asked: set[OperatorShape] = set()
 
     def entry(shape: OperatorShape) -> float:
         asked.add(shape)
         return float(shape.in_channels * shape.out_channels)
 
-    uses = (_conv("ab", "c"), _conv("ab", "a"), _conv("ab", "ab", kind="depthwise"), _conv("c", "c"))
+    both, plain = _conv("c", "c", fixed=(3, 3)), _conv("d", "e", fixed=(1, 1))
+    uses = (_conv("ab", "c"), _conv("ab", "a"), _conv("ab", "ab", kind="depthwise"), both, plain)
     problem = _problem(*uses, entry_ms=entry)
     problem.allocation(CostModel())
-    expected = {use.at({g: w}) for use in uses for g in use.groups for w in WIDTHS} | {u.at({}) for u in uses}
-    corners = set(corner_shapes(uses, dict.fromkeys("abc", 8)))
-    assert asked <= expected | corners
-    assert corners == {
-        _conv("ab", "c").at({"a": 8, "b": 8}),
-        # The group that is on both sides is cut on one of them.
-        replace(_conv("ab", "a").shape, in_channels=16),
-        replace(_conv("ab", "a").shape, out_channels=8),
+    for shape in _configurations(problem)[::7]:
+        problem.terms(shape)
+    alone = {use.at({g: w}) for use in uses for g in use.groups for w in WIDTHS}
+    corners = set(corner_shapes(uses, dict.fromkeys("abcde", WIDTHS), dict.fromkeys("abcde", 8)))
+    assert asked <= alone | corners
+    shared = _conv("ab", "a").shape
+    assert corners - alone == {
+        *(replace(_conv("ab", "c").shape, in_channels=16, out_channels=w) for w in WIDTHS),
+        # The group that is on both sides is cut on one of them, and on both.
+        *(replace(shared, in_channels=i, out_channels=o) for i, o in ((16, 32), (16, 8))),
         _conv("ab", "ab", kind="depthwise").at({"a": 8, "b": 8}),
+        *(replace(plain.shape, in_channels=9, out_channels=w + 1) for w in WIDTHS[:-1]),
     }
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 99))
+def test_what_was_measured_comes_out_as_it_was(seed: int) -> None:
+    """However slow: each group's own cuts, and the outputs beside the narrowest inputs."""
+    use, entry = _conv("a", "b"), _noisy(seed)
+    price = latency_price(use, lambda s: 0.1 + entry(s), {"a": 8, "b": 8})
+    for into, out in product(WIDTHS, repeat=2):
+        if FULL in {into, out} or into == WIDTHS[0]:
+            assert price.at({"a": into, "b": out}) == pytest.approx(0.1 + entry(use.at({"a": into, "b": out})))
 
 
 @settings(max_examples=15, deadline=None)

@@ -110,7 +110,7 @@ def test_what_the_planner_uses_is_judged_beside_what_the_tables_could_tell() -> 
 
 
 def test_the_planner_needs_no_pairs() -> None:
-    cell = _cell(17)
+    cell = _cell(50)
     asked: set[OperatorShape] = set()
 
     def entry_ms(shape: OperatorShape) -> float:
