@@ -93,15 +93,15 @@ def latency_price(use: OperatorUse, entry_ms: Callable[[OperatorShape], float], 
     if not x.groups:
         return Price(((Sum(1.0), of_full),))
     of_low = _along(y, x.opposite(use, narrowest), entry_ms, narrowest)
-    cut = x.cut_share(narrowest)
+    left = x.left_share(narrowest)
     if not x.single:
-        return Price(((_line(cut, 1.0, 0.0), of_full), (cut, of_low)))
+        return Price(((left, of_full), (_line(left, 0.0, 1.0), of_low)))
     (group,) = x.groups
-    least, of_x, share = entry_ms(x.use.at(narrowest)), _entries(x.use, group, entry_ms), cut.by_group[group]
-    near = Sum(0.0, {group: lambda width: of_x(width) / whole * (1.0 - share(width))})
+    least, of_x, share = entry_ms(x.use.at(narrowest)), _entries(x.use, group, entry_ms), left.by_group[group]
+    near = Sum(0.0, {group: lambda width: of_x(width) / whole * share(width)})
     if least <= 0.0:
         return Price(((near, of_full),))
-    far = Sum(0.0, {group: lambda width: of_x(width) / least * share(width)})
+    far = Sum(0.0, {group: lambda width: of_x(width) / least * (1.0 - share(width))})
     return Price(((near, of_full), (far, of_low)))
 
 
@@ -148,17 +148,19 @@ class _Side:
             return replace(whole, shape=shape, in_parts=())
         return replace(whole, shape=shape, out_parts=())
 
-    def cut_share(self, narrowest: Mapping[str, int]) -> Sum:
-        """Of the channels between the full widths and the narrowest, how many are cut: from 0 to 1."""
+    def left_share(self, narrowest: Mapping[str, int]) -> Sum:
+        """Of the channels between the full widths and the narrowest, how many are left: 1 to 0."""
         parts = (*self.use.in_parts, *self.use.out_parts)
 
-        def cut(group: str, width: int) -> float:
-            return sum(p.per_channel * max(0, p.width - width) for p in parts if p.group == group)
+        def left(group: str, width: int) -> float:
+            return sum(p.per_channel * max(0, width - narrowest[group]) for p in parts if p.group == group)
 
-        most = sum(cut(group, narrowest[group]) for group in self.groups)
+        most = sum(left(p.group, p.width) for p in {p.group: p for p in parts}.values())
+        if most <= 0.0:
+            return Sum(1.0, {group: lambda _: 0.0 for group in self.groups})
 
         def share(group: str) -> Callable[[int], float]:
-            return lambda width: min(1.0, cut(group, width) / most) if most > 0.0 else 0.0
+            return lambda width: left(group, width) / most
 
         return Sum(0.0, {group: share(group) for group in self.groups})
 
@@ -184,16 +186,17 @@ def _along(
     if side.single:
         (group,) = side.groups
         return Sum(0.0, {group: _entries(use, group, entry_ms)})
-    return _line(side.cut_share(narrowest), entry_ms(use.shape), entry_ms(use.at(narrowest)))
+    return _line(side.left_share(narrowest), entry_ms(use.shape), entry_ms(use.at(narrowest)))
 
 
-def _line(cut: Sum, start: float, end: float) -> Sum:
-    """From what is whole to what is cut as far as may be."""
+def _line(left: Sum, full: float, least: float) -> Sum:
+    """Between the values at the full widths and at the narrowest."""
 
     def of(share: Callable[[int], float]) -> Callable[[int], float]:
-        return lambda width: (end - start) * share(width)
+        return lambda width: (full - least) * share(width)
 
-    return Sum(start, {group: of(share) for group, share in cut.by_group.items()})
+    fixed = least + (full - least) * left.fixed
+    return Sum(fixed, {group: of(share) for group, share in left.by_group.items()})
 
 
 def _entries(use: OperatorUse, group: str, entry_ms: Callable[[OperatorShape], float]) -> Callable[[int], float]:
