@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_cost_model import RUNTIME_NAMES, Cell, compiled
-from cost_model_nets import NETS, Net, make, random_widths
+from cost_model_nets import NETS, Net, make, with_ends
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.graph.activations import model_activations
@@ -164,8 +164,7 @@ def cells(name: str, arguments: argparse.Namespace) -> list[tuple[Cell, OpenSche
     model, example = make(net), torch.zeros(net.input_shape)
     groups = find_groups(model, example)
     calls = model_activations(model, example, groups.groups)
-    ends = [{g.name: g.width for g in groups.groups}, {g.name: net.step for g in groups.groups}]
-    configurations = (*ends, *random_widths(groups, net, arguments.configurations, arguments.seed))
+    configurations = with_ends(groups, net, arguments.configurations, arguments.seed)
     uses = model_operators(model, example, groups.groups)
     places = [
         Rung(runtime=runtime, precision=Precision(precision))
