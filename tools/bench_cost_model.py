@@ -15,9 +15,9 @@ and the error on others, by each of these predictors on the same held-out config
 converters and quantizers of a build, several joined in one module that is then cut (`--singly`: one by one), and many
 are measured in a trip. `--output` keeps what was compiled and a row for each configuration, so that the bench goes on
 where it ended; a row that was disturbed is measured again by the next run. Rows are kept by the net's groups and the
-code that measures as well: others are not mixed with them. Tables are kept beside the inventory. Compiling runs at a
-lower priority, measuring does not. The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of
-0.98.
+code that measures as well: others are not mixed with them. Tables are kept beside the inventory. `--compile-only`
+compiles the whole models and measures nothing, so that only the rest needs a quiet machine. The targets are a median
+error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
 
 from __future__ import annotations
@@ -154,6 +154,25 @@ def compiled(cell: Cell, folder: Path, *, singly: bool) -> list[ProfileJob]:
     ]
 
 
+def compile_missing(cell: Cell, path: Path, *, singly: bool) -> None:
+    """Compile what `measure_whole` will want, and print how long that took."""
+    started = time.monotonic()
+    if wanted(cell, rows_at(path)):
+        compiled(cell, path.with_suffix(""), singly=singly)
+    print(f"{cell.name:10} {cell.place.name}: compiled in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def rows_at(path: Path) -> Rows:
+    """Those that were measured so far."""
+    return from_json(Rows, path.read_bytes()) if path.is_file() else Rows(rows={})
+
+
+def wanted(cell: Cell, rows: Rows) -> list[str]:
+    """The configurations that are not measured yet, or were disturbed."""
+    keys = [key_of(w) for w in cell.configurations]
+    return [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
+
+
 def compile_part(cell: Cell, part: Sequence[Mapping[str, int]], folders: Sequence[Path]) -> None:
     """Compile one configuration as a build does; or several as branches of one module, and cut it: half of the time."""
     import torch
@@ -211,18 +230,17 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
 
     All that is missing is measured in one trip: what was measured minutes apart differs by the machine's drift as well.
     """
-    rows = from_json(Rows, path.read_bytes()) if path.is_file() else Rows(rows={})
-    keys = [key_of(w) for w in cell.configurations]
-    wanted = [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
-    if not wanted:
+    rows = rows_at(path)
+    keys = wanted(cell, rows)
+    if not keys:
         return rows
     started = time.monotonic()
     folder = path.with_suffix("")
-    jobs = dict(zip(keys, compiled(cell, folder, singly=singly), strict=True))
+    jobs = dict(zip(map(key_of, cell.configurations), compiled(cell, folder, singly=singly), strict=True))
     request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, rounds=_ROUNDS)
-    timings = time_all(session, request, [jobs[key] for key in wanted])
+    timings = time_all(session, request, [jobs[key] for key in keys])
     found = dict(rows.rows)
-    for key, timing in zip(wanted, timings, strict=True):
+    for key, timing in zip(keys, timings, strict=True):
         if isinstance(timing, MeasurementError):
             raise timing
         # A median is disturbed sooner than what the tables rest on.
@@ -340,6 +358,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/cost-model"))
     parser.add_argument("--singly", action="store_true", help="compile whole models one by one, as a build does")
+    parser.add_argument(
+        "--compile-only", action="store_true", help="compile the whole models ahead, beside other work; measure nothing"
+    )
     parser.add_argument("--verbose", action="store_true", help="every configuration, and the fitted parameters")
     arguments = parser.parse_args()
     if arguments.fit < _TRIPS:
@@ -353,6 +374,10 @@ def main() -> int:
     torch.set_num_threads(1)
     spec, held = load_device("local"), []
     with open_session(spec) as session:
+        if arguments.compile_only:
+            for cell in (cell for name in arguments.nets for cell in cells(name, arguments)):
+                compile_missing(cell, path_of(cell, session.facts.fingerprint, arguments), singly=arguments.singly)
+            return 0
         for name in arguments.nets:
             held += [run_cell(session, cell, arguments) for cell in cells(name, arguments)]
     return 0 if all(held) else 1

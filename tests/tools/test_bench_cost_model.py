@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench_cost_model import Cell, Row, Rows, judgements, measure_whole, path_of
+from bench_cost_model import Cell, Row, Rows, compile_missing, judgements, measure_whole, path_of
 from cost_model_nets import Net, key_of, make, with_ends
 from records_for_tests import make_block
 from torch import nn, zeros
@@ -97,6 +97,21 @@ def _measured(cell: Cell) -> Rows:
         return 0.1 + sum(ms for _, ms in cost_terms(cell.uses, widths, _entry_ms).by_kind)
 
     return Rows(rows={key_of(w): Row(p50_ms=p50_ms(w), rounds=9) for w in cell.configurations})
+
+
+def test_whole_models_can_be_compiled_ahead(tmp_path: Path) -> None:
+    cell, path = _cell(0), tmp_path / "small.json"
+    compile_missing(cell, path, singly=False)
+    made = _written(path.with_suffix(""))
+    assert made
+    compile_missing(cell, path, singly=False)
+    device = _Device(-1.0, 2.0, -2.0, -4.0)
+    measure_whole(device, cell, path, singly=False)
+    assert _written(path.with_suffix("")) == made
+    # Once all is measured nothing is compiled any more.
+    measure_whole(_Device(1.0), cell, path, singly=False)
+    compile_missing(cell, path, singly=False)
+    assert not path.with_suffix("").exists()
 
 
 def test_what_the_planner_uses_is_judged_beside_what_the_tables_could_tell() -> None:
