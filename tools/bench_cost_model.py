@@ -2,12 +2,22 @@
 
     python tools/bench_cost_model.py --configurations 40 --output runs/cost-model
 
-For each net, runtime and precision: tables of the operators that the configurations need, a fit to a few whole models
-(`--fit`), and the error on the others. Whole models are compiled by the converters and quantizers of a build, several
-joined in one module that is then cut (`--singly`: one by one), and many are measured in a trip. `--output` keeps what
-was compiled and a row for each configuration, so that the bench goes on where it ended; a row that was disturbed is
-measured again by the next run. Tables are kept beside the inventory. Compiling runs at a lower priority, measuring
-does not. The targets are a median error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
+For each net, runtime and precision: tables of the operators that the configurations need, a fit to a few whole models,
+and the error on others, by each of these predictors on the same held-out configurations:
+
+    planner 2   what a plan proposes its first widths by: the price that its solver has (`ShapeProblem.terms`: an entry
+                a group's width, not a pair), fitted to the two ends, the full widths and the narrowest
+    planner 7   the same after as many trips as a search may make, here to random widths
+    pairs 8     an entry for each pair of widths that an operator has in a configuration, fitted to `--fit` random
+                configurations: what the tables could tell if all pairs were measured
+
+`--predictors planner` leaves the last one out, and the operators that only it needs. Whole models are compiled by the
+converters and quantizers of a build, several joined in one module that is then cut (`--singly`: one by one), and many
+are measured in a trip. `--output` keeps what was compiled and a row for each configuration, so that the bench goes on
+where it ended; a row that was disturbed is measured again by the next run. Rows are kept by the net's groups and the
+code that measures as well: others are not mixed with them. Tables are kept beside the inventory. `--compile-only`
+compiles the whole models and measures nothing, so that only the rest needs a quiet machine. The targets are a median
+error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
 
 from __future__ import annotations
@@ -17,13 +27,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from cost_model_nets import NETS, Net, key_of, make, random_widths
+from cost_model_nets import NETS, Net, key_of, make, with_ends
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.deployment.inventory import load_device
@@ -31,17 +41,21 @@ from edgeprune.errors import MeasurementError
 from edgeprune.files import write_atomically
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
+from edgeprune.planning.allocation_problem import Choice, Configuration
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms
+from edgeprune.planning.operator_price import corner_shapes
+from edgeprune.planning.shape_problem import ShapeProblem
 from edgeprune.profiling.slicing import SLICERS
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.operators import OperatorUse
+from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.records.profiled import ProfileRequest
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.measuring_code import measuring_key
 from edgeprune.steps.profiles import LEAST_ROUNDS, time_all
 from edgeprune.steps.session import DeviceSession, open_session
 from edgeprune.steps.tables import OperatorTables
@@ -53,21 +67,56 @@ if TYPE_CHECKING:
 
 
 MEDIAN, WORST, RANK = 0.05, 0.15, 0.98
+PREDICTORS = ("planner", "pairs")
 RUNTIME_NAMES = ("onnxruntime", "openvino", "tflite")
 _BATCH = 12
 _ROUNDS = 18
 _MANIFEST = "artifact.json"
+_TRIPS = 5
+"""Whole models that a search may measure besides the two ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One net at one place, with the widths of all its configurations."""
+    """One net at one place, with the widths of all its configurations; the first two are the full and the narrowest."""
 
     name: str
     net: Net
     place: Rung
     configurations: tuple[Mapping[str, int], ...]
     uses: tuple[OperatorUse, ...]
+
+    @property
+    def full(self) -> Mapping[str, int]:
+        """Width of each group before any cut."""
+        return self.configurations[0]
+
+    @property
+    def narrowest(self) -> Mapping[str, int]:
+        """The least width of each group."""
+        return self.configurations[1]
+
+    def problem(self, entry_ms: Callable[[OperatorShape], float]) -> ShapeProblem:
+        """The net as a plan has it, with all the widths that a configuration may have."""
+        choices = {
+            group: tuple(Choice(width=w, loss=0.0) for w in range(self.net.step, width + 1, self.net.step))
+            for group, width in self.full.items()
+        }
+        return ShapeProblem(
+            uses=self.uses, full=self.full, choices=choices, entry_ms=entry_ms, narrowest=self.narrowest
+        )
+
+    def shapes(self, predictors: Collection[str]) -> tuple[OperatorShape, ...]:
+        """The operators that these predictors need, by name."""
+        priced = [u for u in self.uses if not u.unsupported]
+        found = {u.shape for u in priced}
+        if "planner" in predictors:
+            found |= {u.at({g: w[g]}) for w in self.configurations for u in priced for g in u.groups}
+            widths = {g: {w[g] for w in self.configurations} for g in self.full}
+            found |= set(corner_shapes(self.uses, widths, self.narrowest))
+        if "pairs" in predictors:
+            found |= {u.at(w) for w in self.configurations for u in priced}
+        return tuple(sorted(found, key=lambda shape: shape.name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +152,25 @@ def compiled(cell: Cell, folder: Path, *, singly: bool) -> list[ProfileJob]:
         )
         for own in folders.values()
     ]
+
+
+def compile_missing(cell: Cell, path: Path, *, singly: bool) -> None:
+    """Compile what `measure_whole` will want, and print how long that took."""
+    started = time.monotonic()
+    if wanted(cell, rows_at(path)):
+        compiled(cell, path.with_suffix(""), singly=singly)
+    print(f"{cell.name:10} {cell.place.name}: compiled in {time.monotonic() - started:.1f} s", flush=True)
+
+
+def rows_at(path: Path) -> Rows:
+    """Those that were measured so far."""
+    return from_json(Rows, path.read_bytes()) if path.is_file() else Rows(rows={})
+
+
+def wanted(cell: Cell, rows: Rows) -> list[str]:
+    """The configurations that are not measured yet, or were disturbed."""
+    keys = [key_of(w) for w in cell.configurations]
+    return [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
 
 
 def compile_part(cell: Cell, part: Sequence[Mapping[str, int]], folders: Sequence[Path]) -> None:
@@ -162,18 +230,17 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
 
     All that is missing is measured in one trip: what was measured minutes apart differs by the machine's drift as well.
     """
-    rows = from_json(Rows, path.read_bytes()) if path.is_file() else Rows(rows={})
-    keys = [key_of(w) for w in cell.configurations]
-    wanted = [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
-    if not wanted:
+    rows = rows_at(path)
+    keys = wanted(cell, rows)
+    if not keys:
         return rows
     started = time.monotonic()
     folder = path.with_suffix("")
-    jobs = dict(zip(keys, compiled(cell, folder, singly=singly), strict=True))
+    jobs = dict(zip(map(key_of, cell.configurations), compiled(cell, folder, singly=singly), strict=True))
     request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, rounds=_ROUNDS)
-    timings = time_all(session, request, [jobs[key] for key in wanted])
+    timings = time_all(session, request, [jobs[key] for key in keys])
     found = dict(rows.rows)
-    for key, timing in zip(wanted, timings, strict=True):
+    for key, timing in zip(keys, timings, strict=True):
         if isinstance(timing, MeasurementError):
             raise timing
         # A median is disturbed sooner than what the tables rest on.
@@ -186,53 +253,94 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
     return rows
 
 
-def judge(cell: Cell, rows: Rows, terms: Sequence[Terms], fit: int, *, verbose: bool) -> tuple[float, float, float]:
-    """(median error, worst error, rank correlation) over the configurations after the first `fit`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """How far a predictor is off on configurations that it was not fitted to."""
+
+    name: str
+    median: float
+    worst: float
+    rank: float
+
+    @property
+    def met(self) -> bool:
+        """Whether it meets the targets."""
+        return self.median <= MEDIAN and self.worst <= WORST and self.rank >= RANK
+
+    @property
+    def figures(self) -> str:
+        """For the table."""
+        verdict = "met" if self.met else "NOT MET"
+        return f"{self.name:10} {self.median:8.1%} {self.worst:7.1%} {self.rank:7.3f}  {verdict}"
+
+
+def judge(name: str, fitted: Sequence[Observation], held: Sequence[Observation], *, verbose: bool) -> Judgement:
+    """Fit a cost model to some whole models, and look how it predicts others."""
     from scipy.stats import spearmanr
 
-    measured = [rows.rows[key_of(w)].p50_ms for w in cell.configurations]
-    found = [Observation(t, ms) for t, ms in zip(terms, measured, strict=True)]
-    model = CostModel().updated(*found[:fit])
-    held = found[fit:]
+    model = CostModel().updated(*fitted)
     predicted = [model.predict_ms(o.terms) for o in held]
     errors = [abs(p / o.latency_ms - 1) for p, o in zip(predicted, held, strict=True)]
     rank = float(spearmanr(predicted, [o.latency_ms for o in held]).statistic)
     if verbose:
         scales = {kind: round(model.scale(kind), 3) for kind, _ in held[0].terms.by_kind}
-        print(f"  intercept {model.intercept_ms:.4f} ms, scales {scales}")
+        print(f"  {name}: intercept {model.intercept_ms:.4f} ms, scales {scales}")
         for o, p in sorted(zip(held, predicted, strict=True), key=lambda pair: pair[0].latency_ms):
             print(f"  measured {o.latency_ms:8.4f} predicted {p:8.4f} {p / o.latency_ms - 1:+7.1%}")
-    return float(np.median(errors)), max(errors), rank
+    return Judgement(name=name, median=float(np.median(errors)), worst=max(errors), rank=rank)
+
+
+def judgements(
+    cell: Cell, rows: Rows, entry_ms: Callable[[OperatorShape], float], arguments: argparse.Namespace
+) -> list[Judgement]:
+    """Of each predictor, on the same configurations: those after the two ends and the `--fit` next."""
+    measured = [rows.rows[key_of(w)].p50_ms for w in cell.configurations]
+
+    def observed(terms_of: Callable[[Mapping[str, int]], Terms]) -> list[Observation]:
+        terms = (terms_of(w) for w in cell.configurations)
+        return [Observation(t, ms) for t, ms in zip(terms, measured, strict=True)]
+
+    found, first = list[Judgement](), 2 + arguments.fit
+    if "planner" in arguments.predictors:
+        problem = cell.problem(entry_ms)
+        all_of = observed(lambda widths: problem.terms(Configuration(widths=widths)))
+        for count in (2, 2 + _TRIPS):
+            name = f"planner {count}"
+            found.append(judge(name, all_of[:count], all_of[first:], verbose=arguments.verbose))
+    if "pairs" in arguments.predictors:
+        all_of = observed(lambda widths: cost_terms(cell.uses, widths, entry_ms))
+        name = f"pairs {arguments.fit}"
+        found.append(judge(name, all_of[2:first], all_of[first:], verbose=arguments.verbose))
+    return found
 
 
 def path_of(cell: Cell, fingerprint: str, arguments: argparse.Namespace) -> Path:
     """Of the cell's rows; a folder of the same name holds what was compiled and is not measured yet."""
-    operators = [use.shape.name for use in cell.uses]
-    identity = digest(fingerprint, cell.net.input_shape, operators, compiler_versions(cell.place))[:12]
+    operators = [(use.shape.name, use.groups) for use in cell.uses]
+    code = (compiler_versions(cell.place), measuring_key(cell.place))
+    identity = digest(fingerprint, cell.net.input_shape, operators, tuple(cell.full.items()), code)[:12]
     how = "-singly" if arguments.singly else ""
     return Path(arguments.output / f"{cell.name}-{cell.place.name}-{identity}{how}.json")
 
 
 def run_cell(session: DeviceSession, cell: Cell, arguments: argparse.Namespace) -> bool:
     """Measure and print one cell; whether it meets the targets."""
-    shapes = {u.at(w) for w in cell.configurations for u in cell.uses if not u.unsupported}
+    shapes = cell.shapes(arguments.predictors)
     path = path_of(cell, session.facts.fingerprint, arguments)
     tables = OperatorTables(session, lambda text: print(f"  {text}", file=sys.stderr, flush=True))
     started = time.monotonic()
-    measured = tables.ensure(sorted(shapes, key=lambda s: s.name), cell.place)
+    measured = tables.ensure(shapes, cell.place)
     table_s = time.monotonic() - started
     rows = measure_whole(session, cell, path, singly=arguments.singly)
-    terms = [cost_terms(cell.uses, w, lambda shape: tables.latency_ms(shape, cell.place)) for w in cell.configurations]
-    median, worst, rank = judge(cell, rows, terms, arguments.fit, verbose=arguments.verbose)
-    met = median <= MEDIAN and worst <= WORST and rank >= RANK
+    found = judgements(cell, rows, lambda shape: tables.latency_ms(shape, cell.place), arguments)
     disturbed = sum(bool(rows.rows[key_of(w)].disturbed) for w in cell.configurations)
-    print(
-        f"{cell.name:10} {cell.place.runtime:12} {cell.place.precision.value:8} {len(shapes):5d} {measured:5d} "
-        f"{table_s:7.1f} {rows.seconds:7.1f} {disturbed:5d} {median:8.1%} {worst:7.1%} {rank:7.3f}  "
-        f"{'met' if met else 'NOT MET'}",
-        flush=True,
-    )
-    return met
+    for judgement in found:
+        print(
+            f"{cell.name:10} {cell.place.runtime:12} {cell.place.precision.value:8} {len(shapes):5d} {measured:5d} "
+            f"{table_s:7.1f} {rows.seconds:7.1f} {disturbed:5d}  {judgement.figures}",
+            flush=True,
+        )
+    return all(judgement.met for judgement in found)
 
 
 def main() -> int:
@@ -245,21 +353,31 @@ def main() -> int:
     parser.add_argument("--precisions", nargs="+", choices=["float32", "int8"], default=["float32", "int8"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--configurations", type=int, default=40, help="held out of the fit")
-    parser.add_argument("--fit", type=int, default=8, help="whole models that the fit sees")
+    parser.add_argument("--fit", type=int, default=8, help="whole models that the fit of `pairs` sees, 5 at least")
+    parser.add_argument("--predictors", nargs="+", choices=PREDICTORS, default=list(PREDICTORS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("runs/cost-model"))
     parser.add_argument("--singly", action="store_true", help="compile whole models one by one, as a build does")
+    parser.add_argument(
+        "--compile-only", action="store_true", help="compile the whole models ahead, beside other work; measure nothing"
+    )
     parser.add_argument("--verbose", action="store_true", help="every configuration, and the fitted parameters")
     arguments = parser.parse_args()
-    print(f"{arguments.fit} whole models in each fit, {arguments.configurations} held out")
+    if arguments.fit < _TRIPS:
+        parser.error(f"--fit: expected at least {_TRIPS}, got {arguments.fit}")
+    print(f"{arguments.configurations} configurations held out")
     print(
-        f"{'net':10} {'runtime':12} {'precision':8} {'ops':>5} {'new':>5} {'table s':>7} {'whole s':>7} {'dist.':>5} "
-        f"{'median':>8} {'worst':>7} {'rank':>7}"
+        f"{'net':10} {'runtime':12} {'precision':8} {'ops':>5} {'new':>5} {'table s':>7} {'whole s':>7} {'dist.':>5}  "
+        f"{'predictor':10} {'median':>8} {'worst':>7} {'rank':>7}"
     )
     # Tracing runs small layers, whose threads would only wait for one another.
     torch.set_num_threads(1)
     spec, held = load_device("local"), []
     with open_session(spec) as session:
+        if arguments.compile_only:
+            for cell in (cell for name in arguments.nets for cell in cells(name, arguments)):
+                compile_missing(cell, path_of(cell, session.facts.fingerprint, arguments), singly=arguments.singly)
+            return 0
         for name in arguments.nets:
             held += [run_cell(session, cell, arguments) for cell in cells(name, arguments)]
     return 0 if all(held) else 1
@@ -273,7 +391,7 @@ def cells(name: str, arguments: argparse.Namespace) -> list[Cell]:
     model, example = make(net), torch.zeros(net.input_shape)
     groups = find_groups(model, example)
     uses = model_operators(model, example, groups.groups)
-    configurations = random_widths(groups, net, arguments.fit + arguments.configurations, arguments.seed)
+    configurations = with_ends(groups, net, arguments.fit + arguments.configurations, arguments.seed)
     places = [
         Rung(runtime=runtime, precision=Precision(precision), threads=arguments.threads)
         for runtime in arguments.runtimes

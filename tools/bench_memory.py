@@ -24,14 +24,14 @@ from pathlib import Path
 
 import numpy as np
 from bench_cost_model import RUNTIME_NAMES, Cell, compiled
-from cost_model_nets import NETS, Net, make, random_widths
+from cost_model_nets import NETS, Net, make, with_ends
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.graph.activations import model_activations
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.planning.shape_problem import weight_count
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.records.memory import MemoryForecast, OpenSchedule
 from edgeprune.records.rung import GroupWidth, Limits, Precision, Rung, kept_widths
 from edgeprune.runtimes import RUNTIMES
@@ -164,8 +164,7 @@ def cells(name: str, arguments: argparse.Namespace) -> list[tuple[Cell, OpenSche
     model, example = make(net), torch.zeros(net.input_shape)
     groups = find_groups(model, example)
     calls = model_activations(model, example, groups.groups)
-    ends = [{g.name: g.width for g in groups.groups}, {g.name: net.step for g in groups.groups}]
-    configurations = (*ends, *random_widths(groups, net, arguments.configurations, arguments.seed))
+    configurations = with_ends(groups, net, arguments.configurations, arguments.seed)
     uses = model_operators(model, example, groups.groups)
     places = [
         Rung(runtime=runtime, precision=Precision(precision))

@@ -204,7 +204,7 @@ def macs(contest: Contest, limit_ms: float) -> Configuration | None:
     priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=millions_of_macs, blocks=())
     problem = priced.allocation(CostModel())
     least, most = cheapest(problem, LATENCY, {}), problem.used(Configuration(widths=contest.full), LATENCY)
-    if least is None:
+    if not isinstance(least, Allocation):
         return None
     lowest = least.used[LATENCY]
 

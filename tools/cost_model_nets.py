@@ -116,11 +116,12 @@ def make(net: Net) -> nn.Module:
     return model
 
 
-def random_widths(groups: Groups, net: Net, count: int, seed: int) -> tuple[Mapping[str, int], ...]:
-    """Distinct configurations, each width a multiple of the net's step up to the full one."""
+def with_ends(groups: Groups, net: Net, count: int, seed: int) -> tuple[Mapping[str, int], ...]:
+    """The full widths, the narrowest, and so many others by lot, each width a multiple of the net's step."""
     generator = random.Random(seed)  # noqa: S311 - nothing secret
-    found: dict[str, Mapping[str, int]] = {}
-    while len(found) < count:
+    ends = ({g.name: g.width for g in groups.groups}, {g.name: net.step for g in groups.groups})
+    found: dict[str, Mapping[str, int]] = {key_of(widths): widths for widths in ends}
+    while len(found) < 2 + count:
         widths = {g.name: generator.choice(range(net.step, g.width + 1, net.step)) for g in groups.groups}
         found.setdefault(key_of(widths), widths)
     return tuple(found.values())

@@ -57,6 +57,13 @@ class Allocation:
         """What was chosen, such as to exclude it in the next search."""
         return Configuration(widths=self.widths, removed_blocks=self.removed_blocks)
 
+    @property
+    def doubt(self) -> str:
+        """What is not proven of it; empty where it is the best there is."""
+        if self.proven_optimal:
+            return ""
+        return f"not proven to be the best: the solver's time ended at a gap of {self.gap:.2%}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infeasible:
@@ -74,6 +81,23 @@ class Infeasible:
     least: Mapping[str, Allocation | None]
     least_within_others: Mapping[str, Allocation | None]
     seconds: float
+
+    @property
+    def doubt(self) -> str:
+        """That it is not proven, as `Absent.doubt`."""
+        return Absent(proven=self.proven).doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """There is no such allocation; or none was found, where that is not `proven`, for the reasons of `Infeasible`."""
+
+    proven: bool
+
+    @property
+    def doubt(self) -> str:
+        """That it is not proven; empty where it is."""
+        return "" if self.proven else "not proven: the solver ended before it found any"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +169,10 @@ def allocate(
         others = {other: limit for other, limit in limits.items() if other != resource}
 
         def cheapest_within(allowed: Mapping[str, float], resource: str = resource) -> Allocation | None:
-            return cheapest(
+            found = cheapest(
                 problem, resource, allowed, excluding=excluding, relative_gap=relative_gap, time_limit_s=time_limit_s
             )
+            return found if isinstance(found, Allocation) else None
 
         least[resource] = cheapest_within({})
         within[resource] = cheapest_within(others) if others else least[resource]
@@ -163,10 +188,10 @@ def cheapest(
     excluding: Sequence[Configuration] = (),
     relative_gap: float = RELATIVE_GAP,
     time_limit_s: float = TIME_LIMIT_S,
-) -> Allocation | None:
+) -> Allocation | Absent:
     """The configuration that uses the least of the resource, within limits and with at most `loss_limit`.
 
-    None when there is none, or none was found in time. Arguments and errors are those of `allocate`.
+    Arguments and errors are those of `allocate`.
     """
     found = _search(
         _Question(
@@ -179,7 +204,7 @@ def cheapest(
             time_limit_s=time_limit_s,
         )
     )
-    return found if isinstance(found, Allocation) else None
+    return found if isinstance(found, Allocation) else Absent(proven=found)
 
 
 def next_better(
@@ -191,15 +216,15 @@ def next_better(
     excluding: Sequence[Configuration] = (),
     relative_gap: float = RELATIVE_GAP,
     time_limit_s: float = TIME_LIMIT_S,
-) -> Allocation | None:
+) -> Allocation | Absent:
     """The cheapest configuration whose loss is lower than the allocation's by more than `GAIN` of it.
 
     When the allocation is optimal, this one is over its limit of the resource: by how much, says what the next better
     one would take. Of `limits`, the one on `resource` itself does not count. The other arguments and the errors are
-    those of `allocate`; None when there is none, or none was found in time.
+    those of `allocate`.
     """
     if allocation.loss <= _floor(problem, None):
-        return None
+        return Absent(proven=True)
     return cheapest(
         problem,
         resource,

@@ -5,9 +5,8 @@ Prices come from operator tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from edgeprune.graph.names import block_of
 from edgeprune.planning.allocation_problem import (
@@ -21,13 +20,11 @@ from edgeprune.planning.allocation_problem import (
 )
 from edgeprune.planning.cost import CostModel, Terms, operator_kind
 from edgeprune.planning.memory import MemoryBook
+from edgeprune.planning.operator_price import Price, latency_price, weight_price
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 LATENCY = "latency_ms"
 WEIGHTS = "weights"
-
-_MOST_AXES = 2
-"""A table over three groups has thousands of entries; the parts of a concatenation are priced one by one instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +36,12 @@ class ShapeProblem:
         full: width of each group before any cut.
         choices: by group, the widths that are worth choosing, with what each loses.
         entry_ms: the table entry of an operator. It is asked only for operators where one group has one of its
-            choices and every other group its full width: a trip measures so many, not the product of all.
+            choices and every other group its full width, and for `corner_shapes`: a trip measures so many, not the
+            product of all.
         blocks: modules that can be removed whole, with what that loses. What lies in a block goes with it.
         memory: what was measured at the place so far, where memory is to be a resource too.
+        narrowest: the widths that `corner_shapes` were measured at; a group that is not named, at its least choice;
+            one without choices, at its full width.
     """
 
     uses: tuple[OperatorUse, ...]
@@ -50,6 +50,7 @@ class ShapeProblem:
     entry_ms: Callable[[OperatorShape], float]
     blocks: tuple[Block, ...] = ()
     memory: MemoryBook | None = None
+    narrowest: Mapping[str, int] = field(default_factory=dict)
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
         """The problem at the prices of a cost model."""
@@ -81,54 +82,19 @@ class ShapeProblem:
         return block_of(layer, (block.name for block in self.blocks))
 
     def operator_ms(self, use: OperatorUse, widths: Mapping[str, int]) -> float:
-        """The table entry of an operator; where two of its groups are cut, the product of what each cut saves.
+        """What an operator takes at these widths, by the tables; a group that is not named keeps its full one."""
+        # What is 0 may come out as less by rounding.
+        return max(0.0, self._latency(use).at({**self.full, **widths}))
 
-        An operator's latency goes with the blocks of its input channels times the blocks of its output channels, so
-        what half the inputs save is nearly the same share at every number of outputs.
-        """
-        cut = [g for g in use.groups if widths.get(g, self.full[g]) != self.full[g]]
-        if len(cut) <= 1:
-            return self.entry_ms(use.at(widths))
-        whole = self.entry_ms(use.at({}))
-        if whole <= 0:
-            return 0.0
-        return whole * prod(self.entry_ms(use.at({g: widths[g]})) / whole for g in cut)
+    def _latency(self, use: OperatorUse) -> Price:
+        least = {g: self.narrowest.get(g, min(c.width for c in choices)) for g, choices in self.choices.items()}
+        return latency_price(use, self.entry_ms, {**self.full, **least})
 
     def _terms(self, name: str, use: OperatorUse, groups: Mapping[str, Group], cost: CostModel) -> Iterable[Term]:
-        involved = [groups[g] for g in use.groups if g in groups]
-        block = self._block_of(use.layer)
-
-        def price(widths: Mapping[str, int]) -> dict[str, float]:
-            entry = self.operator_ms(use, widths)
-            return {LATENCY: cost.operator_ms(use.shape, entry), WEIGHTS: float(weight_count(use.at(widths)))}
-
-        if len(involved) <= _MOST_AXES:
-            axes = [g.name for g in involved]
-            return [tabulate(name, involved, lambda *widths: price(dict(zip(axes, widths, strict=True))), block=block)]
-        return _one_by_one(name, involved, price, block)
-
-
-def _one_by_one(
-    name: str,
-    involved: Sequence[Group],
-    price: Callable[[Mapping[str, int]], dict[str, float]],
-    block: str | None,
-) -> list[Term]:
-    """A sum over the groups of what each cut saves by itself; measured whole models correct what that misses."""
-    whole = price({})
-    terms = [tabulate(name, (), lambda: whole, block=block)]
-    for group in involved:
-
-        def saved(width: int, group: Group = group) -> dict[str, float]:
-            alone = price({group.name: width})
-            return {resource: alone[resource] - whole[resource] for resource in whole}
-
-        terms.append(tabulate(f"{name} by {group.name}", (group,), saved, block=block))
-    return terms
-
-
-def weight_count(shape: OperatorShape) -> int:
-    """Weights and biases of an operator; an addition has none."""
-    if shape.kind == "add":
-        return 0
-    return shape.out_channels * (shape.in_channels // shape.groups * prod(shape.kernel) + 1)
+        """The price of an operator in tables over one group or two."""
+        latency, weights = self._latency(use).tables(groups, self.full), weight_price(use).tables(groups, self.full)
+        scale, block = cost.scale(operator_kind(use.shape)), self._block_of(use.layer)
+        for axes in dict.fromkeys((*latency, *weights)):
+            costs = {LATENCY: scale * latency[axes]} if axes in latency else {}
+            costs |= {WEIGHTS: weights[axes]} if axes in weights else {}
+            yield Term(name=" by ".join((name, *axes)), groups=axes, costs=costs, block=block)

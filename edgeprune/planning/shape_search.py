@@ -54,9 +54,10 @@ class Found:
         best: the shape that loses least of those measured to fit; None where none did.
         trips: in the order in which they were made.
         cost: the cost model with all that was measured.
-        ended: why it ended, in a sentence.
+        ended: why it ended, in a sentence; also what of that is not proven.
         latency_ms: what p50 was held to in the end.
         tail: with all that was seen; None where p99 is not limited.
+        doubts: what of its proposals is not proven, where the solver's time ended first.
     """
 
     best: Configuration | None
@@ -65,6 +66,7 @@ class Found:
     ended: str
     latency_ms: float
     tail: TailLimit | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class ShapeSearch:
     _over: list[Configuration] = field(default_factory=list)
     _late: int = 0
     _best: Allocation | None = None
+    _doubts: list[str] = field(default_factory=list)
 
     def run(self) -> Found:
         """Make the trips."""
@@ -104,6 +107,7 @@ class ShapeSearch:
             ended=ended or self._used_up(),
             latency_ms=self._latency_ms,
             tail=self.tail,
+            doubts=tuple(self._doubts),
         )
 
     @property
@@ -125,15 +129,22 @@ class ShapeSearch:
         problem = self.problem.allocation(self.cost)
         found = allocate(problem, {**self.limits, LATENCY: self._aim()}, excluding=self._over)
         if isinstance(found, Allocation) and self._improves(found):
-            return found
+            return self._told(found)
         if self._best is not None:
             return self._next_better(problem, self._best)
         # A prediction alone says no to nobody: the fastest widths are measured, within the other limits if they can be.
         least = cheapest(problem, LATENCY, self._others, excluding=self._over)
-        if least is None and not self._trips:
+        if not isinstance(least, Allocation) and not self._trips:
             least = cheapest(problem, LATENCY, {})
+        if isinstance(least, Allocation):
+            return self._told(least)
         beyond = least_beyond(found, self.limits) if isinstance(found, Infeasible) else ""
-        return least or "no widths are predicted to fit" + (f": {beyond}" if beyond else "")
+        return _said("no widths are predicted to fit" + (f": {beyond}" if beyond else ""), found.doubt)
+
+    def _told(self, proposal: Allocation) -> Allocation:
+        if proposal.doubt:
+            self._doubts.append(f"the widths of trip {len(self._trips) + 1} are {proposal.doubt}")
+        return proposal
 
     def _aim(self) -> float:
         overs = 0 if self._best is not None else self._late
@@ -145,11 +156,11 @@ class ShapeSearch:
     def _next_better(self, problem: AllocationProblem, best: Allocation) -> Allocation | str:
         """The cheapest widths that lose less than the best that fits: is it so that they do not fit?"""
         better = next_better(problem, best, LATENCY, self._others, excluding=self._over)
-        if better is not None:
-            return better
+        if isinstance(better, Allocation):
+            return self._told(better)
         within = " within the other limits" if self._others else ""
         better_and_over = any(not t.fits and t.loss < best.loss for t in self._trips)
-        return f"no {'other ' if better_and_over else ''}widths{within} lose less"
+        return _said(f"no {'other ' if better_and_over else ''}widths{within} lose less", better.doubt)
 
     @property
     def _others(self) -> dict[str, float]:
@@ -160,8 +171,8 @@ class ShapeSearch:
         if self._best is None:
             return "its trips are used up, and none fitted"
         better = next_better(self.problem.allocation(self.cost), self._best, LATENCY, self._others)
-        if better is None:
-            return "no widths lose less"
+        if not isinstance(better, Allocation):
+            return _said("no widths lose less", better.doubt)
         shown = (t for t, shape in zip(self._trips, self._shapes, strict=True) if shape == better.configuration)
         trip = next((t for t in shown if not t.fits), None)
         if trip is not None:
@@ -200,3 +211,7 @@ class ShapeSearch:
         if tail is not None and measured.p99_ms is not None:
             self.tail = tail.updated(measured.latency_ms, measured.p99_ms)
         return measured
+
+
+def _said(what: str, doubt: str) -> str:
+    return f"{what} ({doubt})" if doubt else what

@@ -101,6 +101,14 @@ class OperatorUse:
         """The groups that its shape depends on, each once."""
         return tuple(dict.fromkeys(p.group for p in (*self.in_parts, *self.out_parts)))
 
+    def narrowed(self, widths: Mapping[str, int]) -> OperatorUse:
+        """The operator in a model whose full widths are these; a group that is not named keeps its own."""
+
+        def parts(of: tuple[ChannelPart, ...]) -> tuple[ChannelPart, ...]:
+            return tuple(replace(part, width=widths.get(part.group, part.width)) for part in of)
+
+        return replace(self, shape=self.at(widths), in_parts=parts(self.in_parts), out_parts=parts(self.out_parts))
+
     def at(self, widths: Mapping[str, int]) -> OperatorShape:
         """Its shape where groups have these widths; a group that is not named keeps its full one."""
         out_channels = _at(self.shape.out_channels, self.out_parts, widths)

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import chain
 
 from edgeprune.errors import BuildError
-from edgeprune.planning.allocation import Allocation, allocate
+from edgeprune.planning.allocation import Allocation, Infeasible, allocate
 from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
@@ -26,6 +26,7 @@ from edgeprune.planning.feasibility import (
 )
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
+from edgeprune.planning.operator_price import corner_shapes
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.planning.tail import held_p50_ms, tail_limit
@@ -141,10 +142,12 @@ class Narrower:
         known, problem = self.priced[0]
         wanted_ms = held_p50_ms(limits, dense, known)
         found = allocate(problem, {LATENCY: wanted_ms * known.p50_ms / dense.p50_ms})
-        return found.loss if isinstance(found, Allocation) else math.inf
+        return _least_proven(found, math.inf)
 
     def least_loss(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> float | None:
         """What the widths that lose least within the limits lose, by the tables alone and with room for their error.
+
+        Where the solver's time ends first it is what they lose at the least, for all that is proven.
 
         Arguments and errors are those of `plan` and `problem`; None where no widths are predicted to fit.
         """
@@ -155,7 +158,7 @@ class Narrower:
         search_limits = self._search_limits(roomy, dense, narrow)
         search_limits[LATENCY] = min(search_limits[LATENCY], held_p50_ms(roomy, dense, narrow))
         found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
-        return found.loss if isinstance(found, Allocation) else None
+        return _least_proven(found, None)
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
         """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
@@ -171,6 +174,7 @@ class Narrower:
         tables = self._tables
         measured = {g: self._model.widths_worth_a_look(g) for g in self._model.full}
         ends = {g: {w} for g, w in kept_widths(narrow.widths).items()}
+        narrowest = {g: min(ends.get(g, set()).union(widths)) for g, widths in measured.items()}
         tables.ensure(
             chain(
                 (
@@ -179,6 +183,7 @@ class Narrower:
                     for s in group_shapes(self._model.uses, g, ends.get(g, set()).union(widths))
                 ),
                 (u.shape for u in self._model.uses if not u.unsupported),
+                corner_shapes(self._model.uses, measured, narrowest),
             ),
             place,
         )
@@ -196,6 +201,7 @@ class Narrower:
             choices=choices,
             entry_ms=lambda shape: tables.latency_ms(shape, place),
             blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.shapes.bench.blocks.removable),
+            narrowest=narrowest,
         )
 
     def _search(
@@ -225,6 +231,8 @@ class Narrower:
         found = search.run()
         for number, trip in enumerate(found.trips, 1):
             self.shapes.bench.note(f"{place.name}: trip {number}: {trip.summary}")
+        for doubt in found.doubts:
+            self.shapes.bench.note(f"{place.name}: {doubt}", "warning")
         return found, looked
 
     def _memory(self, limits: Limits, dense: ShapeFigures) -> ShapeMemory | None:
@@ -268,6 +276,7 @@ class Narrower:
                 break
             widths, blocks = self._model.cut(found.configuration)
             rung = structured_rung(place, widths, blocks)
+            doubt = f"; {found.doubt}" if found.doubt else ""
             if rung.name not in names:
                 names.add(rung.name)
                 p50_ms = found.used[LATENCY]
@@ -276,7 +285,7 @@ class Narrower:
                     PlannedRung(
                         rung=rung,
                         status=RungStatus.PLANNED,
-                        reason=f"{when}; predicted p50 {format_ms(p50_ms)}{p99}",
+                        reason=f"{when}; predicted p50 {format_ms(p50_ms)}{p99}{doubt}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
                         removed_blocks=blocks,
@@ -326,6 +335,13 @@ class Narrower:
     @cached_property
     def _tables(self) -> OperatorTables:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
+
+
+def _least_proven(found: Allocation | Infeasible, if_none: float | None) -> float | None:
+    """What any widths that fit lose at the least; `if_none` where it is proven that none fit."""
+    if isinstance(found, Allocation):
+        return found.loss if found.proven_optimal else max(0.0, found.bound)
+    return if_none if found.proven else 0.0
 
 
 def _chosen(found: Found, looked: Sequence[ShapeFigures], limits: Limits) -> ShapeFigures | None:

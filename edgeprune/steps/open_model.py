@@ -13,7 +13,7 @@ from edgeprune.graph.names import block_of
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.planning.shape_problem import weight_count
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.records.memory import OpenSchedule
 from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, kept_widths

@@ -150,9 +150,9 @@ def _priced(bench: Workbench, best: PlannedRung) -> Breakdown:
     tables = OperatorTables(bench.device, bench.note)
     groups = bench.groups.groups
     found = model_operators(bench.fresh_model(), bench.example, groups)
-    uses = tuple(u for u in found if block_of(u.layer, best.removed_blocks) is None)
     after = kept_widths(best.widths) if best.widths else {g.name: g.width for g in groups}
-    tables.ensure((u.at(after) for u in uses if not u.unsupported), best.rung)
+    uses = tuple(u.narrowed(after) for u in found if block_of(u.layer, best.removed_blocks) is None)
+    tables.ensure((u.shape for u in uses if not u.unsupported), best.rung)
     # The only widths that are asked for count as the full ones: each operator is measured as it is, not put together.
     problem = ShapeProblem(
         uses=uses, full=after, choices={}, entry_ms=lambda shape: tables.latency_ms(shape, best.rung)

@@ -1,8 +1,8 @@
 """Operator tables: what the model's own operators cost on the device, many measured in one trip, each only once.
 
 An operator's latency is the difference of two micro-models (`profiling/micro.py`). Tables are kept beside the inventory
-by device fingerprint, runtime, precision, threads and compiler versions, and the operator's shape: a second model that
-shares shapes costs nothing.
+by device fingerprint, runtime, precision, threads, compiler versions and the code that measures
+(`steps/measuring_code.py`), and the operator's shape: a second model that shares shapes costs nothing.
 """
 
 from __future__ import annotations
@@ -26,14 +26,12 @@ from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Rung
 from edgeprune.records.staircase import Staircase
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.measuring_code import measuring_key
 from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest
 from edgeprune.store.tables import TableFile
-
-METHOD = 1
-"""To be raised when micro-models change: what was measured before is not comparable."""
 
 _MOST_BRANCHES = 48
 """In one module: exporters take more than twice the time for twice the nodes."""
@@ -140,7 +138,7 @@ class OperatorTables:
         return self._entries[place.name]
 
     def _file(self, place: Rung) -> TableFile:
-        key = digest(METHOD, compiler_versions(place))[:12]
+        key = digest(measuring_key(place), compiler_versions(place))[:12]
         return TableFile(self._folder / self._session.facts.fingerprint[:16] / f"{place.name}-{key}.json")
 
     def _compiled(

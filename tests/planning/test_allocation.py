@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 from math import isclose
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.planning.allocation import GAIN, Allocation, Infeasible, allocate, cheapest, next_better
+from edgeprune.planning.allocation import GAIN, Absent, Allocation, Infeasible, allocate, cheapest, next_better
 from edgeprune.planning.allocation_problem import (
     AllocationProblem,
     Block,
@@ -166,7 +167,8 @@ def test_the_next_better_one_is_the_cheapest_of_those_that_lose_less(
         if within(problem, c, others) and problem.loss(c) <= target
     ]
     following = next_better(problem, found, resource, limits)
-    if following is None:
+    if isinstance(following, Absent):
+        assert following.proven
         assert not better
         return
     assert following.loss <= target
@@ -224,9 +226,9 @@ def test_a_chain_worked_by_hand() -> None:
     assert (dict(found.widths), found.loss, found.used) == ({"a": 16, "b": 8}, 2.0, {"latency_ms": 4.0})
     assert found.proven_optimal
     following = next_better(problem, found, "latency_ms", {"latency_ms": 5.0})
-    assert following is not None
+    assert isinstance(following, Allocation)
     assert (dict(following.widths), following.used) == ({"a": 16, "b": 16}, {"latency_ms": 6.0})
-    assert next_better(problem, following, "latency_ms", {}) is None
+    assert next_better(problem, following, "latency_ms", {}) == Absent(proven=True)
     refused = allocate(problem, {"latency_ms": 1.9})
     assert isinstance(refused, Infeasible)
     assert refused.least["latency_ms"] is not None
@@ -284,7 +286,7 @@ def test_memory_is_the_weights_and_the_largest_step() -> None:
     # b = 1 leaves 4 + 40, a = 1 leaves 4 + 33.
     assert (found.widths, found.used) == ({"a": 1, "b": 4}, {"memory_bytes": 37.0})
     least = cheapest(problem, "memory_bytes", {})
-    assert least is not None
+    assert isinstance(least, Allocation)
     assert least.used == {"memory_bytes": 11.0}
 
 
@@ -373,3 +375,14 @@ def test_wrong_problems_are_refused_by_name() -> None:
         allocate(problem, {"latency": 1.0})
     with pytest.raises(ValueError, match=r"excluded configuration: groups missing.*: g"):
         allocate(problem, {"ms": 1.0}, excluding=[Configuration(widths={})])
+
+
+def test_what_is_not_proven_is_told() -> None:
+    g = group("g", {8: 1.0, 16: 0.0})
+    problem = AllocationProblem(groups=(g,), terms=(tabulate("conv", [g], lambda w: {"latency_ms": w / 8}),))
+    found, none = (allocate(problem, {"latency_ms": limit}) for limit in (2.0, 0.5))
+    assert isinstance(found, Allocation)
+    assert isinstance(none, Infeasible)
+    assert (found.doubt, none.doubt, Absent(proven=True).doubt) == ("", "", "")
+    assert replace(found, proven_optimal=False, gap=0.0312).doubt.endswith("a gap of 3.12%")
+    assert replace(none, proven=False).doubt.startswith("not proven")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from operators_for_tests import conv_use
 
 from edgeprune.graph.names import block_of
+from edgeprune.planning import shape_search
+from edgeprune.planning.allocation import Absent, Allocation, Infeasible, allocate
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel, Observation
-from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem, weight_count
+from edgeprune.planning.operator_price import weight_count
+from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import MOST_TRIPS, Found, Measured, ShapeSearch
 from edgeprune.planning.tail import TailLimit
-from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.units import format_ms
 
 WIDTHS = (8, 16, 24, 32)
@@ -309,40 +313,29 @@ def test_what_lies_in_a_removed_block_costs_nothing() -> None:
     assert allocation.used(without, WEIGHTS) == pytest.approx(0.5 * allocation.used(problem.whole(), WEIGHTS))
 
 
-def test_two_cuts_of_one_operator_multiply_what_they_save() -> None:
-    asked: list[OperatorShape] = []
+def test_where_the_solver_ends_first_nothing_is_told_as_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = _problem({"a": (3.0, 2.0, 1.0, 0.0)})
+    nothing = {LATENCY: None}
+    unproven = Infeasible(proven=False, least=nothing, least_within_others=nothing, seconds=30.0)
+    monkeypatch.setattr(shape_search, "allocate", lambda *_, **__: unproven)
+    monkeypatch.setattr(shape_search, "cheapest", lambda *_, **__: Absent(proven=False))
+    found = _search(problem, Device(problem), 1.0)
+    assert found.best is None
+    assert found.ended == "no widths are predicted to fit (not proven: the solver ended before it found any)"
 
-    def entry(shape: OperatorShape) -> float:
-        asked.append(shape)
-        return _entry_ms(shape)
+
+def test_widths_that_are_not_proven_to_be_the_best_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hurried(*arguments: object, **options: object) -> Allocation | Infeasible:
+        """What the solver gives where its time ends with something in hand."""
+        found = allocate(*arguments, **options)  # type: ignore[arg-type]
+        return replace(found, proven_optimal=False, gap=0.03) if isinstance(found, Allocation) else found
 
     problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
-    problem = ShapeProblem(uses=problem.uses, full=problem.full, choices=problem.choices, entry_ms=entry)
-    middle = problem.uses[1]
-    assert problem.operator_ms(middle, {"a": 16, "b": 16}) == pytest.approx(_entry_ms(middle.at({"a": 16, "b": 16})))
-    assert all(FULL in {s.in_channels, s.out_channels} for s in asked)
-
-
-def test_weights_of_an_operator_by_hand() -> None:
-    assert weight_count(_conv("c", None, None).shape) == 32 * (32 * 9 + 1)
-    assert weight_count(OperatorShape(kind="add", in_channels=8, out_channels=8)) == 0
-    assert weight_count(OperatorShape(kind="linear", in_channels=10, out_channels=3)) == 33
-    depthwise = OperatorShape(kind="depthwise", in_channels=8, out_channels=8, kernel=(3, 3), groups=8)
-    assert weight_count(depthwise) == 8 * 10
-
-
-def test_a_concatenation_is_priced_part_by_part() -> None:
-    shape = OperatorShape(kind="linear", in_channels=96, out_channels=10)
-    parts = tuple(ChannelPart(group=g, width=FULL) for g in "abc")
-    use = OperatorUse(layer="cat", shape=shape, in_parts=parts)
-    choices = {g: tuple(Choice(width=w, loss=0.0) for w in WIDTHS) for g in "abc"}
-    problem = ShapeProblem(
-        uses=(use,), full=dict.fromkeys("abc", FULL), choices=choices, entry_ms=lambda s: 0.01 * s.in_channels
+    device = Device(problem)
+    limit_ms = 0.6 * device.latency_ms(problem.full)
+    assert _search(problem, device, limit_ms).doubts == ()
+    monkeypatch.setattr(shape_search, "allocate", hurried)
+    found = _search(problem, device, limit_ms)
+    assert found.doubts[0] == (
+        "the widths of trip 1 are not proven to be the best: the solver's time ended at a gap of 3.00%"
     )
-    allocation = problem.allocation(CostModel())
-    assert len(allocation.terms) == 1 + 1 + 3
-    configuration = {"a": 8, "b": 16, "c": 32}
-    total = sum(
-        float(t.costs[LATENCY][tuple(WIDTHS.index(configuration[g]) for g in t.groups)]) for t in allocation.terms
-    )
-    assert total == pytest.approx(0.01 * (96 - 24 - 16))
