@@ -333,6 +333,10 @@ def test_best_is_the_most_accurate_that_fits_and_the_first_among_equals() -> Non
     failed = _trial(None, Calibration.MIN_MAX, reason="refused")
     assert best_of([default, failed, entropy, percentile, over, unfair]) == entropy
     assert best_of([default, over, failed]) == default
+    eight = replace(entropy, variant=QuantizationVariant(weight_only_bits=8))
+    four = replace(eight, variant=QuantizationVariant(weight_only_bits=4), accuracy=0.88)
+    assert best_of([default, four, eight]) == eight
+    assert best_of([default, four, replace(eight, over="size")]) == four
     assert best_of([replace(default, over="p50"), over]) == replace(default, over="p50")
     assert [is_good(t, 0.9) for t in (entropy, over, unfair, failed, default)] == [True, False, False, False, False]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import bench_compression
 import bench_pruning
+import bench_quantization
 import bench_training
 import pytest
 from targets_for_tests import make_target, own_home, until_quiet  # noqa: F401
@@ -61,6 +62,33 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
     bench_compression.main([*arguments, "--resume"])
     assert capsys.readouterr().out.splitlines() == printed
     assert _written(output) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quantization_benchmark_gives_each_way_a_row_or_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_target(tmp_path, profile={"runtimes.onnxruntime.int8": True})
+    arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(made.runs)]
+    until_quiet(lambda: bench_quantization.main([*arguments, "--ways", "float32", "--resume"]))
+    arguments += ["--no-looks", "--ways", "float32", "default", "percentile", "mixed_precision", "smoothing"]
+    bench_quantization.main([*arguments, "--resume"])
+    rows = [bench_quantization.Row(**row) for row in json.loads((made.runs / "rows.json").read_text())]
+    assert [row.entry for row in rows] == [("onnxruntime", way) for way in arguments[-5:]]
+    *made_rows, refused = rows
+    assert "no layer norm" in refused.reason
+    # Of the first call's row p50 was taken, and it was not made again by the second.
+    assert [row.p50_ms is not None for row in made_rows] == [True, False, False, False]
+    assert all(row.test is not None and 0.0 <= row.test <= 1.0 for row in made_rows)
+    floating = made_rows[0]
+    assert (floating.worse, floating.better) == (0, 0)
+    assert all(row.artifact_bytes < floating.artifact_bytes for row in made_rows[1:])
+    for row in made_rows:
+        assert row.test == pytest.approx((floating.test or 0.0) + (row.better - row.worse) / 64)
+    assert len(capsys.readouterr().out.splitlines()) == (1 + 1) + (1 + len(rows))
+    with pytest.raises(SystemExit):
+        bench_quantization.main(arguments)
 
 
 @pytest.mark.slow
