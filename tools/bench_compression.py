@@ -1,13 +1,15 @@
 """What compression costs ResNet-20 in accuracy on CIFAR-10, by the methods of a build and with its recovery.
 
     python tools/bench_compression.py --cifar ../shared/data --output runs/compression
+    python tools/bench_compression.py --cifar ../shared/data --output runs/compression --resume
 
 Parts: `one-shot` zeroes single weights by each criterion, before and after the batch norms are re-estimated;
 `iterative` zeroes them in rounds with recovery; `structured` takes channels and blocks out until so many times fewer
 multiply-accumulates are left, by the planner's losses; `deployed` compiles the dense and the structured models for each
 runtime in float32 and INT8, and takes p50 on this machine, one thread. Choices are made on the even half of the test
-images, the figures are those of the odd half (the public weights have seen every training image). Every row is kept in
-`--output`, so that a run of hours goes on where it ended.
+images (the public weights have seen every training image). The figures are those of the odd half, which is read for
+each row, when its model is made: no choice looks at them. Every row and step is kept in `--output`, so that a run of
+hours goes on where it ended, with `--resume`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +91,7 @@ class Options:
 
     Attributes:
         criteria: of one-shot pruning; `refit` are those whose weights are refitted too.
+        one_shot_shares: of zeros in one-shot pruning.
         shares: of zeros in iterative pruning.
         fewer_macs: how many times fewer multiply-accumulates.
         iterative_epochs, structured_epochs: of recovery, over all rounds.
@@ -96,6 +99,7 @@ class Options:
 
     criteria: Sequence[str]
     refit: Sequence[str]
+    one_shot_shares: Sequence[float]
     shares: Sequence[float]
     fewer_macs: Sequence[float]
     iterative_epochs: int
@@ -163,7 +167,7 @@ def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
     layers = maskable_layers(dense)
     for name in (n for n in engine.options.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
         last = f"{name}, {'refit' if name in engine.options.refit else 'norms'}"
-        missing = [s for s in ONE_SHOT if ("one-shot", last, s, seed) not in kept.rows]
+        missing = [s for s in engine.options.one_shot_shares if ("one-shot", last, s, seed) not in kept.rows]
         if missing:
             scores = weight_scores(dense, layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
         for share in missing:
@@ -201,32 +205,34 @@ def _zeroed(
 def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros in rounds, with recovery after each."""
     for share in engine.options.shares:
-        rung = Rung(
-            runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share
-        )
-        planned = PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
         method = f"{engine.bench.target.spec.pruning.weight_criterion}, {engine.options.iterative_epochs} epochs"
-        _trained(engine, kept, engine.masking, planned, ("iterative", method, share))
+        _trained(engine, kept, engine.masking, partial(_masked, share), ("iterative", method, share))
+
+
+def _masked(share: float) -> PlannedRung:
+    rung = Rung(runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share)
+    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
 
 
 def structured(engine: Engine, kept: KeptRows[Row]) -> None:
     """Fewer channels and blocks, with recovery."""
     for factor in engine.options.fewer_macs:
         method = f"{engine.bench.target.spec.pruning.criterion}, {engine.options.structured_epochs} epochs"
-        _trained(engine, kept, engine.cutting, engine.cut_to(factor), ("structured", method, factor))
+        _trained(engine, kept, engine.cutting, partial(engine.cut_to, factor), ("structured", method, factor))
 
 
 def _trained(
     engine: Engine,
     kept: KeptRows[Row],
     compressor: Compressor,
-    planned: PlannedRung,
+    plan: Callable[[], PlannedRung],
     entry: tuple[str, str, float],
 ) -> None:
     part, method, amount = entry
     seed = engine.bench.target.spec.seed
     if (part, method, amount, seed) in kept.rows:
         return
+    planned = plan()
     made = compressor.compressed(planned)
     validation, test = engine.accuracies(compressor.load(made))
     detail = _described(made, planned)
@@ -283,51 +289,59 @@ PARTS: Mapping[str, Callable[[Engine, KeptRows[Row]], None]] = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Mean and standard error over the seeds, on the odd half."""
-    lines = [f"{'part':<11} {'method':<28} {'amount':>6} {'even half':>9} {'odd half':>16} {'p50':>9} seeds"]
+    """Mean, standard deviation and number of the seeds, on the odd half; the mean on the even half; the median p50."""
+    head = f"{'part':<11} {'method':<28} {'amount':>6} {'even half':>9} {'odd half':>8} {'sd':>5} {'n':>2} {'p50':>9}"
+    lines = [head]
     for entry in dict.fromkeys((r.part, r.method, r.amount) for r in rows):
         found = [r for r in rows if (r.part, r.method, r.amount) == entry]
         tests = [100 * r.test for r in found]
-        error = f"{statistics.stdev(tests) / len(tests) ** 0.5:.2f}" if len(tests) > 1 else "-"
+        deviation = f"{statistics.stdev(tests):.2f}" if len(tests) > 1 else "-"
         latencies = [r.p50_ms for r in found if r.p50_ms is not None]
         p50 = f"{statistics.median(latencies):.4f}" if latencies else "-"
         validation = 100 * statistics.mean(r.validation for r in found)
-        odd = f"{statistics.mean(tests):.2f} +- {error}"
+        odd = f"{statistics.mean(tests):>8.2f} {deviation:>5} {len(found):>2}"
         part, method, amount = entry
-        start = f"{part:<11} {method:<28} {amount:>6g} {validation:>9.2f} {odd:>16} {p50:>9}"
-        lines.append(f"{start} {len(found)}  {found[0].detail}")
+        line = f"{part:<11} {method:<28} {amount:>6g} {validation:>9.2f} {odd} {p50:>9}  {found[0].detail}"
+        lines.append(line.rstrip())
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run what is asked for, or go on with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, help="folder with cifar10/ and cifar10_resnets/; or $EDGEPRUNE_DATA")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--target", type=Path, default=Path("targets/cifar10-resnet20"), help="another one to compress")
+    parser.add_argument("--profile", default="profiles/local-2x.toml", help="names the runtimes of `deployed`")
+    parser.add_argument("--output", type=Path, required=True, help="for rows and steps; a new folder, or see --resume")
+    parser.add_argument("--resume", action="store_true", help="go on with the rows in --output; refused without it")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names(), help="one-shot")
     parser.add_argument("--refit", nargs="*", choices=CRITERIA.names(), default=["l1", "obc"], help="one-shot")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--one-shot-shares", type=float, nargs="+", default=ONE_SHOT, help="of zeros, one-shot")
     parser.add_argument("--shares", type=float, nargs="+", default=ITERATIVE, help="of zeros, iterative")
     parser.add_argument(
         "--fewer-macs", type=float, nargs="+", default=FEWER_MACS, help="times, structured and deployed"
     )
     parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
+    rows = arguments.output / "rows.json"
+    if rows.exists() and not arguments.resume:
+        parser.error(f"--output {arguments.output} has rows of an earlier run; give --resume to go on with them")
     if arguments.cifar is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())
-    kept = KeptRows(arguments.output / "rows.json", Row)
+    kept = KeptRows(rows, Row)
     for part in arguments.parts:
         for seed in arguments.seeds:
-            with _engine(arguments, load_profile("profiles/local-2x.toml"), seed) as engine:
+            with _engine(arguments, load_profile(arguments.profile), seed) as engine:
                 PARTS[part](engine, kept)
     print(table(list(kept.rows.values())))
 
 
 @contextmanager
 def _engine(arguments: argparse.Namespace, profile: DeviceProfile, seed: int) -> Iterator[Engine]:
-    target = load_target("targets/cifar10-resnet20")
+    target = load_target(arguments.target)
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed}))
     with opened_workbench(target, profile, "local", arguments.output / f"seed{seed}") as bench:
         asked = {field.name: getattr(arguments, field.name) for field in fields(Options)}

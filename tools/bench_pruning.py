@@ -1,6 +1,7 @@
 """How long pruning takes: 30 % of ResNet-50's channels by every data-free criterion, and scoring over its passes.
 
     python tools/bench_pruning.py --rounds 5
+    python tools/bench_pruning.py --rounds 1 --model resnet20 --criteria l2 taylor    # a slice, in seconds
 
 The first table has the seconds of `structured_prune` on a ResNet-50 of `transformers` with drawn weights: tracing,
 scoring and surgery, all criteria in turn in each round; the best of the rounds must be under 5 s. The second has the
@@ -15,7 +16,8 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -62,6 +64,18 @@ def resnet50() -> nn.Module:
     return model
 
 
+MODELS: Mapping[str, Callable[[], nn.Module]] = {"resnet50": resnet50, "resnet20": resnet20}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What is asked for; `model` is whose channels are cut."""
+
+    rounds: int
+    model: str
+    criteria: Sequence[str]
+
+
 def seconds(call: Callable[[], object]) -> float:
     """Wall-clock time of a call."""
     start = time.perf_counter()
@@ -69,21 +83,24 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def time_surgery(rounds: int) -> bool:
+def time_surgery(options: Options) -> bool:
     """Print the seconds of each data-free criterion; whether all are under the limit."""
-    model, example = resnet50(), torch.zeros(1, 3, 64, 64)
+    model, example = MODELS[options.model](), torch.zeros(1, 3, 64, 64)
     graph = ChannelGraph(model, example)
     # The last is the classifier.
     widths = uniform_widths({root: graph.width(root) for root in graph.roots()[:-1]}, _RATIO_OUT)
     names = [
-        n for n in CRITERIA.names() if not (c := CRITERIA.get(n)).needs_data and c.granularities - {Granularity.WEIGHT}
+        n for n in options.criteria if not (c := CRITERIA.get(n)).needs_data and c.granularities - {Granularity.WEIGHT}
     ]
     taken: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for name in names:
             criterion = CRITERIA.get(name)
             taken[name].append(seconds(partial(structured_prune, model, example, widths, criterion)))
-    print(f"ResNet-50, {len(widths)} groups, {_RATIO_OUT:.0%} of the channels out: best and median of {rounds}")
+    print(
+        f"{options.model}, {len(widths)} groups, {_RATIO_OUT:.0%} of the channels out: "
+        f"best and median of {options.rounds}"
+    )
     for name, each in taken.items():
         print(f"  {name:18s} {min(each):6.2f} s {statistics.median(each):6.2f} s")
     return all(min(each) <= MOST_S for each in taken.values())
@@ -103,7 +120,7 @@ def bare_passes(model: nn.Module, data: ScoringData) -> None:
         torch.autograd.grad(data.loss(model(inputs), labels), weights)
 
 
-def time_scoring(rounds: int) -> bool:
+def time_scoring(options: Options) -> bool:
     """Print each criterion's cost over its passes'; whether all are under the limit."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -112,13 +129,14 @@ def time_scoring(rounds: int) -> bool:
     data = ScoringData(batches=batches, loss=functional.cross_entropy)
     layers = tuple(n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d))
     print(
-        f"ResNet-20, {_BATCHES} batches of 64: scoring over forward and backward passes, median and worst of {rounds}"
+        f"resnet20, {_BATCHES} batches of 64: scoring over forward and backward passes, "
+        f"median and worst of {options.rounds}"
     )
     held = True
-    for name in (n for n in CRITERIA.names() if CRITERIA.get(n).needs_data):
+    for name in (n for n in options.criteria if CRITERIA.get(n).needs_data):
         for granularity in sorted(CRITERIA.get(name).granularities):
             ratios = []
-            for _ in range(rounds):
+            for _ in range(options.rounds):
                 task = ScoringTask(model=model, layers=layers, granularity=granularity, data=data)
                 bare_s = cpu_seconds(partial(bare_passes, model, data)) * _EPOCHS.get(name, 1)
                 ratios.append(cpu_seconds(partial(CRITERIA.get(name).score, task)) / bare_s)
@@ -127,14 +145,17 @@ def time_scoring(rounds: int) -> bool:
     return held
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", choices=["surgery", "scoring"])
-    arguments = parser.parse_args()
+    parser.add_argument("--model", choices=list(MODELS), default="resnet50", help="of the surgery")
+    parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names())
+    arguments = parser.parse_args(argv)
+    options = Options(rounds=arguments.rounds, model=arguments.model, criteria=arguments.criteria)
     held = [
-        run(arguments.rounds)
+        run(options)
         for name, run in (("surgery", time_surgery), ("scoring", time_scoring))
         if arguments.only in {None, name}
     ]

@@ -2,6 +2,7 @@
 
     python tools/bench_training.py --rounds 20 --steps 10
     python tools/bench_training.py --cifar /work/shared/data    # real images, with the target's crops and mirroring
+    python tools/bench_training.py --target targets/digits --rounds 2 --steps 4    # another target's model and images
 
 ResNet-20 at batch 128, channels-last, SGD with Nesterov momentum, cosine schedule, clipped gradients; bfloat16 where
 the CPU multiplies it. Both ways take the same batches in turn, a round each, so that a busy neighbour meets both; the
@@ -18,7 +19,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from edgeprune.data.preprocessing import preprocess
 from edgeprune.events import NullReporter
 from edgeprune.recovery.finetune import Augment, FitSettings, bf16_is_fast, fit_
 from edgeprune.recovery.losses import resolve_loss
-from edgeprune.steps.inputs import load_target
+from edgeprune.steps.inputs import Target, load_target
 
 _TARGET = Path(__file__).resolve().parent.parent / "targets" / "cifar10-resnet20"
 _BATCH = 128
@@ -85,32 +86,39 @@ def trainer_epoch(model: nn.Module, inputs: Tensor, labels: Tensor, augment: Aug
     return fit_(model, inputs, labels, settings, reporter=NullReporter(), stage="train").epochs[0].seconds
 
 
-def examples(folder: Path | None, count: int) -> tuple[Tensor, Tensor, Augment | None]:
-    """CIFAR-10 as the target feeds it, or noise of that shape."""
-    if folder is None:
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(count, 3, 32, 32, generator=generator)
-        return inputs, torch.randint(0, 10, (count,), generator=generator), None
-    os.environ["EDGEPRUNE_DATA"] = str(folder)
-    target = load_target(_TARGET)
-    train = target.load_data().train
-    chosen = np.random.default_rng(0).permutation(len(train.labels))[:count]
+def noise(count: int) -> tuple[Tensor, Tensor, None]:
+    """Of CIFAR-10's shape, nothing augmented."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 3, 32, 32, generator=generator)
+    return inputs, torch.randint(0, 10, (count,), generator=generator), None
+
+
+def examples(target: Target, count: int) -> tuple[Tensor, Tensor, Augment | None]:
+    """Training examples of a target as it feeds them, at most so many, and its augmentation."""
+    train, augment = target.load_data().train, target.spec.training.augment
+    chosen = np.random.default_rng(0).permutation(len(train))[:count]
     inputs = torch.from_numpy(preprocess(train.inputs[chosen], target.spec.preprocessing))
-    return inputs, torch.from_numpy(train.labels[chosen]), target.function("model.py:augment", key="training.augment")
+    labels = torch.from_numpy(np.asarray(train.labels)[chosen])
+    return inputs, labels, target.function(augment, key="training.augment") if augment else None
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time both and print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cifar", type=Path, help="folder with cifar10/; without it the images are noise")
+    parser.add_argument("--cifar", type=Path, help="folder with cifar10/; without it ResNet-20's images are noise")
+    parser.add_argument("--target", type=Path, default=_TARGET, help="another one, with data of its own")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=10, help="batches a round")
     parser.add_argument("--threads", type=int, help="of torch")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(argv)
     if chosen.threads:
         torch.set_num_threads(chosen.threads)
-    inputs, labels, augment = examples(chosen.cifar, chosen.steps * _BATCH)
-    model, bf16 = load_target(_TARGET).build_model(), bf16_is_fast()
+    if chosen.cifar is not None:
+        os.environ["EDGEPRUNE_DATA"] = str(chosen.cifar.resolve())
+    target, count = load_target(chosen.target), chosen.steps * _BATCH
+    has_data = chosen.cifar is not None or chosen.target != _TARGET
+    inputs, labels, augment = examples(target, count) if has_data else noise(count)
+    model, bf16 = target.build_model(), bf16_is_fast()
     ways: dict[str, Callable[..., float]] = {"hand-written": hand_written_epoch, "fit_": trainer_epoch}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -69,6 +69,11 @@ class Accuracy:
         return self.score.value if self.score else self.overall
 
     @property
+    def quality(self) -> float:
+        """The value, negative where lower is better: the higher, the better the model."""
+        return self.value if self.higher_is_better else -self.value
+
+    @property
     def shown(self) -> float:
         """The value as people read it: shares in percent."""
         return 100.0 * self.value if self.is_share else self.value

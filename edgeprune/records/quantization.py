@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -51,7 +52,8 @@ class QuantizationVariant:
     Attributes:
         percentile: share of an activation's values within its range, in percent; for `Calibration.PERCENTILE` only.
         equalized: ranges of neighbouring layers' channels are evened out before (cross-layer equalization).
-        smoothing: alpha of SmoothQuant, in [0, 1]; None leaves it to the scheme: NNCF smooths transformers by itself.
+        smoothing: alpha of SmoothQuant, in [0, 1]; None leaves it to the scheme: NNCF smooths nets with attention by
+            itself (alpha 0.95), so that their default is not without it.
         float_layers: layers that stay in float32, as the float32 file names them.
         weight_only_bits: weights alone are stored so, 16 being float16; None quantizes activations as well.
         dynamic: with weights alone: activations are quantized while it runs, by the range of each input.
@@ -100,7 +102,10 @@ class VariantTrial:
     """One variant that was tried on a candidate.
 
     Attributes:
-        accuracy: of the compiled artifact on the validation split, in [0, 1]; None where it could not be made.
+        accuracy: what the target's metric says of the compiled artifact on the validation split, in the metric's own
+            unit; None where it could not be made.
+        is_share: whether the metric lies in [0, 1] and is told in percent.
+        higher_is_better: the metric's direction.
         meets_floors: whether every accuracy floor holds.
         p50_ms: a quick look on the device; None where it was not looked at.
         over: what of the budget it breaks; empty where it fits.
@@ -109,6 +114,8 @@ class VariantTrial:
 
     variant: QuantizationVariant
     accuracy: float | None = None
+    is_share: bool = True
+    higher_is_better: bool = True
     meets_floors: bool = False
     p50_ms: float | None = None
     artifact_bytes: int | None = None
@@ -116,12 +123,26 @@ class VariantTrial:
     reason: str = ""
 
     @property
+    def quality(self) -> float:
+        """The higher, the better: accuracy, negative where lower is better; minus infinity where it was not made."""
+        if self.accuracy is None:
+            return -math.inf
+        return self.accuracy if self.higher_is_better else -self.accuracy
+
+    @property
+    def told(self) -> str:
+        """Its accuracy as text: `91.20 %`, or `0.4661`; empty where it was not made."""
+        if self.accuracy is None:
+            return ""
+        return f"{100 * self.accuracy:.2f} %" if self.is_share else f"{self.accuracy:.4g}"
+
+    @property
     def summary(self) -> str:
         """In a line: `validation accuracy 91.20 %, p50 0.412 ms`, or why it could not be made."""
         if self.accuracy is None:
             return self.reason
         latency = "" if self.p50_ms is None else f", p50 {self.p50_ms:.3f} ms"
-        return f"validation accuracy {100 * self.accuracy:.2f} %{latency}" + (f", {self.over}" if self.over else "")
+        return f"validation accuracy {self.told}{latency}" + (f", {self.over}" if self.over else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +150,8 @@ class VariantSearch:
     """Which variants were tried on a candidate, in order, and which one was taken.
 
     Attributes:
-        why: what was wrong with the scheme's default, which is the first trial.
+        trials: none where the target fixes the variant.
+        why: what was wrong with the scheme's default, which is the first trial; or who fixed the variant.
     """
 
     trials: tuple[VariantTrial, ...]

@@ -24,9 +24,10 @@ class VariantRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantTable:
-    """All trials on one candidate, and why there were any."""
+    """All trials on one candidate, and why there were any; none where `taken` was fixed by the target."""
 
     rung: str
+    taken: str
     why: str
     rows: tuple[VariantRow, ...]
 
@@ -41,7 +42,7 @@ def _table(candidate: Candidate) -> VariantTable | None:
     if search is None:
         return None
     rows = tuple(_row(trial, is_taken=trial.variant == search.chosen) for trial in search.trials)
-    return VariantTable(rung=candidate.rung.name, why=search.why, rows=rows)
+    return VariantTable(rung=candidate.rung.name, taken=search.chosen.name, why=search.why, rows=rows)
 
 
 def _row(trial: VariantTrial, *, is_taken: bool) -> VariantRow:
@@ -50,7 +51,7 @@ def _row(trial: VariantTrial, *, is_taken: bool) -> VariantRow:
     return VariantRow(
         name=trial.variant.name,
         outcome="taken" if is_taken else "failed" if trial.accuracy is None else "tried",
-        accuracy=NONE if trial.accuracy is None else f"{100 * trial.accuracy:.2f}%",
+        accuracy=(trial.told or NONE).replace(" %", "%"),
         p50=NONE if trial.p50_ms is None else format_ms(trial.p50_ms),
         size=NONE if trial.artifact_bytes is None else format_mb(trial.artifact_bytes),
         reason="; ".join(text for text in (trial.reason, trial.over, floors, layers) if text),

@@ -234,11 +234,20 @@ Quantizer = Literal[
 ]
 
 
+FixedQuantizer = Literal[
+    "min_max", "percentile", "entropy", "squared_error", "bias_correction", "equalization", "smoothing", "qat"
+]
+_RANGES = frozenset({"min_max", "percentile", "entropy", "squared_error"})
+
+
 class Quantization(FileModel):
     """INT8, and what is tried where its default loses too much."""
 
     calibration_samples: Annotated[int, Field(ge=16)] = 256
     """Taken from the training split, at a fixed seed."""
+    fixed: tuple[FixedQuantizer, ...] = ()
+    """How INT8 artifacts are quantized, all of these together, in the place of each quantizer's default; at most one
+    way to take ranges. Nothing else is tried then."""
     variants: tuple[Quantizer, ...] = (
         "min_max",
         "percentile",
@@ -250,12 +259,16 @@ class Quantization(FileModel):
         "mixed_precision",
         "weights8",
         "dynamic8",
+        "weights4",
         "weights16",
         "qat",
     )
     """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
     tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
+    tolerated_worsening: Annotated[float, Field(ge=0)] | None = None
+    """The same for a metric that is no share, in its own unit; by default a quarter of what lies between the float
+    model and the floor that `[accuracy]` sets."""
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     """Percent of an activation's values that its range holds, for the variant of that name."""
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -269,6 +282,14 @@ class Quantization(FileModel):
     order: Literal["prune_first", "quantize_first"] = "prune_first"
     """`quantize_first`, for comparison: for INT8 rungs rounding is trained before the first cut, and goes on during
     recovery."""
+
+    @model_validator(mode="after")
+    def _fixed_is_one_way(self) -> Self:
+        if len(set(self.fixed)) < len(self.fixed) or len(_RANGES.intersection(self.fixed)) > 1:
+            raise ValueError(f"fixed with each word once, and at most one of {', '.join(sorted(_RANGES))}")
+        if self.fixed and "variants" in self.model_fields_set:
+            raise ValueError("fixed or variants, not both: with fixed nothing else is tried")
+        return self
 
 
 class PartFloor(FileModel):

@@ -33,7 +33,7 @@ from edgeprune.steps.measuring import (
 )
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
-from edgeprune.steps.quantizing import VariantSearcher
+from edgeprune.steps.quantizing import VariantSearcher, fixed_variant
 from edgeprune.steps.variants import Quantizable
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest
@@ -85,7 +85,9 @@ class CandidateMaker:
         return Assessor(self.bench)
 
     def quantized(self, planned: PlannedRung, dense: Compiled, limits: Limits) -> Compiled:
-        """Compress, compile and evaluate a rung; in INT8 by another variant where the default one loses too much.
+        """Compress, compile and evaluate a rung.
+
+        In INT8 by the variant that the target fixes, or by another one than the default where that loses too much.
 
         Args:
             planned: what to make.
@@ -95,17 +97,22 @@ class CandidateMaker:
         Raises:
             BuildError: it cannot be made, or a float32 artifact disagrees with torch.
         """
-        floors = floors_from(self.bench.target.spec.accuracy, dense.evaluation.accuracy)
+        spec = self.bench.target.spec
+        fixed = fixed_variant(spec.quantization)
+        if fixed is not None and planned.rung.precision is Precision.INT8:
+            search = VariantSearch(trials=(), chosen=fixed, why="fixed by the target (quantization.fixed)")
+            return replace(self.compile(planned, fixed), variants=search)
+        floors = floors_from(spec.accuracy, dense.evaluation.accuracy)
         model = self.compressor.compressed(planned)
         subject = Quantizable(rung=planned.rung, model=model, floors=floors, limits=limits)
         searcher = VariantSearcher(self.bench, self.compressor)
-        search = searcher.kept(subject)
-        if search is None:
+        found = searcher.kept(subject)
+        if found is None:
             compiled = self.compile(planned)
-            search = searcher.search(subject, compiled.evaluation.accuracy)
-            if search is None or search.chosen == DEFAULT_VARIANT:
-                return replace(compiled, variants=search)
-        return replace(self.compile(planned, search.chosen), variants=search)
+            found = searcher.search(subject, compiled.evaluation.accuracy)
+            if found is None or found.chosen == DEFAULT_VARIANT:
+                return replace(compiled, variants=found)
+        return replace(self.compile(planned, found.chosen), variants=found)
 
     def compile(self, planned: PlannedRung, variant: QuantizationVariant = DEFAULT_VARIANT) -> Compiled:
         """Compress, compile and evaluate a rung.

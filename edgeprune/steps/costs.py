@@ -20,10 +20,12 @@ from functools import cached_property
 from pathlib import Path
 
 from edgeprune.errors import BuildError
+from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.quantizing import fixed_variant
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
@@ -88,7 +90,10 @@ class AccuracyCosts:
         """The dense model compiled, and run where accuracy is taken: on this host, bf16 and fp16 on the device."""
         bench = self._workbench
         session = Assessor(bench).evaluator(place)
-        job = CompileJob(self.losses.compressor.dense_module, bench.input_shape, bench.calibration)
+        # Whoever trains with rounding loses less than this, as all that is trained does: see above.
+        fixed = fixed_variant(bench.target.spec.quantization) or DEFAULT_VARIANT
+        variant = replace(fixed, qat_epochs=0)
+        job = CompileJob(self.losses.compressor.dense_module, bench.input_shape, bench.calibration, variant)
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             folder = Path(name)
             artifact = compile_artifact(job, place, folder)

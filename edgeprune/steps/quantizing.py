@@ -8,6 +8,7 @@ and nothing dearer is tried once one is good enough. The test split plays no par
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -34,6 +35,9 @@ from edgeprune.store.run_folder import digest
 
 LINEAR_HEAVY = 0.5
 """Share of a model's parameters in linear layers from which on weights alone are worth storing in few bits."""
+
+TOLERATED_OF_ROOM = 0.25
+"""Of what lies between the float model and the floor: what rounding alone may cost, where the target says nothing."""
 
 _TIERS: dict[Quantizer, int] = {
     "min_max": 0,
@@ -69,13 +73,11 @@ class VariantSearcher:
     def search(self, subject: Quantizable, default: Accuracy) -> VariantSearch | None:
         """The variants that were tried; None where the default one is good enough, or nothing is to be tried.
 
-        What is lost is told in points: where the target's metric is no share, the default one stays.
-
         Args:
             subject: a rung in INT8; others need no search.
             default: accuracy of its default artifact on the validation split.
         """
-        if subject.rung.precision is not Precision.INT8 or not self._spec.variants or not default.is_share:
+        if subject.rung.precision is not Precision.INT8 or not self._spec.variants:
             return None
         why = self._why(subject, default)
         if why is None:
@@ -92,7 +94,8 @@ class VariantSearcher:
         return self.bench.step("variants", subject.rung.name, self._key(subject), VariantSearch, make, _summary)
 
     def _searched(self, subject: Quantizable, trials: VariantBench, why: str) -> VariantSearch:
-        least = self._float_accuracy(subject).value - self._spec.tolerated_drop_points / 100
+        floating = self._float_accuracy(subject)
+        least = floating.quality - self.tolerated(subject, floating)
         tried = [trials.trial(DEFAULT_VARIANT)]
         kinds = sorted(self._worth_trying(subject), key=lambda kind: _TIERS[kind])
         for _, tier in itertools.groupby(kinds, key=lambda kind: _TIERS[kind]):
@@ -140,11 +143,25 @@ class VariantSearcher:
         missed = [g for g in gates if g.verdict is not Verdict.PASS and g.gate not in lost]
         if missed:
             return "; ".join(f"{gate.gate}: {gate.reason}" for gate in missed)
-        tolerated = self._spec.tolerated_drop_points
-        drop_points = 100 * (floating.value - default.value)
-        if drop_points <= tolerated:
+        worse, tolerated = floating.quality - default.quality, self.tolerated(subject, floating)
+        if worse <= tolerated:
             return None
-        return f"INT8 loses {drop_points:.2f} points against the float model, {tolerated:g} are tolerated"
+        if floating.is_share:
+            return f"INT8 loses {100 * worse:.2f} points against the float model, {100 * tolerated:g} are tolerated"
+        return (
+            f"INT8 takes {floating.metric} from {floating.told} to {default.told}, {tolerated:.3g} worse is tolerated"
+        )
+
+    def tolerated(self, subject: Quantizable, floating: Accuracy) -> float:
+        """What INT8 may lose against the float model before others are tried, in the metric's unit."""
+        if floating.is_share:
+            return self._spec.tolerated_drop_points / 100
+        if self._spec.tolerated_worsening is not None:
+            return self._spec.tolerated_worsening
+        floor = subject.floors.metric
+        if floor is None:
+            return math.inf
+        return TOLERATED_OF_ROOM * max(0.0, floating.quality - (floor if floating.higher_is_better else -floor))
 
     def _float_accuracy(self, subject: Quantizable) -> Accuracy:
         bench = self.bench
@@ -160,11 +177,19 @@ class VariantSearcher:
         return self.bench.target.spec.quantization
 
 
-def is_good(trial: VariantTrial, least_accuracy: float) -> bool:
+def fixed_variant(spec: Quantization) -> QuantizationVariant | None:
+    """What the target fixes for all its INT8 artifacts; None where it fixes nothing."""
+    variant = DEFAULT_VARIANT
+    for kind in spec.fixed:
+        variant = changed(variant, kind, spec)
+    return variant if spec.fixed else None
+
+
+def is_good(trial: VariantTrial, least_quality: float) -> bool:
     """Whether nothing dearer need be tried: within the budget, over the floors, and near enough to the float model."""
     if trial.accuracy is None or trial.over or not trial.meets_floors:
         return False
-    return trial.accuracy >= least_accuracy
+    return trial.quality >= least_quality
 
 
 def best_of(trials: list[VariantTrial]) -> VariantTrial:
@@ -173,7 +198,7 @@ def best_of(trials: list[VariantTrial]) -> VariantTrial:
     Where none fits, the first one, which is the default.
     """
     fitting = [trial for trial in trials if trial.accuracy is not None and not trial.over]
-    return max(fitting, key=lambda trial: (trial.meets_floors, trial.accuracy or 0.0), default=trials[0])
+    return max(fitting, key=lambda trial: (trial.meets_floors, trial.quality), default=trials[0])
 
 
 def changed(best: QuantizationVariant, kind: Quantizer, spec: Quantization) -> QuantizationVariant:

@@ -142,6 +142,7 @@ def task_of(target: Target, data: DataSplits) -> Task:
             f"class names and labels {kinds}; set task.metric to a function of your own, or one of {others}"
         )
     _check_floors(target, data, metric)
+    _check_tolerance(target, metric)
     task = Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
     _check_soft_labels(target, task)
     return task
@@ -259,6 +260,17 @@ def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
         raise refuse("max_drop_points", f"{name} is no share to lose points of; say accuracy.max_worsening")
     if floors.max_worsening is None and floors.worst_value is None:
         raise refuse("max_worsening", f"expected this or accuracy.worst_value, in the unit of {name}; found neither")
+
+
+def _check_tolerance(target: Target, metric: Metric) -> None:
+    quantization, name = target.spec.quantization, target.spec.task.metric
+    where = f"{target.file}: quantization."
+    if metric.is_share and quantization.tolerated_worsening is not None:
+        raise InputError(f"{where}tolerated_worsening: {name} is a share; say tolerated_drop_points in its place")
+    if not metric.is_share and "tolerated_drop_points" in quantization.model_fields_set:
+        raise InputError(
+            f"{where}tolerated_drop_points: {name} is no share to lose points of; say tolerated_worsening in its place"
+        )
 
 
 def _unknown(name: str) -> str:

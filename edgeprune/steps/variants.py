@@ -161,6 +161,8 @@ class VariantBench:
         return VariantTrial(
             variant=variant,
             accuracy=accuracy.value,
+            is_share=accuracy.is_share,
+            higher_is_better=accuracy.higher_is_better,
             meets_floors=accuracy_gates(self.subject.floors, accuracy).verdict is Verdict.PASS,
             p50_ms=figures.p50_ms,
             artifact_bytes=figures.artifact_bytes,

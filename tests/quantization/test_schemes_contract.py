@@ -20,6 +20,7 @@ from edgeprune.errors import BuildError
 from edgeprune.libraries import refuse_telemetry
 from edgeprune.protocols import CompiledFiles
 from edgeprune.quantization.schemes import SCHEMES
+from edgeprune.quantization.smoothing import smooth
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
@@ -235,6 +236,8 @@ def test_weights_alone_shrink_linear_layers_and_agree(scheme: str, bits: Literal
 def test_prepared_net_follows_its_float_self(
     scheme: str, net: str, variant: QuantizationVariant, tmp_path: Path
 ) -> None:
+    if SCHEMES.get(scheme).refusal(variant) is not None:
+        pytest.skip("refused, with the reason")
     model, example = example_of(net)
     samples = torch.randn((32, *example.shape[1:]), generator=torch.Generator().manual_seed(3)).numpy()
     job = CompileJob(model, tuple(example.shape), samples, variant)
@@ -247,6 +250,73 @@ def test_prepared_net_follows_its_float_self(
     with torch.no_grad():
         expected = model(torch.from_numpy(samples)).numpy()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+class _Mixer(nn.Module):
+    """A residual block of an MLP mixer: a layer norm that linear layers read, and no attention anywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(16)
+        self.widen, self.narrow = nn.Linear(16, 32), nn.Linear(32, 16)
+        # Two channels are a hundred times the others and weigh a hundredth, as in trained transformers.
+        self.norm.weight.data[:2] = 100.0
+        self.norm.bias.data.fill_(0.5)
+        self.widen.weight.data[:, :2] /= 100.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.narrow(torch.relu(self.widen(self.norm(x))))
+        return x + mixed
+
+
+def _error(scheme: str, model: nn.Module, variant: QuantizationVariant, expected: np.ndarray, folder: Path) -> float:
+    """How far off the INT8 artifact is, on average, on `_mixed()`."""
+    folder.mkdir()
+    rung, samples = Rung(runtime=RUNTIME_OF[scheme], precision=Precision.INT8), _mixed().numpy()
+    artifact = compile_artifact(CompileJob(model, (1, *samples.shape[1:]), samples, variant), rung, folder)
+    names = tuple(f.name for f in artifact.files)
+    files = CompiledFiles(folder=folder, names=names, inputs=(), outputs=(), format=artifact.format)
+    return float(np.abs(run_compiled(rung.runtime, files, samples) - expected).mean())
+
+
+def _mixed() -> Tensor:
+    return torch.randn((32, 4, 16), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("scheme", ["nncf_onnx", "nncf_openvino"])
+def test_smoothing_helps_a_net_without_attention(scheme: str, tmp_path: Path) -> None:
+    model = seeded(_Mixer)
+    with torch.no_grad():
+        expected = model(_mixed()).numpy()
+    default, smoothed = (
+        _error(scheme, model, variant, expected, tmp_path / variant.name)
+        for variant in (DEFAULT_VARIANT, QuantizationVariant(smoothing=0.5))
+    )
+    assert smoothed < 0.5 * default
+
+
+def test_smoothing_is_refused_for_tflite_where_it_changes_nothing(tmp_path: Path) -> None:
+    model = seeded(_Mixer)
+    with torch.no_grad():
+        expected = model(_mixed()).numpy()
+    smoothed, norms = smooth(model, _mixed().numpy(), 0.5)
+    assert norms == 1
+    before, after = (dict(m.named_parameters())["norm.weight"] for m in (model, smoothed))
+    assert not torch.allclose(before, after)
+    assert _error("ai_edge", smoothed, DEFAULT_VARIANT, expected, tmp_path / "smoothed") == pytest.approx(
+        _error("ai_edge", model, DEFAULT_VARIANT, expected, tmp_path / "as it is"), rel=1e-4
+    )
+    job = CompileJob(model, (1, 4, 16), _mixed().numpy(), QuantizationVariant(smoothing=0.5))
+    with pytest.raises(BuildError, match="smooth50: TFLite's converter moves a layer norm's weight"):
+        compile_artifact(job, Rung(runtime="tflite", precision=Precision.INT8), tmp_path)
+
+
+@pytest.mark.parametrize("scheme", ["nncf_onnx", "nncf_openvino"])
+def test_smoothing_is_refused_where_there_is_nothing_to_smooth(scheme: str, tmp_path: Path) -> None:
+    model, example = example_of("separable")
+    job = CompileJob(model, tuple(example.shape), example.numpy(), QuantizationVariant(smoothing=0.5))
+    with pytest.raises(BuildError, match="smooth50: the model has no layer norm whose output only linear layers read"):
+        compile_artifact(job, Rung(runtime=RUNTIME_OF[scheme], precision=Precision.INT8), tmp_path)
 
 
 def test_weights_that_cannot_be_stored_in_few_bits_are_refused(tmp_path: Path) -> None:
@@ -274,8 +344,8 @@ def test_scheme_leaves_to_torch_what_it_does_not_do(scheme: str) -> None:
     made = SCHEMES.get(scheme)
     assert made.needs(DEFAULT_VARIANT) == frozenset()
     assert made.needs(QuantizationVariant(equalized=True)) == {Preparation.EQUALIZE}
-    smooths = made.needs(QuantizationVariant(smoothing=0.5))
-    assert smooths == ({Preparation.SMOOTH} if scheme == "ai_edge" else frozenset())
+    smoothing = QuantizationVariant(smoothing=0.5)
+    assert made.refusal(smoothing) is not None or made.needs(smoothing) == {Preparation.SMOOTH}
 
 
 @each_scheme

@@ -46,6 +46,18 @@ def test_each_trial_has_a_row_with_what_came_of_it() -> None:
     ]  # fmt: skip
 
 
+def test_what_the_target_fixed_is_told_as_that() -> None:
+    fixed = VariantSearch(trials=(), chosen=QuantizationVariant(equalized=True), why="fixed by the target")
+    result = make_build_result()
+    assert result.chosen is not None
+    chosen = replace(result.chosen, variants=fixed)
+    result = replace(result, chosen=chosen, candidates=(*result.candidates[:-1], chosen))
+    assert "quantized equalized, fixed by the target" in build(result, "text")
+    page = render_html(result)
+    assert "equalized, fixed by the target." in page
+    assert "Tried because" not in page
+
+
 def test_page_and_terminal_tell_of_it_only_where_there_was_a_search() -> None:
     page = render_html(_result())
     assert "Ways to quantize" in page

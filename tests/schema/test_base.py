@@ -70,6 +70,15 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
         (("[data]", "[pruning]\nratios = [1.5]\n[data]"), "t.toml: pruning.ratios.0: expected less than 1, got 1.5"),
         (("[data]", "[pruning]\nratios = [0.5, 0.25]\n[data]"), "pruning: expected ratios in ascending order"),
         (("[data]", "[pruning]\nsparsities = [0.0]\n[data]"), "pruning.sparsities.0: expected greater than 0"),
+        (
+            ("[data]", '[quantization]\nfixed = ["entropy", "min_max"]\n[data]'),
+            "quantization: expected fixed with each word once, and at most one of entropy, min_max, percentile",
+        ),
+        (
+            ("[data]", '[quantization]\nfixed = ["qat"]\nvariants = []\n[data]'),
+            "quantization: expected fixed or variants, not both",
+        ),
+        (("[data]", '[quantization]\nfixed = ["weights8"]\n[data]'), "t.toml: quantization.fixed.0: expected"),
         (("[data]", '[recovery]\nschedule = "steps"\n[data]'), "recovery: expected `steps` where `schedule` is"),
         (
             ("[data]", '[recovery]\nschedule = "steps"\nsteps = [[0, 0.5], [9, 1.0]]\n[data]'),

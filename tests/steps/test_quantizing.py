@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from compressors import compressor
+from compressors import compressor, compressor_of
 from records_for_tests import make_block
+from task_targets import make_task
 from torch import Tensor, nn
 
 from edgeprune.events import Event, Noted
 from edgeprune.protocols import CompiledFiles
 from edgeprune.quantization.calibration import calibration_samples, held_out_samples
+from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
     BiasCorrection,
     Calibration,
     QuantizationVariant,
+    VariantSearch,
     VariantTrial,
 )
 from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Floors
-from edgeprune.schema.target import Quantization
+from edgeprune.schema.target import Quantization, Quantizer
 from edgeprune.steps import variants
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.model_card import making_of
-from edgeprune.steps.quantizing import VariantSearcher, best_of, changed, is_good
+from edgeprune.steps.quantizing import VariantSearcher, best_of, changed, fixed_variant, is_good
+from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import Look
 from edgeprune.steps.variants import LayerRanking, Quantizable, linear_share
 from edgeprune.store.artifacts import read_manifest
@@ -212,6 +219,64 @@ def test_a_good_default_is_taken_without_a_search(tmp_path: Path) -> None:
         assert trained.evaluation.accuracy.value > 0.9
 
 
+def test_what_the_target_fixes_is_taken_and_nothing_else_is_tried(tmp_path: Path, code: str) -> None:
+    notes = _Notes()
+    fixed = {**TARGET, "quantization.fixed": ["percentile", "bias_correction"]}
+    with compressor(tmp_path, notes, fixed, code=code) as one:
+        compiled = _quantized(one)
+        wanted = QuantizationVariant(
+            calibration=Calibration.PERCENTILE, percentile=92.0, bias_correction=BiasCorrection.SEQUENTIAL
+        )
+        why = "fixed by the target (quantization.fixed)"
+        assert compiled.variants == VariantSearch(trials=(), chosen=wanted, why=why)
+        assert read_manifest(compiled.folder).variant == wanted
+        assert compiled.evaluation.accuracy.overall > 0.95
+        assert notes.messages == []
+        # What INT8 costs is what the artifact that ships loses: the default is right for less than 0.6 of them.
+        assert AccuracyCosts(GroupLosses(one, may_train=True)).precision(INT8.rung).accuracy > 0.95
+        maker = CandidateMaker(one.bench, one)
+        assert maker.quantized(DENSE, maker.compile(DENSE), LOOSE).variants is None
+
+
+@pytest.mark.slow
+def test_a_regression_that_the_default_clips_is_quantized_in_another_way(tmp_path: Path) -> None:
+    with compressor_of(make_task("doses", tmp_path, target={"quantization.variants": ["min_max"]})) as one:
+        compiled = _quantized(one)
+        dense = CandidateMaker(one.bench, one).compile(DENSE).evaluation.accuracy
+    search = compiled.variants
+    assert search is not None
+    default, better = search.trials
+    # Its own metric, lower being better: what may be lost is a quarter of what the floor leaves (0.1).
+    assert search.why.startswith(f"INT8 takes mean_absolute_error from {dense.told} to {default.told}, 0.025 worse")
+    assert search.chosen == better.variant
+    assert default.accuracy is not None
+    assert default.accuracy > dense.value + 0.025 > compiled.evaluation.accuracy.value == better.accuracy
+    assert not default.is_share
+    assert better.told == compiled.evaluation.accuracy.told
+
+
+def _least(one: Compressor, floor: float | None) -> float:
+    """The worst mean absolute error that INT8 of a model at 0.4 may have before others are tried."""
+    score = Score(
+        metric="mean_absolute_error", value=0.4, error=0.01, examples=96, higher_is_better=False, is_share=False
+    )
+    subject = Quantizable(rung=INT8.rung, model=one.dense, floors=Floors(metric=floor), limits=LOOSE)
+    floating = Accuracy(split="validation", score=score)
+    return floating.value + VariantSearcher(one.bench, one).tolerated(subject, floating)
+
+
+def test_what_a_metric_in_its_own_unit_may_lose(tmp_path: Path) -> None:
+    untrained = {"training.epochs": 0}
+    with compressor_of(make_task("doses", tmp_path, target=untrained)) as one:
+        assert _least(one, 0.6) == pytest.approx(0.45)
+        # A floor that the float model misses already leaves nothing.
+        assert _least(one, 0.3) == pytest.approx(0.4)
+        assert _least(one, None) == math.inf
+    told = {**untrained, "quantization.tolerated_worsening": 0.02}
+    with compressor_of(make_task("doses", tmp_path, target=told)) as one:
+        assert _least(one, 0.6) == pytest.approx(0.42)
+
+
 def test_training_with_rounding_holds_zeros_exactly(tmp_path: Path) -> None:
     with compressor(tmp_path) as one:
         rung = replace(DENSE.rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.7)
@@ -285,8 +350,20 @@ def test_best_is_the_most_accurate_that_fits_and_the_first_among_equals() -> Non
     failed = _trial(None, Calibration.MIN_MAX, reason="refused")
     assert best_of([default, failed, entropy, percentile, over, unfair]) == entropy
     assert best_of([default, over, failed]) == default
+    eight = replace(entropy, variant=QuantizationVariant(weight_only_bits=8))
+    four = replace(eight, variant=QuantizationVariant(weight_only_bits=4), accuracy=0.88)
+    assert best_of([default, four, eight]) == eight
+    assert best_of([default, four, replace(eight, over="size")]) == four
     assert best_of([replace(default, over="p50"), over]) == replace(default, over="p50")
     assert [is_good(t, 0.9) for t in (entropy, over, unfair, failed, default)] == [True, False, False, False, False]
+
+
+def test_best_has_the_least_error_where_lower_is_better() -> None:
+    trials = [replace(_trial(error), is_share=False, higher_is_better=False) for error in (0.5, 0.0, 0.4, None)]
+    assert best_of(trials) == trials[1]
+    assert [is_good(t, -0.4) for t in trials] == [False, True, True, False]
+    assert trials[2].summary == "validation accuracy 0.4"
+    assert trials[3].told == ""
 
 
 def test_changes_add_up_and_weights_alone_start_anew() -> None:
@@ -303,6 +380,19 @@ def test_changes_add_up_and_weights_alone_start_anew() -> None:
     layers = replace(best, float_layers=("one", "two"))
     assert layers.name.startswith("entropy-float2x")
     assert layers.name != replace(best, float_layers=("one", "three")).name
+
+
+def test_all_ways_there_are_may_be_tried() -> None:
+    assert set(Quantization().variants) == set(get_args(Quantizer))
+    assert fixed_variant(Quantization()) is None
+    every = Quantization(fixed=("entropy", "equalization", "smoothing", "bias_correction", "qat"))
+    assert fixed_variant(every) == QuantizationVariant(
+        calibration=Calibration.ENTROPY,
+        equalized=True,
+        smoothing=0.5,
+        bias_correction=BiasCorrection.SEQUENTIAL,
+        qat_epochs=2,
+    )
 
 
 def test_worst_layers_come_in_the_files_order() -> None:

@@ -71,6 +71,8 @@ FLAT = {"accuracy.min_class_recall": None}
             {"accuracy.max_worsening": None, "accuracy.worst_value": None},
             "accuracy.max_worsening: expected this or accuracy.worst_value",
         ),
+        ("doses", {"quantization.tolerated_drop_points": 2.0}, "mean_absolute_error is no share to lose points of"),
+        ("masks", {"quantization.tolerated_worsening": 0.1}, "tolerated_worsening: mean_iou is a share; say"),
         ("doses", {"training.loss": None}, "training.loss: cross_entropy takes class indices, the labels are floats"),
         ("doses", {"preprocessing.dtype": "int64"}, "preprocessing.dtype: expected integer inputs"),
         ("scenes", {"training.loss": "mse_loss"}, "mse_loss takes one output and one array of labels, got outputs ("),

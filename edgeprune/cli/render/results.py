@@ -43,8 +43,9 @@ def build(result: BuildResult, output_format: str) -> str:
     if result.chosen is not None:
         lines += [_wrapped(f"control   {control_line(control)}") for control in result.controls]
         if result.chosen.variants is not None:
-            tried = len(result.chosen.variants.trials)
-            lines.append(f"quantized {result.chosen.variants.chosen.name}, the best of {tried} ways that were tried")
+            search = result.chosen.variants
+            how = f"the best of {len(search.trials)} ways that were tried" if search.trials else search.why
+            lines.append(f"quantized {search.chosen.name}, {how}")
         lines.append(f"artifact  {result.folder}/artifact")
     lines.append(f"report    {result.folder}/report.html")
     return "\n".join(lines)

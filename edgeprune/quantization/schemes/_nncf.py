@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeprune.quantization.ranges import Histogram, clipped_range
-from edgeprune.records.quantization import BiasCorrection, Calibration, QuantizationVariant
+from edgeprune.records.quantization import BiasCorrection, Calibration, Preparation, QuantizationVariant
 
 _BY_HISTOGRAM = {Calibration.PERCENTILE, Calibration.ENTROPY, Calibration.SQUARED_ERROR}
 INT4_GROUP = 32
@@ -21,6 +21,12 @@ def refusal(variant: QuantizationVariant) -> str | None:
     if variant.dynamic:
         return "NNCF makes no files whose activations are quantized while they run"
     return None
+
+
+def needs(variant: QuantizationVariant) -> frozenset[Preparation]:
+    """Equalization, which NNCF has not, and smoothing: it smooths transformers alone, and all others not at all."""
+    wanted = {Preparation.EQUALIZE: variant.equalized, Preparation.SMOOTH: variant.smoothing is not None}
+    return frozenset(preparation for preparation, is_wanted in wanted.items() if is_wanted)
 
 
 @contextmanager
@@ -37,7 +43,7 @@ def post_training(
 
     NNCF's search on a histogram minimizes the squared error by 1e-5 of the values a step, and knows no entropy. Ours
     stands in its place meanwhile, so that the same words mean the same ranges on every runtime and biases are corrected
-    for the ranges that ship.
+    for the ranges that ship. A model that was smoothed is not smoothed again.
     """
     import nncf
     from nncf.quantization.algorithms.min_max import algorithm
@@ -53,7 +59,7 @@ def post_training(
         disable_bias_correction=not corrects,
     )
     if variant.smoothing is not None:
-        advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(matmul=variant.smoothing)
+        advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
     original = algorithm.HistogramAggregator
     vars(algorithm)["HistogramAggregator"] = _aggregator(original, lambda h: clipped_range(h, variant))
     try:

@@ -43,16 +43,20 @@ class AiEdge:
         return versions_of("tflite", "ai-edge-quantizer", "ai-edge-litert")
 
     def refusal(self, variant: QuantizationVariant) -> str | None:
-        """It casts weights to float16 and no activations."""
+        """It casts weights to float16 and no activations; and smoothing, which would change nothing."""
+        if variant.smoothing is not None:
+            return (
+                "TFLite's converter moves a layer norm's weight into the linear layers that read it, "
+                "so that smoothing changes nothing"
+            )
         if variant.dynamic and variant.weight_only_bits == _HALVES:
             return "activations are quantized while it runs beside weights of 8 or 4 bits only"
         return None
 
     def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
-        """Everything: the quantizer rounds and does no more."""
+        """Everything that it does not refuse: the quantizer rounds and does no more."""
         wanted = {
             Preparation.EQUALIZE: variant.equalized,
-            Preparation.SMOOTH: variant.smoothing is not None,
             Preparation.CORRECT_BIAS: variant.bias_correction is BiasCorrection.SEQUENTIAL,
         }
         return frozenset(preparation for preparation, is_wanted in wanted.items() if is_wanted)

@@ -33,12 +33,9 @@ class NncfOnnx:
         return _nncf.refusal(variant)
 
     def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
-        """Equalization, and bias correction layer by layer: NNCF 3.4 stops at graphs of torch's exporter."""
-        wanted = {
-            Preparation.EQUALIZE: variant.equalized,
-            Preparation.CORRECT_BIAS: variant.bias_correction is BiasCorrection.SEQUENTIAL,
-        }
-        return frozenset(preparation for preparation, is_wanted in wanted.items() if is_wanted)
+        """Bias correction layer by layer as well: NNCF 3.4 stops at graphs of torch's exporter."""
+        corrects = variant.bias_correction is BiasCorrection.SEQUENTIAL
+        return _nncf.needs(variant) | ({Preparation.CORRECT_BIAS} if corrects else frozenset())
 
     def layers(self, source: CompiledFiles) -> tuple[str, ...]:
         """Names of the nodes that read a weight of the file."""

@@ -33,8 +33,8 @@ class NncfOpenVino:
         return _nncf.refusal(variant)
 
     def needs(self, variant: QuantizationVariant) -> frozenset[Preparation]:
-        """Equalization alone: NNCF smooths and corrects biases by itself."""
-        return frozenset({Preparation.EQUALIZE}) if variant.equalized else frozenset()
+        """Equalization and smoothing: NNCF corrects biases by itself."""
+        return _nncf.needs(variant)
 
     def layers(self, source: CompiledFiles) -> tuple[str, ...]:
         """Friendly names of the operators that read a constant."""

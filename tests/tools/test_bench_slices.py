@@ -1,0 +1,130 @@
+"""A small slice of each long benchmark: every part runs, and what was done is not done again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import bench_compression
+import bench_pruning
+import bench_quantization
+import bench_training
+import pytest
+from targets_for_tests import make_target, own_home, until_quiet  # noqa: F401
+
+from edgeprune.pruning.criteria import CRITERIA
+
+DIGITS = Path(__file__).parents[2] / "targets" / "digits"
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """When each kept file was written; the lock is touched by each call."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_target(tmp_path, target={"pruning.ignored": None}, profile={"runtimes.onnxruntime.int8": True})
+    output = made.runs
+    arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(output)]
+    arguments += ["--seeds", "0", "--criteria", "l1", "--refit", "l1", "--one-shot-shares", "0.5", "--shares", "0.7"]
+    arguments += ["--fewer-macs", "1.5", "--iterative-epochs", "1", "--structured-epochs", "1"]
+    until_quiet(lambda: bench_compression.main([*arguments, "--resume"]))
+    rows = json.loads((output / "rows.json").read_text())
+    entries = [(r["part"], r["method"], r["amount"], r["seed"]) for r in rows]
+    assert entries == [
+        ("one-shot", "l1", 0.5, 0),
+        ("one-shot", "l1, norms", 0.5, 0),
+        ("one-shot", "l1, refit", 0.5, 0),
+        ("iterative", "lamp, 1 epochs", 0.7, 0),
+        ("structured", "l2, 1 epochs", 1.5, 0),
+        *[("deployed", f"onnxruntime-{p}-t1", f, 0) for f in (1.0, 1.5) for p in ("float32", "int8")],
+    ]
+    assert all(0.0 <= row[split] <= 1.0 for row in rows for split in ("validation", "test"))
+    assert [row["p50_ms"] is not None for row in rows] == [row["part"] == "deployed" for row in rows]
+    zeros, cut = rows[3]["detail"], rows[4]["detail"]
+    assert float(zeros.split()[0]) == pytest.approx(0.7, abs=0.01)
+    assert re.match(r"[\d.]+ M MACs, [\d,]+ parameters, \d+ blocks out", cut)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split() == ["part", "method", "amount", "even", "half", "odd", "half", "sd", "n", "p50"]
+    assert len(printed) == 1 + len(rows)
+
+    # Rows of an earlier run are not mixed with new ones unless that is asked for; asked for, nothing is done again.
+    before = _written(output)
+    with pytest.raises(SystemExit) as refused:
+        bench_compression.main(arguments)
+    assert refused.value.code == 2
+    assert "--resume" in capsys.readouterr().err
+    bench_compression.main([*arguments, "--resume"])
+    assert capsys.readouterr().out.splitlines() == printed
+    assert _written(output) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_quantization_benchmark_gives_each_way_a_row_or_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make_target(tmp_path, profile={"runtimes.onnxruntime.int8": True})
+    arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(made.runs)]
+    until_quiet(lambda: bench_quantization.main([*arguments, "--ways", "float32", "--resume"]))
+    arguments += ["--no-looks", "--ways", "float32", "default", "percentile", "mixed_precision", "smoothing"]
+    bench_quantization.main([*arguments, "--resume"])
+    rows = [bench_quantization.Row(**row) for row in json.loads((made.runs / "rows.json").read_text())]
+    assert [row.entry for row in rows] == [("onnxruntime", way) for way in arguments[-5:]]
+    *made_rows, refused = rows
+    assert "no layer norm" in refused.reason
+    # Of the first call's row p50 was taken, and it was not made again by the second.
+    assert [row.p50_ms is not None for row in made_rows] == [True, False, False, False]
+    assert all(row.test is not None and 0.0 <= row.test <= 1.0 for row in made_rows)
+    floating = made_rows[0]
+    assert (floating.worse, floating.better) == (0, 0)
+    assert all(row.artifact_bytes < floating.artifact_bytes for row in made_rows[1:])
+    for row in made_rows:
+        assert row.test == pytest.approx((floating.test or 0.0) + (row.better - row.worse) / 64)
+    assert len(capsys.readouterr().out.splitlines()) == (1 + 1) + (1 + len(rows))
+    with pytest.raises(SystemExit):
+        bench_quantization.main(arguments)
+
+
+@pytest.mark.slow
+def test_the_pruning_benchmark_times_each_criterion(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["l2", "taylor", "random"]
+    assert bench_pruning.main(["--rounds", "1", "--model", "resnet20", "--criteria", *names]) in {0, 1}
+    printed = capsys.readouterr().out
+    surgery, scoring = printed.split("resnet20, 4 batches")
+    assert re.findall(r"^  (\w+) +[\d.]+ s +[\d.]+ s$", surgery, re.MULTILINE) == ["l2", "random"]
+    timed = re.findall(r"^  (\w+) +\S.*? +[\d.]+ +[\d.]+$", scoring, re.MULTILINE)
+    assert timed == ["taylor"] * len(CRITERIA.get("taylor").granularities)
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_compares_both_loops(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_training.main(["--target", str(DIGITS), "--rounds", "2", "--steps", "2"])
+    printed = capsys.readouterr().out
+    assert re.findall(r"^ *([\w-]+_?): +\d+ images/s", printed, re.MULTILINE) == ["hand-written", "fit_"]
+    ratios = re.findall(r"seconds: ([\d.]+) \(quartiles ([\d.]+) to ([\d.]+)\)", printed)
+    assert len(ratios) == 2
+    assert all(0 < float(low) <= float(ratio) <= float(high) for ratio, low, high in ratios)
+
+
+def test_the_table_has_mean_deviation_and_count_of_the_seeds() -> None:
+    rows = [
+        bench_compression.Row(part="iterative", method="lamp", amount=0.8, seed=seed, validation=0.5, test=test)
+        for seed, test in enumerate((0.90, 0.91, 0.92))
+    ]
+    alone = bench_compression.Row(part="deployed", method="x", amount=1.0, seed=0, validation=1, test=1, p50_ms=0.5)
+    lines = bench_compression.table([*rows, alone]).splitlines()
+    assert lines[1].split() == ["iterative", "lamp", "0.8", "50.00", "91.00", "1.00", "3", "-"]
+    assert lines[2].split() == ["deployed", "x", "1", "100.00", "100.00", "-", "1", "0.5000"]
+
+
+def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
+    stored = {"part": "one-shot", "method": "obc", "amount": 0.5, "seed": 0, "validation": 0.9, "test": 0.8}
+    (tmp_path / "rows.json").write_text(json.dumps([{**stored, "p50_ms": None, "detail": ""}]))
+    kept = bench_compression.KeptRows(tmp_path / "rows.json", bench_compression.Row)
+    assert list(kept.rows) == [("one-shot", "obc", 0.5, 0)]
