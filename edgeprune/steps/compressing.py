@@ -55,7 +55,7 @@ class TorchModel:
         subject: what it is, such as `dense` or `structured50-3f2a91c4`.
         key: digest of all that it depends on.
         epochs: of training or recovery, all rounds together.
-        sparsity: share of zeros in the masked weights; 0 without masks.
+        sparsity: share of the weights, but biases and norms, that masks hold at zero; 0 without masks.
         layers: how many weights each layer has.
     """
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_
@@ -203,7 +204,7 @@ def test_training_stops_when_patience_ends_and_keeps_the_best() -> None:
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_masked_weights_stay_zero_whatever_momentum_and_decay_do(optimizer: str) -> None:
     model = _net()
-    masks = WeightMasks.unstructured(model, 0.8)
+    masks = WeightMasks.unstructured(model, find_maskable(model, torch.zeros(1, 3, 8, 8)), 0.8)
     seen: list[int] = []
 
     def after_step() -> None:
