@@ -191,6 +191,10 @@ class Pruning(FileModel):
     """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
+    selection: Literal["planner", "uniform", "global", "sensitivity"] = "planner"
+    """Who chooses the widths of structured rungs: the planner, by what each costs and loses; or, to compare, a rule, at
+    the least share of channels that meets the limits and with all blocks: the same share of every group, the lowest
+    scores of all groups, or what makes every group lose the same."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
     """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
     mask_scope: Literal["global", "layer"] = "global"
