@@ -10,7 +10,8 @@ from records_for_tests import make_facts
 from torch import nn
 
 from edgeprune.protocols import CompiledFiles
-from edgeprune.pruning.masks import WeightMasks
+from edgeprune.pruning.maskable import Maskable, WeightedLayer
+from edgeprune.pruning.masks import Spread, WeightMasks
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.runtimes import RUNTIMES
@@ -38,9 +39,9 @@ def with_zeros(model: nn.Module, share: float, *, classifier: bool = True) -> nn
     """Zero that share of the weights of 1x1 convolutions, and of the classifier unless told not to."""
     form = RUNTIMES.get("tflite").sparse_form()
     assert form is not None
-    kept = [n for n, m in model.named_modules() if hasattr(m, "weight") and not form.skips(m)]
-    masks = WeightMasks.unstructured(model, share, ignored=kept, scope="layer", with_last=classifier)
-    masks.make_permanent()
+    skipped = [WeightedLayer(layer=n, weights=m.weight.numel()) for n, m in model.named_modules() if form.skips(m)]
+    layers = Maskable(weighted=tuple(skipped if classifier else skipped[:-1]))
+    WeightMasks.unstructured(model, layers, share, spread=Spread(scope="layer")).make_permanent()
     return model
 
 

@@ -34,7 +34,8 @@ from edgeprune.planning.cost import CostModel
 from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
 from edgeprune.protocols import Granularity
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import WeightMasks, maskable_layers
+from edgeprune.pruning.maskable import Maskable, find_maskable
+from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.reconstruction import reconstruct_weights_
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
@@ -164,14 +165,14 @@ def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros by each criterion that scores single weights: as they are; norms re-estimated; or weights refitted."""
     compressor, seed = engine.cutting, engine.bench.target.spec.seed
     dense = compressor.dense_module
-    layers = maskable_layers(dense)
+    layers = find_maskable(dense, engine.bench.example)
     for name in (n for n in engine.options.criteria if Granularity.WEIGHT in CRITERIA.get(n).granularities):
         last = f"{name}, {'refit' if name in engine.options.refit else 'norms'}"
         missing = [s for s in engine.options.one_shot_shares if ("one-shot", last, s, seed) not in kept.rows]
         if missing:
-            scores = weight_scores(dense, layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
+            scores = weight_scores(dense, layers.layers, CRITERIA.get(name), seed=seed, data=compressor.scorer.data)
         for share in missing:
-            for stages, model in _zeroed(engine, scores, share, refit=name in engine.options.refit):
+            for stages, model in _zeroed(engine, layers, scores, share, refit=name in engine.options.refit):
                 validation, test = engine.accuracies(model)
                 kept.add(
                     Row(
@@ -186,11 +187,11 @@ def one_shot(engine: Engine, kept: KeptRows[Row]) -> None:
 
 
 def _zeroed(
-    engine: Engine, scores: Mapping[str, Tensor], share: float, *, refit: bool
+    engine: Engine, layers: Maskable, scores: Mapping[str, Tensor], share: float, *, refit: bool
 ) -> Iterator[tuple[str, nn.Module]]:
     compressor, dense = engine.cutting, engine.cutting.dense_module
     model = copy.deepcopy(dense)
-    masks = WeightMasks.unstructured(model, share, scores=scores)
+    masks = WeightMasks.unstructured(model, layers, share, scores=scores)
     masks.apply_()
     yield "", model
     settled = copy.deepcopy(model)

@@ -29,7 +29,7 @@ from torch.nn import functional
 from edgeprune.graph.groups import ChannelGraph
 from edgeprune.protocols import Granularity, ScoringData, ScoringTask
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.selection import uniform_widths
+from edgeprune.pruning.selection import Room, uniform_widths
 from edgeprune.pruning.surgery import structured_prune
 
 MOST_S: Final = 5.0
@@ -88,7 +88,7 @@ def time_surgery(options: Options) -> bool:
     model, example = MODELS[options.model](), torch.zeros(1, 3, 64, 64)
     graph = ChannelGraph(model, example)
     # The last is the classifier.
-    widths = uniform_widths({root: graph.width(root) for root in graph.roots()[:-1]}, _RATIO_OUT)
+    widths = uniform_widths({root: Room(width=graph.width(root)) for root in graph.roots()[:-1]}, _RATIO_OUT)
     names = [
         n for n in options.criteria if not (c := CRITERIA.get(n)).needs_data and c.granularities - {Granularity.WEIGHT}
     ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import torch
-from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.names import match_layers
 from edgeprune.graph.slicing import output_first
+from edgeprune.pruning.maskable import Maskable
 from edgeprune.pruning.patterns import block_sums, highest, n_of_m, of_blocks
 from edgeprune.registry import suggest
 
@@ -21,97 +21,119 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSparsity:
-    """Zeros in one layer's weight, as a share in [0, 1]; 0 for a layer that was left dense."""
+    """Zeros in one layer's weights, as a share in [0, 1]; 0 for a layer that was left dense."""
 
     layer: str
     weights: int
     sparsity: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How zeros are spread over the layers.
+
+    Attributes:
+        scope: `global` ranks the weights of all layers together, `layer` gives each layer the same share.
+        shares: layers with a share of their own, in [0, 1], that are ranked by themselves.
+    """
+
+    scope: Literal["global", "layer"] = "global"
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+GLOBAL: Final = Spread()
+
+
 class WeightMasks:
     """Which weights of a model must be zero.
 
-    Made by `unstructured`, `n_m` or `blocks`; the model is changed by `apply_` only. All three take scores by layer,
-    as a criterion gives them for `maskable_layers` (each [out_channels, in_channels, *kernel]); without any, the
-    weights' magnitudes are taken.
+    Made by `unstructured`, `n_m` or `blocks`; the model is changed by `apply_` only. All three take the layers that
+    `find_maskable` found, and scores by layer, as a criterion gives them for these (each [out_channels, in_channels,
+    *kernel]); without any, the weights' magnitudes are taken. Masks that are made after others of the same model keep
+    their zeros: those go first, whatever the scores say, so that no weight comes back in the place of another.
 
     Attributes:
-        left_dense: layers that could have been masked and were not, with no zeros to hold.
+        left_dense: layers with no zeros to hold, with the reasons.
     """
 
-    def __init__(self, model: nn.Module, kept: dict[str, Tensor], left_dense: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, kept: dict[str, Tensor], maskable: Maskable) -> None:
         self._model = model
         self._kept = kept
-        self.left_dense = left_dense
+        self._weighted = maskable.weighted
+        self.left_dense = maskable.left_dense
 
     @classmethod
     def unstructured(
         cls,
         model: nn.Module,
-        sparsity: float | Mapping[str, float],
+        maskable: Maskable,
+        sparsity: float,
         *,
         scores: Mapping[str, Tensor] | None = None,
-        scope: Literal["global", "layer"] = "global",
-        ignored: Sequence[str] = (),
-        with_last: bool = False,
+        spread: Spread = GLOBAL,
+        after: WeightMasks | None = None,
     ) -> Self:
-        """Mask the lowest scores of convolutions and linear layers, the last such layer kept dense.
+        """Mask the lowest scores.
 
         Args:
             model: whose weights are held by the other methods.
-            sparsity: share of the maskable weights to zero, in [0, 1]; met exactly, rounded to a whole weight. By
-                layer, each has its own share, and layers that are not named stay dense.
+            maskable: which layers; the others stay dense.
+            sparsity: share of their weights to zero, in [0, 1]; met exactly, rounded to a whole weight. Layers with a
+                share of their own are not counted.
             scores: by layer.
-            scope: `global` ranks all weights together, `layer` gives each layer the same share.
-            ignored: layers to keep dense; `*` is a wildcard.
-            with_last: mask the last layer too, for kernels by whose rule its zeros count.
+            spread: over the layers.
+            after: the masks of before, whose zeros stay as far as there are so many.
 
         Raises:
-            InputError: a sparsity out of range, an ignored name that matches no layer, or a layer without scores.
+            InputError: a sparsity out of range, a share of a layer that may not be masked, or a layer without scores.
             BuildError: scores that are not finite.
         """
-        found, dense = _scored(model, scores, ignored, with_last=with_last)
-        kept = _kept_of(found, sparsity, scope)
-        return cls(model, _stored(model, {n: k.reshape(found[n].shape) for n, k in kept.items()}), dense)
+        found = _scored(model, maskable, scores, after)
+        kept = _kept_of(found, sparsity, spread)
+        return cls(model, _stored(model, {n: k.reshape(found[n].shape) for n, k in kept.items()}), maskable)
 
     @classmethod
     def n_m(
         cls,
         model: nn.Module,
+        maskable: Maskable,
         n: int,
         m: int,
         *,
         scores: Mapping[str, Tensor] | None = None,
-        ignored: Sequence[str] = (),
-        with_last: bool = False,
+        after: WeightMasks | None = None,
     ) -> Self:
         """Keep the `n` highest scores of every `m` consecutive weights along the input channels.
 
         The weights of one output channel are taken in the order [*kernel, in_channels], as channels-last kernels read
-        them. Layers where that length is no multiple of `m` are left dense, the last unless `with_last`.
+        them. Layers where that length is no multiple of `m` are left dense.
 
         Raises:
-            InputError: not 0 < n <= m, an ignored name that matches no layer, or a layer without scores.
+            InputError: not 0 < n <= m, or a layer without scores.
             BuildError: scores that are not finite.
         """
         if not 0 < n <= m:
             raise InputError(f"N:M sparsity: expected 0 < N <= M, got {n}:{m}")
-        found, dense = _scored(model, scores, ignored, with_last=with_last)
-        uneven = tuple(name for name, s in found.items() if s[0].numel() % m)
+        found = _scored(model, maskable, scores, after)
+        uneven = {
+            name: f"its {s[0].numel()} weights an output are no multiple of {m}"
+            for name, s in found.items()
+            if s[0].numel() % m
+        }
         kept = {name: n_of_m(s, n, m) for name, s in found.items() if name not in uneven}
-        return cls(model, _stored(model, kept), (*dense, *uneven))
+        return cls(model, _stored(model, kept), maskable.without(uneven))
 
     @classmethod
     def blocks(
         cls,
         model: nn.Module,
+        maskable: Maskable,
         sparsity: float,
         shape: tuple[int, int],
         *,
         scores: Mapping[str, Tensor] | None = None,
-        scope: Literal["global", "layer"] = "global",
-        ignored: Sequence[str] = (),
-        with_last: bool = False,
+        spread: Spread = GLOBAL,
+        after: WeightMasks | None = None,
     ) -> Self:
         """Mask whole blocks of weights, those with the lowest sum of scores.
 
@@ -121,27 +143,28 @@ class WeightMasks:
 
         Args:
             model: whose weights are held by the other methods.
+            maskable: which layers; the others stay dense.
             sparsity: share of the blocks to zero, in [0, 1]; met exactly, rounded to a whole block where all layers
                 have blocks of the same size.
             shape: (output channels, inputs), each at least 1.
             scores: by layer.
-            scope: `global` ranks all blocks together, `layer` gives each layer the same share.
-            ignored: layers to keep dense; `*` is a wildcard.
-            with_last: mask the last layer too.
+            spread: over the layers.
+            after: the masks of before, made of the same blocks.
 
         Raises:
-            InputError: a sparsity or shape out of range, an ignored name that matches no layer, or a layer without
+            InputError: a sparsity or shape out of range, a share of a layer that may not be masked, or a layer without
                 scores.
             BuildError: scores that are not finite.
         """
         if min(shape) < 1:
             raise InputError(f"block sparsity: expected a shape of at least 1x1, got {shape[0]}x{shape[1]}")
-        found, dense = _scored(model, scores, ignored, with_last=with_last)
-        uneven = tuple(n for n, s in found.items() if len(s) % shape[0] or s[0].numel() % shape[1])
+        found = _scored(model, maskable, scores, after)
+        reason = f"its weights are no whole number of {shape[0]}x{shape[1]} blocks"
+        uneven = {n: reason for n, s in found.items() if len(s) % shape[0] or s[0].numel() % shape[1]}
         even = {n: s for n, s in found.items() if n not in uneven}
-        kept = _kept_of({n: block_sums(s, shape) for n, s in even.items()}, sparsity, scope)
+        kept = _kept_of({n: block_sums(s, shape) for n, s in even.items()}, sparsity, spread)
         masks = {n: of_blocks(kept[n], s.shape, shape) for n, s in even.items()}
-        return cls(model, _stored(model, masks), (*dense, *uneven))
+        return cls(model, _stored(model, masks), maskable.without(uneven))
 
     @property
     def kept(self) -> Mapping[str, Tensor]:
@@ -179,17 +202,14 @@ class WeightMasks:
         self._kept = {}
 
     def sparsities(self) -> tuple[LayerSparsity, ...]:
-        """Masked share of each maskable layer, in the model's order."""
-        known = {*self._kept, *self.left_dense}
+        """Masked share of each layer with weights, in the model's order; those that are left dense are among them."""
         return tuple(
-            LayerSparsity(layer=name, weights=w.numel(), sparsity=self._share(name))
-            for name, w in _all_weights(self._model).items()
-            if name in known
+            LayerSparsity(layer=x.layer, weights=x.weights, sparsity=self._share(x.layer)) for x in self._weighted
         )
 
     @property
     def sparsity(self) -> float:
-        """Masked share of all maskable weights, those left dense included; 0 where there are none."""
+        """Masked share of all weights of the model but biases and norms, those left dense included."""
         layers = self.sparsities()
         total = sum(x.weights for x in layers)
         return sum(x.sparsity * x.weights for x in layers) / total if total else 0.0
@@ -199,68 +219,41 @@ class WeightMasks:
         return 0.0 if kept is None else 1.0 - int(kept.count_nonzero()) / kept.numel()
 
 
-def _all_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Weights of convolutions and linear layers by layer, in the model's order; a shared one under its first name."""
+def _scored(
+    model: nn.Module, maskable: Maskable, scores: Mapping[str, Tensor] | None, after: WeightMasks | None
+) -> dict[str, Tensor]:
+    """Scores of the weights that may be masked, [out_channels, in_channels, *kernel]; of what is zero, the least."""
+    before = {} if after is None else after.kept
     found: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, layer in model.named_modules():
-        if isinstance(layer, _ConvNd | torch.nn.Linear) and id(layer.weight) not in seen:
-            seen.add(id(layer.weight))
-            found[name] = layer.weight.detach()
+    for name in maskable.layers:
+        layer = model.get_submodule(name)
+        weight = output_first(layer, _weight(model, name))
+        given = weight.abs() if scores is None else scores.get(name)
+        shape = "none" if given is None else tuple(given.shape)
+        if given is None or given.shape != weight.shape:
+            raise InputError(f"scores of layer {name!r}: expected {tuple(weight.shape)}, found {shape}", layer=name)
+        if not bool(given.isfinite().all()):
+            raise BuildError(f"layer {name!r}: the importance of its weights is not finite", layer=name)
+        # A criterion may give a zero 0, and a weight that it would rather lose less than that.
+        found[name] = given.masked_fill(~output_first(layer, before[name]), -inf) if name in before else given
     return found
 
 
-def maskable_layers(model: nn.Module, ignored: Sequence[str] = (), *, with_last: bool = False) -> tuple[str, ...]:
-    """The layers whose weights may be masked, in the model's order: what a criterion is asked about.
-
-    Raises:
-        InputError: an ignored name that matches no layer.
-    """
-    return tuple(_maskable(model, ignored, with_last=with_last)[0])
-
-
-def _maskable(
-    model: nn.Module, ignored: Sequence[str], *, with_last: bool
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The weights that may be masked, and the layers that the caller wants dense. The last layer may be in neither."""
-    weights = _all_weights(model)
-    if weights and not with_last:
-        weights.popitem()
-    kept = match_layers(model, ignored, key="pruning.ignored")
-    dense = tuple(n for n in weights if n in kept)
-    return {n: w for n, w in weights.items() if n not in kept}, dense
-
-
-def _scored(
-    model: nn.Module, scores: Mapping[str, Tensor] | None, ignored: Sequence[str], *, with_last: bool
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Scores of the weights that may be masked, [out_channels, in_channels, *kernel]; and the layers left dense."""
-    weights, dense = _maskable(model, ignored, with_last=with_last)
-    laid_out = {name: output_first(model.get_submodule(name), w) for name, w in weights.items()}
-    given = {name: w.abs() for name, w in laid_out.items()} if scores is None else scores
-    for name, weight in laid_out.items():
-        found = tuple(given[name].shape) if name in given else "none"
-        if found != tuple(weight.shape):
-            raise InputError(f"scores of layer {name!r}: expected {tuple(weight.shape)}, found {found}", layer=name)
-        if not bool(given[name].isfinite().all()):
-            raise BuildError(f"layer {name!r}: the importance of its weights is not finite", layer=name)
-    return {name: given[name] for name in laid_out}, dense
-
-
-def _kept_of(
-    scores: Mapping[str, Tensor], sparsity: float | Mapping[str, float], scope: Literal["global", "layer"]
-) -> dict[str, Tensor]:
+def _kept_of(scores: Mapping[str, Tensor], sparsity: float, spread: Spread) -> dict[str, Tensor]:
     """By layer, flat: True for what stays."""
-    shares = sparsity if isinstance(sparsity, Mapping) else dict.fromkeys(scores, sparsity)
-    for share in sparsity.values() if isinstance(sparsity, Mapping) else (sparsity,):
+    for share in (sparsity, *spread.shares.values()):
         if not 0 <= share <= 1:
             raise InputError(f"sparsity: expected a number from 0 to 1, got {share}")
-    if unknown := sorted(set(shares) - set(scores)):
+    if unknown := sorted(set(spread.shares) - set(scores)):
         raise InputError(f"sparsity: no layer {unknown[0]!r} may be masked{suggest(unknown[0], tuple(scores))}")
-    if isinstance(sparsity, Mapping) or scope == "layer" or not scores:
-        return {name: highest(s.flatten(), shares.get(name, 0.0)) for name, s in scores.items()}
-    kept = highest(torch.cat([s.flatten() for s in scores.values()]), sparsity)
-    return dict(zip(scores, torch.split(kept, [s.numel() for s in scores.values()]), strict=True))
+    if spread.scope == "layer":
+        return {name: highest(s.flatten(), spread.shares.get(name, sparsity)) for name, s in scores.items()}
+    alone = {name: highest(scores[name].flatten(), share) for name, share in spread.shares.items()}
+    rest = {name: s for name, s in scores.items() if name not in alone}
+    if not rest:
+        return alone
+    kept = highest(torch.cat([s.flatten() for s in rest.values()]), sparsity)
+    return {**alone, **dict(zip(rest, torch.split(kept, [s.numel() for s in rest.values()]), strict=True))}
 
 
 def _stored(model: nn.Module, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:

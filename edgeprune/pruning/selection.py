@@ -1,11 +1,17 @@
-"""How the channels to take are spread over the groups: evenly, by rank over all, as told, or by sensitivity."""
+"""How the channels to take are spread over the groups: evenly, by rank over all, as told, or by sensitivity.
+
+The planner chooses widths otherwise: by what each costs and loses (`planning/allocation.py`). These are the rules of
+the literature, for `pruning.selection` of a target and for Python.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import accumulate
+from math import fsum
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import InputError
@@ -15,25 +21,49 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def uniform_widths(widths: Mapping[str, int], ratio: float) -> dict[str, int]:
-    """The same share of channels out of every group; each keeps at least one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How far a group may be cut.
+
+    Attributes:
+        width: its channels.
+        unit: channels that only go together, such as those of an attention head; the width is a multiple of it.
+        least: channels that it keeps at least; one unit stays always.
+    """
+
+    width: int
+    unit: int = 1
+    least: int = 1
+
+    @property
+    def lowest(self) -> int:
+        """The narrowest width of whole units."""
+        return min(self.width, max(1, -(-self.least // self.unit)) * self.unit)
+
+    def without(self, ratio: float) -> int:
+        """The width of whole units that is nearest to a share less of channels."""
+        return max(self.lowest, round(self.width * (1 - ratio) / self.unit) * self.unit)
+
+
+def uniform_widths(rooms: Mapping[str, Room], ratio: float) -> dict[str, int]:
+    """The same share of channels out of every group, in whole units.
 
     Args:
-        widths: present, by group.
+        rooms: by group.
         ratio: share to take out, in [0, 1].
 
     Raises:
         InputError: a ratio out of range.
     """
     _check(ratio)
-    return {group: max(1, round(width * (1 - ratio))) for group, width in widths.items()}
+    return {group: room.without(ratio) for group, room in rooms.items()}
 
 
-def told_widths(widths: Mapping[str, int], ratios: Mapping[str, float]) -> dict[str, int]:
+def told_widths(rooms: Mapping[str, Room], ratios: Mapping[str, float]) -> dict[str, int]:
     """Each group's own share; groups that no pattern matches keep their width, the first pattern that matches counts.
 
     Args:
-        widths: present, by group.
+        rooms: by group.
         ratios: shares to take out by name of the group; `*` is a wildcard.
 
     Raises:
@@ -41,47 +71,59 @@ def told_widths(widths: Mapping[str, int], ratios: Mapping[str, float]) -> dict[
     """
     for pattern, ratio in ratios.items():
         _check(ratio)
-        if not any(fnmatchcase(group, pattern) for group in widths):
-            raise InputError(f"no group is named {pattern!r}{suggest(pattern, tuple(widths))}", name=pattern)
-    found: dict[str, int] = {}
-    for group, width in widths.items():
-        ratio = next((r for pattern, r in ratios.items() if fnmatchcase(group, pattern)), 0.0)
-        found[group] = max(1, round(width * (1 - ratio)))
-    return found
+        if not any(fnmatchcase(group, pattern) for group in rooms):
+            raise InputError(f"no group is named {pattern!r}{suggest(pattern, tuple(rooms))}", name=pattern)
+    return {
+        group: room.without(next((r for pattern, r in ratios.items() if fnmatchcase(group, pattern)), 0.0))
+        for group, room in rooms.items()
+    }
 
 
-def global_widths(scores: Mapping[str, Tensor], ratio: float, *, least: int = 1) -> dict[str, int]:
-    """The lowest-ranked channels of all groups together; of equal scores those of the first group and index go.
+def global_widths(
+    rooms: Mapping[str, Room],
+    scores: Mapping[str, Tensor],
+    ratio: float,
+    units: Mapping[str, Sequence[Sequence[int]]] | None = None,
+) -> dict[str, int]:
+    """The lowest-ranked units of all groups together; of equal ones those of the first group and index go.
+
+    A unit counts as the mean of its channels, as when it is cut.
 
     Args:
+        rooms: by group.
         scores: by group, [width], as `scoring.channel_scores` gives them: in units of the group's mean.
-        ratio: share of all channels to take out, in [0, 1]; less is taken where groups would fall under `least`.
-        least: channels that every group keeps.
+        ratio: share of all channels to take out, in [0, 1]: at least so many, unless the groups' least is in the way.
+        units: by group, its channels by what only goes together (`ChannelGraph.units`); without, each is by itself.
 
     Raises:
         InputError: a ratio out of range.
     """
     _check(ratio)
-    widths = {group: len(s) for group, s in scores.items()}
+    widths = {group: room.width for group, room in rooms.items()}
     left = round(ratio * sum(widths.values()))
-    ranked = sorted((score, number, group) for number, (group, s) in enumerate(scores.items()) for score in s.tolist())
-    for _, _, group in ranked:
-        if not left:
+    ranked = sorted(
+        (fsum(values[channel] for channel in unit) / len(unit), number, group, len(unit))
+        for number, group in enumerate(rooms)
+        for values in (scores[group].tolist(),)
+        for unit in (units[group] if units else [[channel] for channel in range(len(values))])
+    )
+    for _, _, group, size in ranked:
+        if left <= 0:
             break
-        if widths[group] > least:
-            widths[group] -= 1
-            left -= 1
+        if widths[group] - size >= rooms[group].lowest:
+            widths[group] -= size
+            left -= size
     return widths
 
 
-def sensitivity_widths(widths: Mapping[str, int], loss: Callable[[str, int], float], ratio: float) -> dict[str, int]:
+def sensitivity_widths(rooms: Mapping[str, Room], loss: Callable[[str, int], float], ratio: float) -> dict[str, int]:
     """Every group is cut until it loses the same: the least loss a group at which the share of all channels is out.
 
     Args:
-        widths: present, by group.
+        rooms: by group.
         loss: of (group, width): what the model loses with that group alone at that width. Where it falls again with
             fewer channels, the highest loss on the way counts.
-        ratio: share of all channels to take out, in [0, 1]; a group keeps at least one, so the most is less than 1.
+        ratio: share of all channels to take out, in [0, 1]; the groups' least may leave less to take.
 
     Raises:
         InputError: a ratio out of range.
@@ -89,16 +131,20 @@ def sensitivity_widths(widths: Mapping[str, int], loss: Callable[[str, int], flo
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets", section 3.2, arXiv:1608.08710.
     """
     _check(ratio)
-    curves = {g: list(accumulate((loss(g, w - n) for n in range(1, w)), max)) for g, w in widths.items()}
-    wanted = round(ratio * sum(widths.values()))
-    wanted = min(wanted, sum(len(curve) for curve in curves.values()))
+    full = {group: room.width for group, room in rooms.items()}
+    curves = {
+        g: list(accumulate((loss(g, w) for w in range(r.width - r.unit, r.lowest - 1, -r.unit)), max))
+        for g, r in rooms.items()
+    }
+    wanted = round(ratio * sum(full.values()))
+    wanted = min(wanted, sum(room.width - room.lowest for room in rooms.values()))
 
     def at(limit: float) -> dict[str, int]:
-        return {g: w - sum(1 for value in curves[g] if value <= limit) for g, w in widths.items()}
+        return {g: w - rooms[g].unit * sum(1 for value in curves[g] if value <= limit) for g, w in full.items()}
 
     limits = sorted({value for curve in curves.values() for value in curve})
-    taken = bisect_left(limits, wanted, key=lambda limit: sum(widths.values()) - sum(at(limit).values()))
-    return at(limits[taken]) if wanted else dict(widths)
+    taken = bisect_left(limits, wanted, key=lambda limit: sum(full.values()) - sum(at(limit).values()))
+    return at(limits[taken]) if wanted else full
 
 
 def _check(ratio: float) -> None:

@@ -21,7 +21,7 @@ class Control:
         artifact_digest: of its files, compiled as the result was.
         epochs: of training or recovery that it had.
         qat_epochs: with INT8 rounding, that it had beside them.
-        sparsity: share of zeros in the masked weights; 0 without masks.
+        sparsity: share of the weights, but biases and norms, that masks hold at zero; 0 without masks.
         validation, test: of the compiled artifact; the test split was read together with the result's.
     """
 

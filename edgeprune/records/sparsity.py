@@ -27,12 +27,14 @@ class SparsePath:
         layers: whose weights count.
         wrong: why the file would give wrong numbers there; such a file must not be shipped. Empty where it would not.
         source: where the rule is written.
+        missing_zeros: how many more of their weights would have to be zero.
     """
 
     reasons: tuple[str, ...]
     wrong: str = ""
     layers: tuple[LayerZeros, ...] = ()
     source: str = ""
+    missing_zeros: int = 0
 
     @property
     def taken(self) -> bool:

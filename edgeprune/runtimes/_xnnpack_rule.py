@@ -48,9 +48,9 @@ def judge(graph: Graph) -> SparsePath:
         if not layers:
             continue
         reasons, missing = clusters.reasons(numbers), missing_zeros(layers)
-        reasons = (*reasons, missing) if missing else reasons
+        reasons = (*reasons, _told(layers, missing)) if missing else reasons
         wrong = "" if reasons else clusters.spilt(numbers)
-        paths.append(SparsePath(reasons=reasons, wrong=wrong, layers=layers, source=SOURCE))
+        paths.append(SparsePath(reasons=reasons, wrong=wrong, layers=layers, source=SOURCE, missing_zeros=missing))
     if not paths:
         return SparsePath(reasons=("the graph has no 1x1 convolution and no fully connected operator",), source=SOURCE)
     # The one with the most weights is the model's own; what it lacks is what a person wants to know.
@@ -58,13 +58,16 @@ def judge(graph: Graph) -> SparsePath:
     return replace(chosen, wrong=next((path.wrong for path in paths if path.wrong), ""))
 
 
-def missing_zeros(layers: Sequence[LayerZeros]) -> str:
-    """What is missing to two thirds, and which layers could supply it; empty where nothing is."""
+def missing_zeros(layers: Sequence[LayerZeros]) -> int:
+    """How many are missing to more than two thirds; 0 where there are enough."""
     weights, zeros = sum(x.weights for x in layers), sum(x.zeros for x in layers)
     # XNNPACK wants zeros * 3 > weights * 2.
-    missing = 2 * weights // 3 + 1 - zeros
-    if missing <= 0:
-        return ""
+    return max(0, 2 * weights // 3 + 1 - zeros)
+
+
+def _told(layers: Sequence[LayerZeros], missing: int) -> str:
+    """What is missing, and which layers could supply it."""
+    weights, zeros = sum(x.weights for x in layers), sum(x.zeros for x in layers)
     could, left = [], missing
     for layer in sorted(layers, key=lambda x: x.weights - x.zeros, reverse=True):
         if left <= 0:

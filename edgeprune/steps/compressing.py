@@ -58,7 +58,7 @@ class TorchModel:
         epochs: of training or recovery, all rounds together.
         qat_epochs: of training with INT8 rounding after them.
         qat_epochs_before: of such training before the first cut.
-        sparsity: share of zeros in the masked weights; 0 without masks.
+        sparsity: share of the weights, but biases and norms, that masks hold at zero; 0 without masks.
         masked_layers: whose zeros are those of masks.
         layers: how many weights each layer has.
     """

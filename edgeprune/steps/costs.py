@@ -115,11 +115,11 @@ class AccuracyCosts:
 
     def _zeros_at(self, rung: Rung) -> LossIncrease:
         bench = self._workbench
-        spec = bench.target.spec
         place = Rung(runtime=rung.runtime, precision=Precision.FLOAT32)
         # Which layers are masked follows from the runtime's kernels.
         subject = replace(rung, precision=place.precision, threads=place.threads).name
-        key = digest(self._dense_key, compiler_versions(place), spec.pruning.ignored, self.losses.compressor.scorer.key)
+        scorer = self.losses.compressor.scorer
+        key = digest(self._dense_key, compiler_versions(place), scorer.masker.key, scorer.key)
         return bench.step(
             "sensitivity",
             subject,

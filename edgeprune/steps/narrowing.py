@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 from edgeprune.errors import BuildError
@@ -15,6 +15,7 @@ from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import (
     HEADROOM,
+    SLACK,
     ShapeFigures,
     decide,
     is_late,
@@ -36,6 +37,7 @@ from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
 from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.open_model import OpenModel
+from edgeprune.steps.selecting import SelectedWidths
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench, settled
 from edgeprune.steps.tables import OperatorTables
@@ -99,6 +101,8 @@ class Narrower:
             reason = f"even with the narrowest widths ({most}{blocks}): {refusal}"
             # Without sensitivity, which may take a training first: the quick no must be quick.
             return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
+        if self.shapes.bench.target.spec.pruning.selection != "planner":
+            return [self._selected(narrow, limits)]
         try:
             memory = self._memory(limits, dense)
             problem = replace(self.problem(place, narrow), memory=memory.book if memory else None)
@@ -130,6 +134,16 @@ class Narrower:
             return rung
         reason = f"no widths fit: {found.ended}; the narrowest: {over}"
         return replace(rung, status=RungStatus.REFUSED, reason=reason)
+
+    def _selected(self, narrow: ShapeFigures, limits: Limits) -> PlannedRung:
+        """The rung of widths that the target wants chosen by another rule."""
+        place = narrow.rung.unpruned
+        rule = SelectedWidths(self._model, self.loss, partial(self._measure, place))
+        found = rule.search(scaled(limits, HEADROOM / SLACK))
+        if found.figures is None:
+            return refuse(replace(place, pruning=PruningKind.STRUCTURED), self._cost(narrow), found.ended)
+        rung = decide(found.figures, limits, self._cost(found.figures))
+        return replace(rung, ended=found.ended, reason=f"{rung.reason}; {found.ended}")
 
     def likely_loss(self, dense: ShapeFigures, limits: Limits) -> float | None:
         """What widths that meet the limits would lose at a place whose operators were not priced: no trip, no compiler.

@@ -27,6 +27,7 @@ from edgeprune.store.run_folder import digest, step_name
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from edgeprune.pruning.masks import WeightMasks
     from edgeprune.steps.compressing import Compressor
 
 UNCUT = PruningRecipe()
@@ -113,14 +114,18 @@ class PruningRounds:
     def masked(self, rung: Rung, subject: str) -> Pruned:
         """Zero more in each round and hold the zeros while the rest learns; at the end they are plain weights.
 
+        What is zero stays zero in the next round, by whatever criterion: a zero that came back in the place of a
+        trained weight would be one more zero, and a weight less.
+
         Raises:
             BuildError: training diverged.
         """
         compressor = self.compressor
         model, epochs = copy.deepcopy(compressor.load(compressor.start_of(rung))), list[EpochResult]()
         rounds = self._rounds(rung.pruning_ratio)
+        before: WeightMasks | None = None
         for number, (sparsity, count) in enumerate(rounds, start=1):
-            masks = compressor.scorer.masks(model, rung, sparsity)
+            masks = before = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
             whole = copy.deepcopy(model) if self._reconstructs else None
             masks.apply_()
             if whole is not None:

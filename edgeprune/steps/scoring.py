@@ -13,9 +13,8 @@ from edgeprune.data.parts import Tensors, label_tensors, mapped, outputs_of
 from edgeprune.protocols import ScoringData
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.scoring import channel_scores, weight_scores
-from edgeprune.records.rung import Rung
 from edgeprune.recovery.losses import Loss
-from edgeprune.steps.sparsity import make_masks
+from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGraph
-    from edgeprune.pruning.masks import WeightMasks
 
 
 @dataclass(frozen=True)
@@ -78,9 +76,10 @@ class Scorer:
         data = self.data if criterion.needs_data else None
         return channel_scores(model, graph, groups, criterion, seed=spec.seed, data=data)
 
-    def masks(self, model: nn.Module, rung: Rung, sparsity: float) -> WeightMasks:
-        """The masks of a mask rung: `steps.sparsity.make_masks`."""
-        return make_masks(model, rung, sparsity, self.bench.target.spec.pruning.ignored, self._weights)
+    @property
+    def masker(self) -> MaskMaker:
+        """Makes masks by the target's criterion."""
+        return MaskMaker(self.bench.example, self.bench.target.spec.pruning, self._weights)
 
     def _weights(self, model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
         spec = self.bench.target.spec

@@ -129,7 +129,7 @@ class SensitivityBench:
     def masked_increase(self, rung: Rung) -> LossIncrease:
         """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
         model = copy.deepcopy(self.compressor.dense_module)
-        self.compressor.scorer.masks(model, rung, rung.pruning_ratio).make_permanent()
+        self.compressor.scorer.masker.masks(model, rung, rung.pruning_ratio).make_permanent()
         return self._settled_increase(model)
 
     def increase(self, outputs: Arrays) -> LossIncrease:

@@ -20,8 +20,8 @@ from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_widths
 from edgeprune.statistics import quantile, smallest_sample_count
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.memory import compiled_schedule
-from edgeprune.steps.sparsity import make_masks
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 from edgeprune.units import NS_PER_S, format_ms, ms_from_ns
@@ -121,7 +121,7 @@ class ShapeBench:
             rung.name,
             [*((w.group, w.after) for w in widths), *removed_blocks],
             self.bench.input_shape,
-            self.bench.target.spec.pruning.ignored,
+            self._masker.key,
             self._limits_memory,
         )
 
@@ -158,7 +158,7 @@ class ShapeBench:
             schedule=self._schedule(folder / artifact.files[0].name, rung),
             disturbed=look.disturbed,
             long_looks=int(tail),
-            not_sparse="; ".join(path.reasons) if path else "",
+            not_sparse="; ".join(self._masker.reasons(self.bench.fresh_model(), rung, path)) if path else "",
         )
 
     def _compiled(
@@ -174,6 +174,10 @@ class ShapeBench:
     def _limits_memory(self) -> bool:
         return self.bench.profile.budget.memory_mb is not None
 
+    @property
+    def _masker(self) -> MaskMaker:
+        return MaskMaker(self.bench.example, self.bench.target.spec.pruning)
+
     def _schedule(self, path: Path, rung: Rung) -> Schedule | None:
         """Of a compiled file, where memory is limited: it takes up to half a second."""
         return compiled_schedule(path, rung, self.bench.note) if self._limits_memory else None
@@ -182,7 +186,6 @@ class ShapeBench:
         """The model in a rung's shape. Which channels go does not matter here, how many does."""
         model = self.bench.fresh_model()
         draw_norms_(model)
-        ignored = self.bench.target.spec.pruning.ignored
         match rung.pruning:
             case PruningKind.NONE:
                 return model
@@ -191,7 +194,7 @@ class ShapeBench:
                 rest = remove_blocks(model, removed_blocks)
                 return structured_prune(rest, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
             case PruningKind.UNSTRUCTURED | PruningKind.N_M:
-                make_masks(model, rung, rung.pruning_ratio, ignored).make_permanent()
+                self._masker.masks(model, rung, rung.pruning_ratio).make_permanent()
                 return model
 
     def _place_key(self, rung: Rung) -> str:

@@ -1,29 +1,23 @@
-"""Probing a device for sparse kernels, and what follows for the ladder and for a model's masks."""
+"""Probing a device for sparse kernels, and what follows for the ladder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
 from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, kind_of
-from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import WeightMasks, maskable_layers
-from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.probing import ProbeJob, kept_probe, summary
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoice, ...]:
@@ -95,13 +89,16 @@ def _explained(bench: Workbench, refused: RefusedRung) -> RefusedRung:
     rung = refused.rung
     if RUNTIMES.get(rung.runtime).sparse_form() is None:
         return refused
-    key = digest(bench.model_key, rung.name, compiler_versions(rung), bench.input_shape, bench.device.facts.fingerprint)
+    maker = MaskMaker(bench.example, bench.target.spec.pruning)
+    facts = bench.device.facts
+    key = digest(bench.model_key, rung.name, compiler_versions(rung), bench.input_shape, facts.fingerprint, maker.key)
 
     def make(folder: Path) -> SparsePath:
         model = bench.fresh_model()
-        make_masks(model, rung, rung.pruning_ratio, bench.target.spec.pruning.ignored).make_permanent()
+        maker.masks(model, rung, rung.pruning_ratio).make_permanent()
         artifact = compile_artifact(CompileJob(model, bench.input_shape, bench.frozen_samples), rung, folder)
-        return sparse_path(artifact, folder, rung, bench.device.facts) or SparsePath(reasons=())
+        path = sparse_path(artifact, folder, rung, facts) or SparsePath(reasons=())
+        return replace(path, reasons=maker.reasons(model, rung, path))
 
     try:
         path = bench.step("rule", rung.name, key, SparsePath, make, lambda p: "" if p.taken else "; ".join(p.reasons))
@@ -110,43 +107,3 @@ def _explained(bench: Workbench, refused: RefusedRung) -> RefusedRung:
     # What the device's architecture or the runtime's version rule out is in the reason already.
     new = [reason for reason in path.reasons if reason not in refused.reason]
     return replace(refused, reason=f"{'; '.join(new)} ({refused.reason})") if new else refused
-
-
-def lamp_scores(model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
-    """What masks are made by where nothing else is asked for: no data, and the scale of a layer does not count."""
-    return weight_scores(model, layers, CRITERIA.get("lamp"))
-
-
-def make_masks(
-    model: nn.Module,
-    rung: Rung,
-    sparsity: float,
-    ignored: Sequence[str],
-    score: Callable[[nn.Module, Sequence[str]], Mapping[str, Tensor]] = lamp_scores,
-) -> WeightMasks:
-    """The masks of a mask rung: over the layers whose zeros its runtime's kernels skip.
-
-    Where the runtime has sparse kernels, zeros elsewhere would cost accuracy and buy nothing, and those of the last
-    layer count in XNNPACK's two thirds; so layers are chosen by what the kernels skip, the last among them. Without
-    sparse kernels, it is every layer but the last.
-
-    Args:
-        model: looked at, and held by the masks.
-        rung: its runtime and pattern.
-        sparsity: share of those weights; N:M has its own.
-        ignored: by the target.
-        score: of (model, layers): the weights' scores, all layers ranked together; those without stay dense.
-    """
-    form = RUNTIMES.get(rung.runtime).sparse_form()
-    kept = list(ignored)
-    if form is not None:
-        named = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(recurse=False))]
-        kept += [n for n, m in named if not form.skips(m)]
-    with_last = form is not None
-    asked = maskable_layers(model, kept, with_last=with_last)
-    scores = score(model, asked)
-    # Nobody calls them: zeros there would count and change nothing.
-    kept += [name for name in asked if name not in scores]
-    if rung.n_m is not None:
-        return WeightMasks.n_m(model, *rung.n_m, scores=scores, ignored=kept, with_last=with_last)
-    return WeightMasks.unstructured(model, sparsity, scores=scores, ignored=kept, with_last=with_last)

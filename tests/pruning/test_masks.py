@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -11,14 +11,24 @@ from torch import Tensor, nn
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import WeightMasks, maskable_layers
+from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, WeightedLayer, find_maskable
+from edgeprune.pruning.masks import Spread, WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 
 BY_WEIGHT = ["l1", "l2", "lamp", "random"]
 
 
-def scored(model: nn.Module, criterion: str) -> Mapping[str, Tensor]:
-    return weight_scores(model, maskable_layers(model, with_last=True), CRITERIA.get(criterion))
+def plain(ignored: Sequence[str] = ()) -> tuple[nn.Module, Maskable]:
+    model, example = example_of("plain")
+    return model, find_maskable(model, example, ignored)
+
+
+def of(model: nn.Module, *shape: int, ignored: Sequence[str] = (), classifier: bool = False) -> Maskable:
+    return find_maskable(model, torch.zeros(1, *shape), ignored, classifier=classifier)
+
+
+def scored(model: nn.Module, layers: Maskable, criterion: str) -> Mapping[str, Tensor]:
+    return weight_scores(model, layers.layers, CRITERIA.get(criterion))
 
 
 def _zeros(model: nn.Module, layer: str) -> int:
@@ -33,15 +43,18 @@ def _zeros(model: nn.Module, layer: str) -> int:
 def test_sparsity_is_met_exactly_and_the_last_layer_is_dense(
     sparsity: float, scope: str, criterion: str | None
 ) -> None:
-    model, _ = example_of("plain")
-    scores = scored(model, criterion) if criterion else None
-    masks = WeightMasks.unstructured(model, sparsity, scores=scores, scope=scope)  # type: ignore[arg-type]
+    model, layers = plain()
+    scores = scored(model, layers, criterion) if criterion else None
+    masks = WeightMasks.unstructured(model, layers, sparsity, scores=scores, spread=Spread(scope=scope))  # type: ignore[arg-type]
     masks.apply_()
     masks.verify()
     sizes = {name: model.get_submodule(name).weight.numel() for name in ("conv1", "conv2", "hidden")}
     if scope == "layer":
         assert {n: _zeros(model, n) for n in sizes} == {n: round(sparsity * size) for n, size in sizes.items()}
-    assert abs(masks.sparsity - sparsity) <= 0.5 * len(sizes) / sum(sizes.values()) + 1e-9
+    zeros = sum(_zeros(model, n) for n in sizes)
+    assert abs(zeros - sparsity * sum(sizes.values())) <= 0.5 * len(sizes)
+    # The head's weights are weights too.
+    assert masks.sparsity == pytest.approx(zeros / (sum(sizes.values()) + 14 * 5))
     assert _zeros(model, "head") == 0
 
 
@@ -50,7 +63,7 @@ def test_smallest_weights_of_all_layers_go_first() -> None:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[0.1, -0.2], [0.3, -9.0]]))
         model[1].weight.copy_(torch.tensor([[5.0, -0.25], [6.0, 7.0]]))
-    WeightMasks.unstructured(model, 0.5).apply_()
+    WeightMasks.unstructured(model, of(model, 2), 0.5).apply_()
     assert model[0].weight.tolist() == [[0.0, 0.0], [0.0, -9.0]]
     assert model[1].weight.tolist() == [[5.0, 0.0], [6.0, 7.0]]
 
@@ -61,46 +74,48 @@ def test_lamp_masks_do_not_see_the_scale_of_a_layer_and_empty_none() -> None:
     large.weight.data = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
     small.weight.data = 1e-6 * large.weight.data
     model = nn.Sequential(large, small)
-    scores = scored(model, "lamp")
-    masks = WeightMasks.unstructured(model, 0.5, scores=scores, with_last=True)
+    layers = Maskable(weighted=(WeightedLayer(layer="0", weights=4), WeightedLayer(layer="1", weights=4)))
+    scores = scored(model, layers, "lamp")
+    masks = WeightMasks.unstructured(model, layers, 0.5, scores=scores)
     masks.apply_()
     assert [(w == 0).int().tolist() for w in (large.weight, small.weight)] == [[[1, 1, 0, 0]]] * 2
-    masks = WeightMasks.unstructured(model, 0.75, scores=scores, with_last=True)
+    masks = WeightMasks.unstructured(model, layers, 0.75, scores=scores)
     assert [x.sparsity for x in masks.sparsities()] == [0.75, 0.75]
 
 
 def test_each_layer_may_have_its_own_share() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, {"conv2": 0.5, "hidden": 0.75})
-    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0.0, "conv2": 0.5, "hidden": 0.75}
+    model, layers = plain()
+    masks = WeightMasks.unstructured(model, layers, 0.25, spread=Spread(shares={"conv2": 0.5, "hidden": 0.75}))
+    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0.25, "conv2": 0.5, "hidden": 0.75, "head": 0}
     with pytest.raises(InputError, match="no layer 'hiden' may be masked; did you mean 'hidden'"):
-        WeightMasks.unstructured(model, {"hiden": 0.5})
+        WeightMasks.unstructured(model, layers, 0.5, spread=Spread(shares={"hiden": 0.5}))
 
 
 def test_scores_that_are_missing_of_another_shape_or_not_finite_are_told() -> None:
-    model, _ = example_of("plain")
-    scores = dict(scored(model, "l1"))
+    model, layers = plain()
+    scores = dict(scored(model, layers, "l1"))
     with pytest.raises(InputError, match=r"layer 'conv1': expected \(12, 3, 3, 3\), found \(1,\)"):
-        WeightMasks.unstructured(model, 0.5, scores={**scores, "conv1": torch.ones(1)})
+        WeightMasks.unstructured(model, layers, 0.5, scores={**scores, "conv1": torch.ones(1)})
     with pytest.raises(InputError, match=r"layer 'conv1': .*, found none"):
-        WeightMasks.n_m(model, 2, 4, scores={n: s for n, s in scores.items() if n != "conv1"})
+        WeightMasks.n_m(model, layers, 2, 4, scores={n: s for n, s in scores.items() if n != "conv1"})
     with pytest.raises(BuildError, match="layer 'hidden': the importance of its weights is not finite"):
-        WeightMasks.unstructured(model, 0.5, scores={**scores, "hidden": scores["hidden"] / 0})
+        WeightMasks.unstructured(model, layers, 0.5, scores={**scores, "hidden": scores["hidden"] / 0})
 
 
 def test_masks_follow_the_scores_and_not_the_weights() -> None:
     model = nn.Sequential(nn.ConvTranspose2d(2, 3, 1), nn.Linear(1, 1))
+    layers = of(model, 2, 1, 1)
     # As [out, in]: the second input of each output goes.
     scores = {"0": torch.tensor([[9.0, 1.0], [8.0, 2.0], [7.0, 3.0]]).reshape(3, 2, 1, 1)}
-    WeightMasks.unstructured(model, 0.5, scores=scores).apply_()
+    WeightMasks.unstructured(model, layers, 0.5, scores=scores).apply_()
     assert (model[0].weight == 0).flatten(1).tolist() == [[False] * 3, [True] * 3]
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 2), (6, 1), (1, 1)])
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_blocks_go_and_stay_together_and_are_counted_exactly(shape: tuple[int, int], scope: str) -> None:
-    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 24, 1), nn.Linear(24, 2)))
-    masks = WeightMasks.blocks(model, 0.3, shape, scope=scope)  # type: ignore[arg-type]
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 24, 1), nn.Conv2d(24, 2, 1)))
+    masks = WeightMasks.blocks(model, of(model, 8, 4, 4), 0.3, shape, spread=Spread(scope=scope))  # type: ignore[arg-type]
     masks.apply_()
     masks.verify()
     zeros = 0
@@ -113,26 +128,32 @@ def test_blocks_go_and_stay_together_and_are_counted_exactly(shape: tuple[int, i
             assert int((blocks > 0).sum()) == round(0.3 * blocks.numel())
     if scope == "global":
         assert zeros == round(0.3 * (12 * 72 + 24 * 12) / (shape[0] * shape[1]))
-    assert masks.left_dense == ()
+    assert [x.layer for x in masks.left_dense] == ["2"]
 
 
 def test_blocks_by_hand_and_what_has_no_whole_number_of_them() -> None:
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 3), nn.Linear(3, 1))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[5.0, -1.0, 1.0, 1.0], [-1.0, 1.0, 3.0, -3.0]]))
-    assert WeightMasks.blocks(model, 0.5, (2, 1), ignored=["1"]).kept["0"].tolist() == [[True, False, False, True]] * 2
-    kept = WeightMasks.blocks(model, 0.5, (1, 2), ignored=["1"]).kept["0"].tolist()
+    first = of(model, 4, ignored=["1"])
+    assert WeightMasks.blocks(model, first, 0.5, (2, 1)).kept["0"].tolist() == [[True, False, False, True]] * 2
+    kept = WeightMasks.blocks(model, first, 0.5, (1, 2)).kept["0"].tolist()
     assert kept == [[True, True, False, False], [False, False, True, True]]
-    assert WeightMasks.blocks(model, 0.5, (2, 1)).left_dense == ("1",)
+    uneven = WeightMasks.blocks(model, of(model, 4), 0.5, (2, 1)).left_dense
+    assert {x.layer: x.reason for x in uneven} == {
+        "1": "its weights are no whole number of 2x1 blocks",
+        "2": MAKES_OUTPUT,
+    }
     with pytest.raises(InputError, match="at least 1x1, got 0x4"):
-        WeightMasks.blocks(model, 0.5, (0, 4))
+        WeightMasks.blocks(model, first, 0.5, (0, 4))
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 2), (3, 4), (4, 8), (2, 12), (5, 6)])
 def test_any_n_of_m_by_any_criterion(n: int, m: int) -> None:
     model = seeded(lambda: nn.Sequential(nn.Conv2d(24, 6, 3), nn.Linear(2, 2)))
-    scores = scored(model, "random")
-    kept = WeightMasks.n_m(model, n, m, scores=scores).kept["0"]
+    layers = of(model, 24, 4, 4)
+    scores = scored(model, layers, "random")
+    kept = WeightMasks.n_m(model, layers, n, m, scores=scores).kept["0"]
     several = kept.movedim(1, -1).reshape(-1, m)
     ranked = scores["0"].movedim(1, -1).reshape(-1, m)
     assert set(several.sum(dim=1).tolist()) == {n}
@@ -145,7 +166,7 @@ def test_masks_are_the_same_twice_even_for_equal_magnitudes() -> None:
     def zeros() -> list[bool]:
         model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
         nn.init.ones_(model[0].weight)
-        WeightMasks.unstructured(model, 0.5).apply_()
+        WeightMasks.unstructured(model, of(model, 8), 0.5).apply_()
         return (model[0].weight == 0).flatten().tolist()
 
     assert zeros() == zeros()
@@ -154,13 +175,13 @@ def test_masks_are_the_same_twice_even_for_equal_magnitudes() -> None:
 @pytest.mark.parametrize("sparsity", [-0.1, 1.01, float("nan")])
 def test_impossible_sparsity_is_told(sparsity: float) -> None:
     with pytest.raises(InputError, match="expected a number from 0 to 1"):
-        WeightMasks.unstructured(example_of("plain")[0], sparsity)
+        WeightMasks.unstructured(*plain(), sparsity)
 
 
 def test_n_of_m_keeps_the_largest_along_the_input_channels() -> None:
     model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 4, 3), nn.Conv2d(4, 2, 1)))
     before = model[0].weight.detach().clone()
-    masks = WeightMasks.n_m(model, 2, 4)
+    masks = WeightMasks.n_m(model, of(model, 8, 4, 4), 2, 4)
     masks.apply_()
     masks.verify()
     for output in range(4):
@@ -170,37 +191,40 @@ def test_n_of_m_keeps_the_largest_along_the_input_channels() -> None:
                     block = before[output, start : start + 4, row, column]
                     kept = model[0].weight[output, start : start + 4, row, column] != 0
                     assert set(kept.nonzero().flatten().tolist()) == set(block.abs().topk(2).indices.tolist())
-    assert masks.sparsity == 0.5
+    assert masks.sparsities()[0].sparsity == 0.5
 
 
 def test_layers_that_do_not_divide_are_left_dense_and_reported() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.n_m(model, 2, 4)
+    masks = WeightMasks.n_m(*plain(), 2, 4)
     masks.apply_()
-    # 3 input channels times 9 is no multiple of 4; 12 times 9 and 160 are; the head is the last layer.
-    assert masks.left_dense == ("conv1",)
-    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0.0, "conv2": 0.5, "hidden": 0.5}
+    # 3 input channels times 9 is no multiple of 4; 12 times 9 and 160 are; the head makes the output.
+    reasons = {x.layer: x.reason for x in masks.left_dense}
+    assert reasons == {"conv1": "its 27 weights an output are no multiple of 4", "head": MAKES_OUTPUT}
+    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"conv1": 0, "conv2": 0.5, "hidden": 0.5, "head": 0}
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (5, 4), (-1, 2)])
 def test_impossible_n_of_m_is_told(n: int, m: int) -> None:
     with pytest.raises(InputError, match="expected 0 < N <= M"):
-        WeightMasks.n_m(example_of("plain")[0], n, m)
+        WeightMasks.n_m(*plain(), n, m)
 
 
 def test_ignored_layers_are_dense() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, 0.9, ignored=["conv*"])
+    model, layers = plain(ignored=["conv*"])
+    masks = WeightMasks.unstructured(model, layers, 0.9)
     masks.apply_()
-    assert masks.left_dense == ("conv1", "conv2")
+    assert [(x.layer, x.reason) for x in masks.left_dense][:2] == [
+        ("conv1", "pruning.ignored names it"),
+        ("conv2", "pruning.ignored names it"),
+    ]
     assert _zeros(model, "conv2") == 0
     with pytest.raises(InputError, match="did you mean 'hidden'"):
-        WeightMasks.unstructured(model, 0.9, ignored=["hiden"])
+        plain(ignored=["hiden"])
 
 
 def test_masks_hold_through_steps_with_momentum() -> None:
     model, example = example_of("plain")
-    masks = WeightMasks.unstructured(model, 0.6)
+    masks = WeightMasks.unstructured(model, find_maskable(model, example), 0.6)
     masks.apply_()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for _ in range(3):
@@ -212,8 +236,8 @@ def test_masks_hold_through_steps_with_momentum() -> None:
 
 
 def test_weight_that_came_back_is_found() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, 0.5, scope="layer")
+    model, layers = plain()
+    masks = WeightMasks.unstructured(model, layers, 0.5, spread=Spread(scope="layer"))
     masks.apply_()
     with torch.no_grad():
         model.conv2.weight[model.conv2.weight == 0] = 1.0
@@ -222,8 +246,8 @@ def test_weight_that_came_back_is_found() -> None:
 
 
 def test_nan_is_zeroed_too() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, 1.0)
+    model, layers = plain()
+    masks = WeightMasks.unstructured(model, layers, 1.0)
     with torch.no_grad():
         model.conv1.weight.fill_(float("nan"))
     masks.apply_()
@@ -231,8 +255,8 @@ def test_nan_is_zeroed_too() -> None:
 
 
 def test_permanent_zeros_are_held_no_longer() -> None:
-    model, _ = example_of("plain")
-    masks = WeightMasks.unstructured(model, 0.5)
+    model, layers = plain()
+    masks = WeightMasks.unstructured(model, layers, 0.5)
     masks.make_permanent()
     zeros = _zeros(model, "hidden")
     assert zeros

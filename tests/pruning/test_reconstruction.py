@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edgeprune.graph.groups import ChannelGraph, find_groups
 from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.reconstruction import reconstruct_channels_, reconstruct_weights_
 from edgeprune.pruning.scoring import channel_scores
@@ -65,9 +66,10 @@ def test_outputs_of_a_cut_model_come_closer_on_inputs_not_seen(name: str) -> Non
 
 def masked(model: nn.Module, sparsity: float, inputs: Tensor) -> tuple[nn.Module, nn.Module, WeightMasks]:
     pruned = copy.deepcopy(model)
-    WeightMasks.unstructured(pruned, sparsity).apply_()
+    layers = find_maskable(model, inputs[:1])
+    WeightMasks.unstructured(pruned, layers, sparsity).apply_()
     refitted = copy.deepcopy(model)
-    masks = WeightMasks.unstructured(refitted, sparsity)
+    masks = WeightMasks.unstructured(refitted, layers, sparsity)
     masks.apply_()
     reconstruct_weights_(refitted, model, masks, inputs)
     return pruned, refitted, masks

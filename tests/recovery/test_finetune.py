@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import FitResult, FitSettings, accuracy_of, bf16_is_fast, fit_
@@ -240,7 +241,7 @@ def test_weights_before_the_first_epoch_are_kept_where_no_epoch_is_as_good(
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_masked_weights_stay_zero_whatever_momentum_and_decay_do(optimizer: str) -> None:
     model = _net()
-    masks = WeightMasks.unstructured(model, 0.8)
+    masks = WeightMasks.unstructured(model, find_maskable(model, torch.zeros(1, 3, 8, 8)), 0.8)
     seen: list[int] = []
 
     def after_step() -> None:

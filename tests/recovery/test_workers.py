@@ -15,6 +15,7 @@ from trained_in_workers import Normed, NormFree, die_in_worker, noise, refuse, s
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, Noted, NullReporter, StageFinished, StageProgress, StageStarted
+from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.recovery.finetune import FitResult, FitSettings, Workers, fit_
 
@@ -38,8 +39,9 @@ def _fit(model: nn.Module, settings: FitSettings, **options: object) -> FitResul
 def test_two_workers_follow_the_loss_curve_of_one() -> None:
     reporter = _List()
     alone, together = seeded(NormFree), seeded(NormFree)
-    zeros, others = (WeightMasks.unstructured(model, 0.5) for model in (alone, together))
     validation = stripes(60, seed=1)
+    layers = find_maskable(alone, torch.from_numpy(validation[0][:1]))
+    zeros, others = (WeightMasks.unstructured(model, layers, 0.5) for model in (alone, together))
     expected = _fit(alone, ALONE, validation=validation, after_step=zeros.apply_)
     threads, environment = torch.get_num_threads(), dict(os.environ)
     # 90 examples are 5 batches of 16 and one of 10: shares of 8 and of 5.

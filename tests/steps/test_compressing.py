@@ -73,7 +73,10 @@ def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, ze
         model = made.compressed(planned(rung))
         loaded = weights(made.load(model))
         dense = weights(made.load(made.dense))
-    assert model.sparsity == pytest.approx(rung.pruning_ratio, abs=0.03)
+    weights_but_the_heads = [x for x in model.layers if x.layer != "head"]
+    zeros_there, all_there = (sum(getattr(x, n) for x in weights_but_the_heads) for n in ("zeros", "weights"))
+    assert zeros_there / all_there == pytest.approx(rung.pruning_ratio, abs=0.03)
+    assert model.sparsity == pytest.approx(zeros_there / sum(x.weights for x in model.layers))
     found = loaded["conv2.weight"]
     assert (found == 0).float().mean().item() == pytest.approx(zeros, abs=0.15)
     if rung.n_m:
@@ -186,3 +189,17 @@ def test_other_weights_go_by_another_criterion_and_the_rest_makes_up_for_them(tm
     assert not torch.equal(zeros["lamp"], zeros["obc"])
     assert torch.equal(zeros["obc"], zeros["refitted"])
     assert not torch.equal(found["obc"], found["refitted"])
+
+
+def test_zeros_of_one_round_are_zeros_of_the_next(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.75)
+    # Nothing is trained after a cut, so that a zero in the place of another weight would still be one.
+    target = {"pruning.weight_criterion": "movement", "recovery.rounds": 3, "recovery.epochs": 0}
+    with compressor(tmp_path, target=target) as made:
+        model = made.compressed(planned(rung))
+    weights, zeros = sum(x.weights for x in model.layers), sum(x.zeros for x in model.layers)
+    assert model.sparsity == pytest.approx(zeros / weights)
+    # The classifier's are among the weights, and none of them among the zeros.
+    (head,) = [x for x in model.layers if x.layer == "head"]
+    assert head.zeros == 0
+    assert zeros == round(0.75 * (weights - head.weights))

@@ -18,12 +18,14 @@ from torch.nn import functional
 from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import ScoringData
 from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.maskable import MAKES_OUTPUT, find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.rung import Precision, PruningKind, Rung
+from edgeprune.schema.target import Pruning
 from edgeprune.steps.compiling import CompileJob, compile_artifact, sparse_path
-from edgeprune.steps.sparsity import make_masks
+from edgeprune.steps.masking import MaskMaker
 
 FLOAT = Rung(runtime="tflite", precision=Precision.FLOAT32)
 MASKED = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.9)
@@ -35,23 +37,35 @@ def compiled(model: nn.Module, rung: Rung, folder: Path) -> Artifact:
     return compile_artifact(CompileJob(model, IMAGE, np.zeros((1, *IMAGE[1:]), np.float32)), rung, folder)
 
 
+def maker(**pruning: object) -> MaskMaker:
+    return MaskMaker(torch.zeros(1, 3, 32, 32), Pruning.model_validate(pruning))
+
+
+def masked(masks: WeightMasks) -> dict[str, float]:
+    return {x.layer: x.sparsity for x in masks.sparsities() if x.sparsity}
+
+
+@pytest.mark.parametrize("classifier", [False, True])
 @pytest.mark.parametrize("n_m", [None, (2, 4)])
-def test_tflite_masks_pointwise_and_linear_layers_and_the_last_one(n_m: tuple[int, int] | None) -> None:
-    net = separable_net(16)
-    masks = make_masks(net, replace(MASKED, n_m=n_m), 0.9, ignored=["2"])
-    share = 0.5 if n_m else 0.9
-    masked = {x.layer: x.sparsity for x in masks.sparsities() if x.sparsity}
+def test_tflite_masks_what_its_kernels_skip_and_the_classifier_only_if_asked(
+    *, n_m: tuple[int, int] | None, classifier: bool
+) -> None:
+    masks = maker(classifier=classifier).masks(separable_net(16), replace(MASKED, n_m=n_m), 0.9)
     # 4 and 9 are the 1x1 convolutions, 12 the classifier.
-    assert set(masked) == {"4", "9", "12"}
-    total = 16 * 16 + 16 * 32 + 32 * 10
-    assert sum(masked[n] * w for n, w in (("4", 256), ("9", 512), ("12", 320))) / total == pytest.approx(
-        share, abs=1e-3
-    )
+    weights = {"4": 16 * 16, "9": 16 * 32} | ({"12": 32 * 10} if classifier else {})
+    found = masked(masks)
+    assert set(found) == set(weights)
+    share = sum(found[n] * w for n, w in weights.items()) / sum(weights.values())
+    assert share == pytest.approx(0.5 if n_m else 0.9, abs=1e-3)
+    reasons = {x.layer: x.reason for x in masks.left_dense}
+    assert set(reasons) == {"0", "2", "7", "12"} - set(weights)
+    assert reasons["2"] == "no sparse kernel of tflite skips its zeros"
+    assert reasons.get("12") == (None if classifier else MAKES_OUTPUT)
 
 
 def test_a_layer_that_the_target_ignores_stays_dense() -> None:
-    masks = make_masks(separable_net(16), MASKED, 0.9, ignored=["12"])
-    assert {x.layer for x in masks.sparsities() if x.sparsity} == {"4", "9"}
+    masks = maker(ignored=("4",)).masks(separable_net(16), MASKED, 0.9)
+    assert set(masked(masks)) == {"9"}
 
 
 class WithUnused(nn.Module):
@@ -71,15 +85,61 @@ def test_a_layer_that_is_never_called_stays_dense_where_the_criterion_watches_th
     inputs = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
     data = ScoringData(batches=((inputs, torch.arange(12) % 2),), loss=functional.cross_entropy)
     score = partial(weight_scores, criterion=CRITERIA.get(criterion), data=data)
-    masks = make_masks(model, replace(MASKED, runtime="onnxruntime"), 0.5, [], score)
-    assert {x.layer: x.sparsity for x in masks.sparsities()} == {"first": 0.5, "unused": 0.0}
+    masks = MaskMaker(torch.zeros(1, 4), Pruning(), score).masks(
+        model, replace(MASKED, runtime="onnxruntime", pruning_ratio=0.5), 0.5
+    )
+    assert masked(masks) == {"first": 0.5}
+    assert {x.layer: x.reason for x in masks.left_dense}["unused"] == "the model never calls it"
     with pytest.raises(InputError, match="scores of layer 'unused'"):
-        WeightMasks.unstructured(model, 0.5, scores=score(model, ("first", "unused")))
+        WeightMasks.unstructured(
+            model, find_maskable(model, torch.zeros(1, 4)), 0.5, scores=score(model, ("first", "unused"))
+        )
 
 
 def test_without_sparse_kernels_every_layer_but_the_last_is_masked() -> None:
-    masks = make_masks(separable_net(16), replace(MASKED, runtime="onnxruntime"), 0.9, ignored=[])
-    assert {x.layer for x in masks.sparsities()} == {"0", "2", "4", "7", "9"}
+    masks = maker().masks(separable_net(16), replace(MASKED, runtime="onnxruntime"), 0.9)
+    assert set(masked(masks)) == {"0", "2", "4", "7", "9"}
+
+
+def test_the_target_says_how_zeros_are_spread() -> None:
+    rung = replace(MASKED, runtime="onnxruntime", pruning_ratio=0.8)
+    even = maker(mask_scope="layer").masks(separable_net(16), rung, 0.4)
+    assert masked(even) == pytest.approx(dict.fromkeys(("0", "2", "4", "7", "9"), 0.4), abs=0.01)
+    # Half of the way to the rung's share is half of the way to a layer's own; the first name that matches counts.
+    own = maker(mask_scope="layer", layer_sparsities={"9": 0.5, "[79]": 0.2}).masks(separable_net(16), rung, 0.4)
+    assert masked(own) == pytest.approx({"0": 0.4, "2": 0.4, "4": 0.4, "7": 0.1, "9": 0.25}, abs=0.01)
+    ranked = masked(maker(layer_sparsities={"9": 0.5}).masks(separable_net(16), rung, 0.8))
+    assert ranked["9"] == 0.5
+    rest = {"0": 432, "2": 144, "4": 256, "7": 144}
+    assert sum(ranked[n] * w for n, w in rest.items()) == pytest.approx(0.8 * sum(rest.values()), abs=1)
+    # 0 is no layer whose zeros TFLite's kernels skip: what is said of it is for other runtimes.
+    assert set(masked(maker(layer_sparsities={"0": 0.5}).masks(separable_net(16), MASKED, 0.9))) == {"4", "9"}
+    with pytest.raises(InputError, match="'12' asks for zeros in '12', but it makes the model's output"):
+        maker(layer_sparsities={"12": 0.5}).masks(separable_net(16), rung, 0.8)
+    with pytest.raises(InputError, match=r"pruning\.layer_sparsities: no layer is named 'head'"):
+        maker(layer_sparsities={"head": 0.5}).masks(separable_net(16), rung, 0.8)
+
+
+def test_a_classifier_whose_zeros_are_missing_to_two_thirds_is_named_with_the_key(tmp_path: Path) -> None:
+    def reasons(share: float, **pruning: object) -> tuple[str, ...]:
+        net, rung = separable_net(16), replace(MASKED, pruning_ratio=share)
+        made = maker(**pruning)
+        made.masks(net, rung, share).make_permanent()
+        name = f"{share}-{len(pruning)}"
+        path = sparse_path(compiled(net, rung, tmp_path / name), tmp_path / name, rung, ARM)
+        assert path is not None
+        return made.reasons(net, rung, path)
+
+    # 691 of 768 weights of the 1x1 convolutions are zero, 691 of 1,088 with the classifier's: 63.5 %.
+    missing, hint = reasons(0.9)
+    assert "more than two thirds must be: 35 zeros are missing" in missing
+    assert hint == (
+        "12 with 320 weights is left dense because it makes the model's output, and 90% zeros there would be enough: "
+        "set pruning.classifier = true"
+    )
+    assert reasons(0.9, classifier=True) == ()
+    # Half of all weights are too few, with the classifier too.
+    assert len(reasons(0.5)) == 1
 
 
 def test_a_mask_rung_of_tflite_is_a_smaller_file_that_runs_sparse(tmp_path: Path) -> None:

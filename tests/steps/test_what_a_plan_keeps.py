@@ -77,7 +77,9 @@ class FormulaShapes:
         example=EXAMPLE,
         fresh_model=Net,
         note=lambda *_: None,
-        target=SimpleNamespace(spec=SimpleNamespace(pruning=SimpleNamespace(ratios=(0.25, 0.5, 0.75)))),
+        target=SimpleNamespace(
+            spec=SimpleNamespace(pruning=SimpleNamespace(ratios=(0.25, 0.5, 0.75), selection="planner"))
+        ),
     )
 
     def measure(

@@ -1,0 +1,125 @@
+"""The masks of a mask rung: over the layers whose zeros its runtime's kernels skip, as the target says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeprune.errors import InputError
+from edgeprune.graph.names import match_layers
+from edgeprune.pruning.criteria import CRITERIA
+from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, find_maskable
+from edgeprune.pruning.masks import Spread, WeightMasks
+from edgeprune.pruning.scoring import weight_scores
+from edgeprune.records.rung import Rung
+from edgeprune.records.sparsity import SparsePath
+from edgeprune.runtimes import RUNTIMES
+from edgeprune.schema.target import Pruning
+from edgeprune.store.run_folder import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def lamp_scores(model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
+    """What shapes are masked by: no data, and the scale of a layer does not count."""
+    return weight_scores(model, layers, CRITERIA.get("lamp"))
+
+
+@dataclass(frozen=True)
+class MaskMaker:
+    """Makes the masks of a target's models, and says what they leave out.
+
+    Attributes:
+        example: one input of the model, with its batch dimension.
+        pruning: of the target.
+        score: of (model, layers): the weights' scores; layers without stay dense.
+    """
+
+    example: Tensor
+    pruning: Pruning
+    score: Callable[[nn.Module, Sequence[str]], Mapping[str, Tensor]] = lamp_scores
+
+    @property
+    def key(self) -> str:
+        """Digest of what decides where zeros go, beside the model and its scores."""
+        pruning = self.pruning
+        return digest(pruning.ignored, pruning.classifier, pruning.mask_scope, list(pruning.layer_sparsities.items()))
+
+    def masks(self, model: nn.Module, rung: Rung, sparsity: float, *, after: WeightMasks | None = None) -> WeightMasks:
+        """The masks of a mask rung, or of a round on the way to it.
+
+        Args:
+            model: looked at, and held by the masks.
+            rung: its runtime, pattern and final share.
+            sparsity: share of zeros in the layers that may be masked, in [0, 1]; N:M has its own. Those that have a
+                share of their own get as much of it.
+            after: the masks of the round before, whose zeros stay.
+
+        Raises:
+            InputError: a name in the target matches no layer, or none that may be masked.
+        """
+        maskable = self.maskable(model, rung)
+        scores = self.score(model, maskable.layers)
+        # Zeros there would count and change nothing.
+        maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
+        if rung.n_m is not None:
+            return WeightMasks.n_m(model, maskable, *rung.n_m, scores=scores, after=after)
+        progress = sparsity / rung.pruning_ratio
+        shares = {n: progress * share for n, share in self._own_shares(model, maskable).items()}
+        spread = Spread(scope=self.pruning.mask_scope, shares=shares)
+        return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
+
+    def maskable(self, model: nn.Module, rung: Rung) -> Maskable:
+        """The layers whose zeros are worth it.
+
+        Where the runtime has sparse kernels, zeros in layers that these do not skip would cost accuracy and buy
+        nothing. Without sparse kernels, it is every layer that may be masked.
+        """
+        found = find_maskable(model, self.example, self.pruning.ignored, classifier=self.pruning.classifier)
+        form = RUNTIMES.get(rung.runtime).sparse_form()
+        if form is None:
+            return found
+        reason = f"no sparse kernel of {rung.runtime} skips its zeros"
+        return found.without({n: reason for n in found.layers if not form.skips(model.get_submodule(n))})
+
+    def reasons(self, model: nn.Module, rung: Rung, path: SparsePath) -> tuple[str, ...]:
+        """Why a runtime's sparse kernels do not run a masked model's file, with the key that would mend it.
+
+        Args:
+            model: the one that was compiled.
+            rung: a mask rung.
+            path: what the runtime's rule says of the file.
+        """
+        form = RUNTIMES.get(rung.runtime).sparse_form()
+        if not path.missing_zeros or form is None:
+            return path.reasons
+        left = [
+            x
+            for x in self.maskable(model, rung).left_dense
+            if x.reason == MAKES_OUTPUT and form.skips(model.get_submodule(x.layer))
+        ]
+        weights = sum(x.weights for x in left)
+        if round(rung.pruning_ratio * weights) < path.missing_zeros:
+            return path.reasons
+        hint = (
+            f"{', '.join(x.layer for x in left)} with {weights:,} weights is left dense because it makes the model's "
+            f"output, and {rung.pruning_ratio:.0%} zeros there would be enough: set pruning.classifier = true"
+        )
+        return (*path.reasons, hint)
+
+    def _own_shares(self, model: nn.Module, maskable: Maskable) -> dict[str, float]:
+        """By layer, what the target says of it; the first pattern that matches counts."""
+        found: dict[str, float] = {}
+        dense = {x.layer: x.reason for x in maskable.left_dense}
+        for pattern, share in self.pruning.layer_sparsities.items():
+            matches = match_layers(model, [pattern], key="pruning.layer_sparsities")
+            held = [n for n in dense if n in matches and dense[n] == MAKES_OUTPUT]
+            if held and not matches.intersection(maskable.layers):
+                raise InputError(
+                    f"pruning.layer_sparsities: {pattern!r} asks for zeros in {held[0]!r}, but {dense[held[0]]}",
+                    name=pattern,
+                )
+            found = {**{n: share for n in maskable.layers if n in matches}, **found}
+        return found
