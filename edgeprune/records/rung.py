@@ -215,6 +215,8 @@ class Plan:
     """What each group loses, where widths were chosen by it; None before anything was trained."""
     costs_measured: bool = False
     """Whether accuracy costs are losses that were measured; else they are ranks, and only their order counts."""
+    not_asked: tuple[str, ...] = ()
+    """Where nothing is planned, the places whose narrowest widths were not measured: others promised more."""
 
     @property
     def planned(self) -> tuple[PlannedRung, ...]:

@@ -35,6 +35,9 @@ HEADROOM = 0.98
 TIGHTER = (0.9, 0.8)
 """Shares of the budget that the fallbacks are planned for, should the gates reject what was just within it."""
 
+ROUNDED_WITHIN = 2.0
+"""Rounded up, the narrowest widths seldom take half the time: what is further over the budget is measured as it is."""
+
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
 
@@ -55,16 +58,23 @@ class Narrower:
     surveys: list[PlaceSurvey] = field(default_factory=list)
     priced: list[tuple[ShapeFigures, AllocationProblem]] = field(default_factory=list)
 
-    def fastest_admissible(self, place: Rung) -> ShapeFigures:
+    def fastest_admissible(self, place: Rung, limits: Limits | None = None) -> ShapeFigures:
         """The smallest shape that the target allows, untrained, measured on the device; the faster of two roundings.
 
         All groups as narrow as may be, and without all blocks that may go.
+
+        Args:
+            place: runtime, precision and threads.
+            limits: where the first rounding is over `ROUNDED_WITHIN` of these, the second is not measured.
 
         Raises:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        found = [self._measure(place, shape) for shape in self._model.narrowest()]
+        exact, *rounded = self._model.narrowest()
+        found = [self._measure(place, exact)]
+        if limits is None or over_budget(found[0], scaled(limits, ROUNDED_WITHIN)) is None:
+            found += [self._measure(place, shape) for shape in rounded]
         return min(found, key=lambda f: f.p50_ms)
 
     def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
