@@ -16,12 +16,22 @@ from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse, scaled
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
+from edgeprune.planning.nearby import predict_near
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
+from edgeprune.records.rung import (
+    GroupWidth,
+    Limits,
+    PlannedRung,
+    Prediction,
+    PruningKind,
+    Rung,
+    RungStatus,
+    kept_widths,
+)
 from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
@@ -252,11 +262,19 @@ class Narrower:
                         reason=f"{when}; predicted p50 {format_ms(found.used[LATENCY])}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
+                        predicted=self._predicted(found, head),
                         removed_blocks=blocks,
                         breakdown=self._breakdown(place, problem, cost, found.configuration),
                     )
                 )
         return planned
+
+    def _predicted(self, found: Allocation, head: PlannedRung) -> Prediction:
+        """Of widths near the head's, by that and by the full ones."""
+        dense, _ = self.priced[-1]
+        chosen = Configuration(widths=kept_widths(head.widths), removed_blocks=frozenset(head.removed_blocks))
+        weights = (self._model.weights(self._model.shape(dense)), self._model.weights(chosen))
+        return predict_near(found.used, (dense, head), weights, self.shapes.bench.profile.budget.memory_of)
 
     def _survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:
         """The staircases that the choices were made from, and the model at its full widths."""
