@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+from edgeprune.errors import BuildError
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import make_ladder
 from edgeprune.records.breakdown import PlaceSurvey
@@ -48,6 +50,8 @@ class _Narrower:
         if limits is not None:
             self.asked.append(place.name)
         p50_ms = self.full[place.name][0] / 4 if self.narrowest is None else self.narrowest[place.name]
+        if math.isinf(p50_ms):
+            raise BuildError(f"{place.name} cannot be compiled")
         return figures(structured_rung(place, NARROWEST), p50_ms, widths=NARROWEST)
 
     def likely_loss(self, *_: Any) -> None:
@@ -77,7 +81,7 @@ def made(
     Args:
         full: by place, p50 and p99 of the full widths.
         losses: by precision, and of a cut; None where nothing is measured.
-        narrowest: by place, p50 of the narrowest widths; then no others are found.
+        narrowest: by place, p50 of the narrowest widths; then no others are found. Infinite ones cannot be compiled.
     """
 
     def priced(rung: PlannedRung) -> PlannedRung:
@@ -259,3 +263,27 @@ def test_a_refusal_names_the_budget_that_was_given() -> None:
     plan, _ = made(full, None, narrowest={"tflite-float32-t1": 2.0, "tflite-int8-t1": 1.2})
     assert names(plan) == ["int8-t1"]
     assert reasons(plan)["int8-t1-structured75"] == "p50 1.20 ms on the device, over the budget of 1.00 ms"
+
+
+def test_a_place_that_cannot_be_compiled_is_refused_and_the_others_are_asked() -> None:
+    narrowest = {
+        "openvino-int8-t1": math.inf, "tflite-int8-t1": math.inf, "openvino-float32-t1": 0.5, "tflite-float32-t1": 0.6,
+    }  # fmt: skip
+    plan, _ = made(TWO_RUNTIMES, None, narrowest=narrowest)
+    assert [r.rung.name for r in plan.planned] == ["openvino-float32-t1-structured75"]
+    assert reasons(plan)["int8-t1-structured"] == "tflite-int8-t1 cannot be compiled"
+    # The other one fits too, with less room: at float32 the fastest place counts, and what was seen here is told.
+    assert reasons(plan)["float32-t1-structured"].startswith(
+        "openvino-float32-t1 is faster at full widths; of narrower"
+    )
+    assert reasons(plan)["float32-t1-structured"].endswith("only the narrowest were measured there: 0.600 ms")
+
+
+def test_float_widths_with_less_room_wait_for_their_price() -> None:
+    """The fastest that fits is INT8 and is planned; float32 fits too, and may lose less once losses are measured."""
+    narrowest = {
+        "openvino-int8-t1": 1.5, "tflite-int8-t1": 0.3, "openvino-float32-t1": 0.5, "tflite-float32-t1": 0.6,
+    }  # fmt: skip
+    plan, narrower = made(TWO_RUNTIMES, {"float32": 0.0, "int8": 0.9, "cut": 0.2}, narrowest=narrowest)
+    assert narrower.searched[-1] == "openvino-float32-t1"
+    assert [r.rung.name for r in plan.planned] == ["openvino-float32-t1-structured75", "tflite-int8-t1-structured75"]
