@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 from edgeprune.records.rung import Plan, PlannedRung, RungStatus
 from edgeprune.reporting.quantities import NONE
 from edgeprune.units import format_mb, format_ms
-
-_Figure = TypeVar("_Figure", int, float)
 
 
 def cost_meaning(plan: Plan) -> str:
@@ -66,16 +64,16 @@ def _row(number: int, of: Literal["process", "model"], planned: PlannedRung, *al
         name=f"{planned.rung.name} and {len(alike)} more" if alike else planned.rung.name,
         status=str(planned.status),
         p50=_shown(planned.p50_ms, predicted.p50_ms if predicted else priced_ms, format_ms),
-        p99=_shown(planned.p99_ms, predicted and predicted.p99_ms, format_ms),
-        memory=_shown(planned.memory_bytes(of), predicted and predicted.memory_bytes, format_mb),
-        size=_shown(planned.artifact_bytes, predicted and predicted.artifact_bytes, format_mb),
+        p99=_shown(planned.p99_ms, predicted.p99_ms if predicted else None, format_ms),
+        memory=_shown(planned.memory_bytes(of), predicted.memory_bytes if predicted else None, format_mb),
+        size=_shown(planned.artifact_bytes, predicted.artifact_bytes if predicted else None, format_mb),
         cost=_cost(planned),
         reason=planned.reason,
         short_reason=planned.short_reason,
     )
 
 
-def _shown(measured: _Figure | None, predicted: _Figure | None, show: Callable[[_Figure], str]) -> str:
+def _shown(measured: float | None, predicted: float | None, show: Callable[[float], str]) -> str:
     if measured is not None:
         return show(measured)
     return NONE if predicted is None else f"~{show(predicted)}"
