@@ -188,7 +188,7 @@ class StructuredPlaces:
             if narrow is not None:
                 asked[dense.rung] = narrow
         self._decide_on(asked, limits)
-        if not self._planned:
+        if not self._planned and self._narrowest:
             self._look_again_at_the_fastest(limits)
         if not self._planned and left:
             self.not_asked = [f.rung for f in left]
@@ -213,17 +213,22 @@ class StructuredPlaces:
                 self._passed_over.setdefault(place, f"{format_ms(self.figures[place].p50_ms)} at full widths")
 
     def _look_again_at_the_fastest(self, limits: Limits) -> None:
-        """Both roundings of the fastest narrowest widths: the best possible is told by a no."""
-        if not self._narrowest:
-            return
-        place, known = min(self._narrowest.items(), key=lambda n: n[1].p50_ms)
-        narrow = self._tried(place, lambda: self.narrower.fastest_admissible(place))
-        if any(w.after % VECTOR for w in known.widths):
+        """The other rounding of the fastest narrowest widths, if it was not measured: a no tells the best possible."""
+        far = scaled(limits, ROUNDED_WITHIN)
+        one_of_two = [p for p, n in self._narrowest.items() if over_budget(n, far) and _is_odd(n)]
+        if one_of_two:
             self.notes.append(_ROUNDED)
+        place, known = min(self._narrowest.items(), key=lambda n: n[1].p50_ms)
+        narrow = self._tried(place, lambda: self.narrower.fastest_admissible(place)) if place in one_of_two else None
         if narrow is not None and narrow.widths != known.widths and narrow.p50_ms < known.p50_ms:
             self._narrowest[place] = narrow
             self.found = [r for r in self.found if r.rung.unpruned != place]
             self._search_at(self.figures[place], narrow, limits, limits)
+
+
+def _is_odd(narrow: ShapeFigures) -> bool:
+    """Whether its widths would be others, rounded up for vector kernels."""
+    return any(w.after % VECTOR for w in narrow.widths)
 
 
 def _held_to(rung: PlannedRung, narrow: ShapeFigures, limits: Limits) -> PlannedRung:

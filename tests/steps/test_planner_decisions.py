@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from edgeprune.errors import BuildError
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import make_ladder
@@ -23,6 +25,7 @@ from edgeprune.steps.refusal import no_plan_error
 F32, INT8 = Precision.FLOAT32, Precision.INT8
 HALF = (GroupWidth(group="g", before=64, after=32),)
 NARROWEST = (GroupWidth(group="g", before=64, after=16),)
+ODD = (GroupWidth(group="g", before=64, after=13),)
 
 
 def profile(budget: str, threads: str = "[1]", runtimes: tuple[str, ...] = ("tflite",)) -> DeviceProfile:
@@ -43,7 +46,7 @@ class _Narrower:
         self, full: Mapping[str, tuple[float, float]], least: float, narrowest: Mapping[str, float] | None = None
     ) -> None:
         self.full, self.least, self.searched, self.asked = full, least, list[str](), list[str]()
-        self.narrowest = narrowest
+        self.narrowest, self.rounded, self.roundings = narrowest, dict[str, float](), list[str]()
         self.surveys = list[PlaceSurvey]()
 
     def fastest_admissible(self, place: Rung, limits: Limits | None = None) -> ShapeFigures:
@@ -52,7 +55,11 @@ class _Narrower:
         p50_ms = self.full[place.name][0] / 4 if self.narrowest is None else self.narrowest[place.name]
         if math.isinf(p50_ms):
             raise BuildError(f"{place.name} cannot be compiled")
-        return figures(structured_rung(place, NARROWEST), p50_ms, widths=NARROWEST)
+        if self.rounded and (limits is None or p50_ms <= 2 * (limits.p50_ms or 0.0)):
+            self.roundings.append(place.name)
+            p50_ms = min(p50_ms, self.rounded[place.name])
+        widths = NARROWEST if not self.rounded or p50_ms == self.rounded[place.name] else ODD
+        return figures(structured_rung(place, widths), p50_ms, widths=widths)
 
     def likely_loss(self, *_: Any) -> None:
         return None
@@ -75,6 +82,7 @@ def made(
     threads: str = "[1]",
     least: float = 0.1,
     narrowest: Mapping[str, float] | None = None,
+    rounded: Mapping[str, float] | None = None,
 ) -> tuple[Plan, _Narrower]:
     """Plan for the runtimes that are named.
 
@@ -82,6 +90,7 @@ def made(
         full: by place, p50 and p99 of the full widths.
         losses: by precision, and of a cut; None where nothing is measured.
         narrowest: by place, p50 of the narrowest widths; then no others are found. Infinite ones cannot be compiled.
+        rounded: the same rounded up to multiples of 8.
     """
 
     def priced(rung: PlannedRung) -> PlannedRung:
@@ -96,6 +105,7 @@ def made(
         bench=SimpleNamespace(note=lambda *_: None), measure=lambda r: figures(r, *full[r.name])
     )  # fmt: skip
     narrower = _Narrower(full, least, narrowest)
+    narrower.rounded |= rounded or {}
     costs = SimpleNamespace(measurable=losses is not None, priced=priced)
     return _Planner(shapes, narrower, costs, ladder, checked.budget, []).plan(), narrower
 
@@ -287,3 +297,17 @@ def test_float_widths_with_less_room_wait_for_their_price() -> None:
     plan, narrower = made(TWO_RUNTIMES, {"float32": 0.0, "int8": 0.9, "cut": 0.2}, narrowest=narrowest)
     assert narrower.searched[-1] == "openvino-float32-t1"
     assert [r.rung.name for r in plan.planned] == ["openvino-float32-t1-structured75", "tflite-int8-t1-structured75"]
+
+
+@pytest.mark.parametrize(("rounded_ms", "best_ms"), [(3.4, 3.4), (3.6, 3.5)])
+def test_far_over_the_budget_only_the_fastest_is_measured_in_both_roundings(rounded_ms: float, best_ms: float) -> None:
+    narrowest = {
+        "openvino-int8-t1": 3.5, "tflite-int8-t1": 3.6, "openvino-float32-t1": 8.0, "tflite-float32-t1": 6.0,
+    }  # fmt: skip
+    rounded = {**narrowest, "openvino-int8-t1": rounded_ms}
+    plan, narrower = made(TWO_RUNTIMES, None, narrowest=narrowest, rounded=rounded)
+    assert plan.planned == ()
+    assert narrower.roundings == ["openvino-int8-t1"]
+    assert (plan.best.rung.place, plan.best.p50_ms) == ("openvino-int8-t1", best_ms)
+    assert len([r for r in plan.rungs if r.rung.place == "openvino-int8-t1"]) == 2
+    assert any("rounded up to multiples of 8 were measured at the fastest place only" in note for note in plan.notes)
