@@ -139,6 +139,23 @@ class RungStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What is expected of a shape that was not compiled yet.
+
+    Attributes:
+        p50_ms: by the cost model.
+        p99_ms: p50 times what p99 is of p50 at shapes that were measured at the same place; a hint only.
+        memory_bytes: peak memory, as the budget counts it.
+        artifact_bytes: size of the compiled shape.
+    """
+
+    p50_ms: float
+    p99_ms: float
+    memory_bytes: int
+    artifact_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedRung:
     """A rung with what was measured of its untrained shape on the device, and why it is in or out.
 
@@ -158,6 +175,8 @@ class PlannedRung:
         ended: why the search ended.
         breakdown: where the milliseconds of this shape go; None where its operators were not priced.
         memory: of the chosen widths: predicted before they were compiled, and measured.
+        predicted: of a fallback that is measured when it is tried; None for all that were measured, and for what was
+            not looked at.
     """
 
     rung: Rung
@@ -177,6 +196,7 @@ class PlannedRung:
     base_bytes: int | None = None
     memory: MemoryForecast | None = None
     long_looks: int = 0
+    predicted: Prediction | None = None
 
     def memory_bytes(self, of: Literal["process", "model"]) -> int | None:
         """Measured peak of the process, or of the model beyond the runtime's own; None where it was not measured."""
@@ -225,6 +245,8 @@ class Plan:
     """What each group loses, where widths were chosen by it; None before anything was trained."""
     costs_measured: bool = False
     """Whether accuracy costs are losses that were measured; else they are ranks, and only their order counts."""
+    not_asked: tuple[str, ...] = ()
+    """Where nothing is planned, the places whose narrowest widths were not measured: others promised more."""
 
     @property
     def planned(self) -> tuple[PlannedRung, ...]:

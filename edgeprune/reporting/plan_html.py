@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgeprune.records.rung import Limits, Plan, PlannedRung
 from edgeprune.reporting.html import template
 from edgeprune.reporting.plan_drawings import plan_drawings, rung_to_draw
-from edgeprune.reporting.plan_rows import cost_meaning, plan_rows
+from edgeprune.reporting.plan_rows import cost_meaning, memory_title, plan_rows
 from edgeprune.reporting.quantities import NONE
 from edgeprune.units import format_mb, format_ms
 
@@ -25,6 +25,7 @@ def render_plan_html(plan: Plan, target: str, profile: str, device: str) -> str:
         budget=_budget(plan.limits, plan.best),
         rungs=plan_rows(plan),
         cost_meaning=cost_meaning(plan),
+        memory_title=memory_title(plan),
         drawn=drawn,
         drawings=plan_drawings(plan, drawn),
         notes=plan.notes,
@@ -36,7 +37,7 @@ def _budget(limits: Limits, best: PlannedRung) -> list[tuple[str, str, str]]:
     rows = (
         ("latency p50", limits.p50_ms, best.p50_ms, format_ms),
         ("latency p99 (a hint: few runs)", limits.p99_ms, best.p99_ms, format_ms),
-        ("peak memory", limits.memory_bytes, best.peak_bytes, format_mb),
+        (f"peak memory of the {limits.memory_of}", limits.memory_bytes, best.memory_bytes(limits.memory_of), format_mb),
         ("artifact", limits.artifact_bytes, best.artifact_bytes, format_mb),
     )
     return [

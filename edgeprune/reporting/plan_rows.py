@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from edgeprune.records.rung import Plan, PlannedRung, RungStatus
 from edgeprune.reporting.quantities import NONE
@@ -22,9 +24,8 @@ class PlanRow:
 
     Attributes:
         number: of the row.
-        p50, p99: of the untrained shape on the device; after a tilde where it was only predicted. p99 is a hint from
-            few runs.
-        memory: peak of the process.
+        p50, p99, memory, size: of the untrained shape on the device; after a tilde where it was only predicted. p99 is
+            a hint from few runs; memory is the peak that the budget counts: the process's, or the model's alone.
         reason: whole; `short_reason` is for tables.
     """
 
@@ -46,28 +47,36 @@ def plan_rows(plan: Plan) -> tuple[PlanRow, ...]:
     for position, planned in enumerate(plan.rungs):
         unmeasured = planned.status is RungStatus.REFUSED and planned.p50_ms is None
         alike.setdefault((planned.reason,) if unmeasured else (planned.reason, str(position)), []).append(planned)
-    return tuple(_row(number, *found) for number, found in enumerate(alike.values(), start=1))
+    of = plan.limits.memory_of
+    return tuple(_row(number, of, *found) for number, found in enumerate(alike.values(), start=1))
 
 
-def _row(number: int, planned: PlannedRung, *alike: PlannedRung) -> PlanRow:
+def memory_title(plan: Plan) -> str:
+    """Of the column: whose peak is counted."""
+    return "memory" if plan.limits.memory_of == "process" else "memory (model)"
+
+
+def _row(number: int, of: Literal["process", "model"], planned: PlannedRung, *alike: PlannedRung) -> PlanRow:
+    predicted = planned.predicted
+    priced_ms = planned.breakdown.predicted_ms if planned.breakdown else None
     return PlanRow(
         number=number,
         name=f"{planned.rung.name} and {len(alike)} more" if alike else planned.rung.name,
         status=str(planned.status),
-        p50=_p50(planned),
-        p99=NONE if planned.p99_ms is None else format_ms(planned.p99_ms),
-        memory=format_mb(planned.peak_bytes) if planned.peak_bytes else NONE,
-        size=format_mb(planned.artifact_bytes) if planned.artifact_bytes else NONE,
+        p50=_shown(planned.p50_ms, predicted.p50_ms if predicted else priced_ms, format_ms),
+        p99=_shown(planned.p99_ms, predicted.p99_ms if predicted else None, format_ms),
+        memory=_shown(planned.memory_bytes(of), predicted.memory_bytes if predicted else None, format_mb),
+        size=_shown(planned.artifact_bytes, predicted.artifact_bytes if predicted else None, format_mb),
         cost=_cost(planned),
         reason=planned.reason,
         short_reason=planned.short_reason,
     )
 
 
-def _p50(planned: PlannedRung) -> str:
-    if planned.p50_ms is not None:
-        return format_ms(planned.p50_ms)
-    return f"~{format_ms(planned.breakdown.predicted_ms)}" if planned.breakdown else NONE
+def _shown(measured: float | None, predicted: float | None, show: Callable[[float], str]) -> str:
+    if measured is not None:
+        return show(measured)
+    return NONE if predicted is None else f"~{show(predicted)}"
 
 
 def _cost(planned: PlannedRung) -> str:

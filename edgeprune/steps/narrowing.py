@@ -27,6 +27,7 @@ from edgeprune.planning.feasibility import (
 )
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
+from edgeprune.planning.nearby import predict_near
 from edgeprune.planning.operator_price import corner_shapes
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
@@ -34,7 +35,16 @@ from edgeprune.planning.tail import held_p50_ms, tail_limit
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, PruningKind, Rung, RungStatus, kept_widths
+from edgeprune.records.rung import (
+    GroupWidth,
+    Limits,
+    PlannedRung,
+    Prediction,
+    PruningKind,
+    Rung,
+    RungStatus,
+    kept_widths,
+)
 from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.selecting import SelectedWidths
@@ -48,6 +58,8 @@ TIGHTER = (0.9, 0.8)
 
 _NEAR = 0.5
 """A short look may see too little of a tail, but hardly half: from this share of the p99 limit on, a trip is long."""
+ROUNDED_WITHIN = 2.0
+"""Rounded up, the narrowest widths seldom take half the time: what is further over the budget is measured as it is."""
 
 _HOPELESS = 1.1
 """Round widths can be faster than the narrowest: only what is further over is refused without a search."""
@@ -69,16 +81,23 @@ class Narrower:
     surveys: list[PlaceSurvey] = field(default_factory=list)
     priced: list[tuple[ShapeFigures, AllocationProblem]] = field(default_factory=list)
 
-    def fastest_admissible(self, place: Rung) -> ShapeFigures:
+    def fastest_admissible(self, place: Rung, limits: Limits | None = None) -> ShapeFigures:
         """The smallest shape that the target allows, untrained, measured on the device; the faster of two roundings.
 
         All groups as narrow as may be, and without all blocks that may go.
+
+        Args:
+            place: runtime, precision and threads.
+            limits: where the first rounding is over `ROUNDED_WITHIN` of these, the second is not measured.
 
         Raises:
             BuildError: it cannot be compiled.
             MeasurementError: it cannot be run there.
         """
-        found = [self._measure(place, shape) for shape in self._model.narrowest()]
+        exact, *rounded = self._model.narrowest()
+        found = [self._measure(place, exact)]
+        if limits is None or over_budget(found[0], scaled(limits, ROUNDED_WITHIN)) is None:
+            found += [self._measure(place, shape) for shape in rounded]
         return min(found, key=lambda f: f.p50_ms)
 
     def plan(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> list[PlannedRung]:
@@ -302,11 +321,19 @@ class Narrower:
                         reason=f"{when}; predicted p50 {format_ms(p50_ms)}{p99}{doubt}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
+                        predicted=self._predicted(found, head),
                         removed_blocks=blocks,
                         breakdown=self._breakdown(place, problem, search.cost, found.configuration),
                     )
                 )
         return planned
+
+    def _predicted(self, found: Allocation, head: PlannedRung) -> Prediction:
+        """Of widths near the head's, by that and by the full ones."""
+        dense, _ = self.priced[-1]
+        chosen = Configuration(widths=kept_widths(head.widths), removed_blocks=frozenset(head.removed_blocks))
+        weights = (self._model.weights(self._model.shape(dense)), self._model.weights(chosen))
+        return predict_near(found.used, (dense, head), weights, self.shapes.bench.profile.budget.memory_of)
 
     def _survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:
         """The staircases that the choices were made from, and the model at its full widths."""

@@ -19,7 +19,8 @@ from edgeprune.records.operators import OperatorUse
 from edgeprune.records.rung import GroupWidth, kept_widths
 from edgeprune.steps.workbench import Workbench
 
-_VECTOR = 8
+VECTOR = 8
+"""What vector kernels work on at a time."""
 
 _FINE = 64
 """Groups of more channels are measured at every second multiple: a step of 8 is then a small part of them."""
@@ -68,14 +69,14 @@ class OpenModel:
         """All groups as narrow as may be and without all blocks that may go: exactly, and rounded up for vectors."""
         blocks = frozenset(self.bench.blocks.removable)
         exact = {g: self.minimum(g) for g in self.full if block_of(g, blocks) is None}
-        rounded = {g: self.groups[g].at_least(-(-w // _VECTOR) * _VECTOR) for g, w in exact.items()}
+        rounded = {g: self.groups[g].at_least(-(-w // VECTOR) * VECTOR) for g, w in exact.items()}
         both = [exact] if exact == rounded else [exact, rounded]
         return tuple(Configuration(widths=widths, removed_blocks=blocks) for widths in both)
 
     def widths_worth_a_look(self, group: str) -> tuple[int, ...]:
         """Multiples of what vector kernels work on at a time, from the narrowest allowed to the full width."""
         full, least = self.full[group], self.minimum(group)
-        step = _VECTOR if full <= _FINE else 2 * _VECTOR
+        step = VECTOR if full <= _FINE else 2 * VECTOR
         # The narrowest is there although it may be no multiple: it can be the only one that is fast enough.
         found = {*range(-(-least // step) * step, full + 1, step), least, full}
         return tuple(sorted({self.groups[group].at_least(width) for width in found}))

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError
-from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget, refuse, scaled
-from edgeprune.planning.ladder import Ladder, accuracy_cost, structured_cost
+from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
+from edgeprune.planning.ladder import Ladder, accuracy_cost
 from edgeprune.planning.rung_order import drop_dominated, ordered
 from edgeprune.planning.threads import choose_threads
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
@@ -16,16 +16,14 @@ from edgeprune.schema.profile import Budget
 from edgeprune.steps.budget import resolve_limits
 from edgeprune.steps.costs import NOT_MEASURED, AccuracyCosts
 from edgeprune.steps.finer_places import NOT_LOOKED_AT, FinerPlaces, refused_place
-from edgeprune.steps.narrowing import TIGHTER, Narrower
+from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.reach import reachable_ladder
 from edgeprune.steps.refusal import with_what_limits
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench, settled
+from edgeprune.steps.structured import StructuredPlaces, told_search
 from edgeprune.steps.workbench import Workbench
 from edgeprune.units import format_ms
-
-NEARLY_AS_FAST = 1.25
-"""Widths are searched for at the fastest place, and at those within this factor of it."""
 
 
 def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
@@ -60,8 +58,6 @@ class _Planner:
     notes: list[str]
     decided: list[PlannedRung] = field(default_factory=list)
     figures: dict[Rung, ShapeFigures] = field(default_factory=dict)
-    narrowed: list[ShapeFigures] = field(default_factory=list)
-    """The narrowest shape at each place where widths were found, those of faster full widths first."""
 
     def plan(self) -> Plan:
         unpruned = [r for r in self.ladder.rungs if r.pruning is PruningKind.NONE]
@@ -74,12 +70,16 @@ class _Planner:
         self._measure_all(r for r in unpruned if r.precision is not Precision.FLOAT32)
         self.figures = {rung: settled(self.shapes, f, limits) for rung, f in self.figures.items()}
         self.decided += [decide(f, limits, accuracy_cost(f.rung)) for f in self.figures.values()]
-        self._structured(limits)
+        places = StructuredPlaces(self.narrower, self.ladder, self.figures)
+        places.search(limits, fits=bool(self._planned))
+        self.decided += places.found
+        self.notes += places.notes
         self._masked(limits)
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
         measured = self._price()
-        self._finer(limits, measured=measured)
+        self._finer(places, limits, measured=measured)
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
+        fits = bool(self._planned)
         return Plan(
             rungs=tuple(ordered(drop_dominated(ordered(self.decided, limits), limits), limits)),
             limits=limits,
@@ -87,29 +87,32 @@ class _Planner:
             notes=tuple(self.notes),
             costs_measured=measured,
             surveys=tuple(self.narrower.surveys),
+            not_asked=() if fits else tuple(r.place for r in places.not_asked),
         )
 
-    def _finer(self, limits: Limits, *, measured: bool) -> None:
+    def _finer(self, places: StructuredPlaces, limits: Limits, *, measured: bool) -> None:
         """Widths at finer precisions than INT8 where the full ones do not fit: at the fastest place of each.
 
         To price a place takes most of a minute, and another runtime has seldom so much to give.
         """
-        finer, dense = FinerPlaces(self.narrower, self.costs), self._finer_places(limits)
+        decided = places.decided_places
+        measured_places = [self.figures[p] for p in self.ladder.finer_places if p in self.figures]
+        over = {f.rung for f in measured_places if f.rung not in decided and over_budget(f, limits) is not None}
+        finer, choice = FinerPlaces(self.narrower, self.costs), choose_threads(measured_places, limits)
+        for rung, reason in choice.left_out:
+            if rung in over:
+                self.decided.append(refused_place(rung, f"{reason}, at full widths; {places.known_of(rung)}"))
+        dense = sorted(choice.kept, key=lambda f: f.p50_ms)
         fastest = {f.rung.precision: f for f in reversed(dense)}
-        cut = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
-        for place in (f for f in dense if f.rung not in cut and over_budget(f, limits) is not None):
+        for place in (f for f in dense if f.rung in over):
             first, planned = fastest[place.rung.precision], self._planned
             if place is not first:
-                reason = f"{first.rung.name} is faster at full widths"
+                reason = f"{first.rung.name} is faster at full widths; {places.known_of(place.rung)}"
                 self.decided.append(refused_place(place.rung, reason))
             elif not (measured and planned):
                 self.decided.append(refused_place(place.rung, NOT_LOOKED_AT))
             else:
                 self._finer_at(finer, place, planned, limits)
-
-    def _finer_places(self, limits: Limits) -> list[ShapeFigures]:
-        measured = [self.figures[p] for p in self.ladder.finer_places if p in self.figures]
-        return sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
 
     @property
     def _planned(self) -> list[PlannedRung]:
@@ -123,7 +126,7 @@ class _Planner:
                 raise
             found = [refused_place(dense.rung, error.message)]
         self.decided += found
-        self.notes += [_told(r) for r in found if r.trips]
+        self.notes += [told_search(r) for r in found if r.trips]
 
     def _price(self) -> bool:
         """Put measured losses in the place of ranks, where something fits and there is a model to measure with."""
@@ -164,79 +167,6 @@ class _Planner:
     def _fastest(figures: Iterable[ShapeFigures]) -> ShapeFigures | None:
         return min(figures, key=lambda f: f.p50_ms, default=None)
 
-    def _structured(self, limits: Limits) -> None:
-        """Search for widths where the full ones are over the budget, or nearly; the fastest place first."""
-        measured = [self.figures[p] for p in self.ladder.places if p in self.figures]
-        known = sorted(self._best_threads(measured, limits), key=lambda f: f.p50_ms)
-        places = [figures for figures in known if not no_room(figures, limits)]
-        for figures in known:
-            if reason := no_room(figures, limits):
-                self._refuse_narrower(figures.rung, reason)
-        fastest: ShapeFigures | None = None
-        for dense in places:
-            fastest = fastest or dense
-            factor = dense.p50_ms / fastest.p50_ms
-            if factor > NEARLY_AS_FAST:
-                self._refuse_narrower(dense.rung, f"{factor:.2f}x slower than {fastest.rung.name} at full widths")
-            elif over_budget(dense, limits) is not None:
-                self._narrow(dense, limits)
-            elif over_budget(dense, scaled(limits, TIGHTER[0])) is not None:
-                # It fits by so little that its gates may reject it.
-                self._narrow(dense, scaled(limits, TIGHTER[0]))
-            if self._takes_too_much(dense.rung, limits):
-                # A fast runtime that needs too much memory stands in nobody's way.
-                fastest = None
-        if not self._planned:
-            self._finer_as_a_last_resort(limits, places)
-
-    def _finer_as_a_last_resort(self, limits: Limits, places: list[ShapeFigures]) -> None:
-        """Where INT8 is the slower one, float widths may fit that INT8 ones do not."""
-        for dense in (f for f in self._finer_places(limits) if over_budget(f, limits) is not None):
-            if places and places[0].p50_ms <= dense.p50_ms:
-                reason = f"{places[0].rung.name} is as fast at full widths, and no widths fit there"
-                self._refuse_narrower(dense.rung, reason)
-            else:
-                self._narrow(dense, limits)
-
-    def _best_threads(self, places: list[ShapeFigures], limits: Limits) -> list[ShapeFigures]:
-        """One thread count a runtime and precision, by the budget's own percentile; widths are searched for there."""
-        choice = choose_threads(places, limits)
-        cut = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
-        for place, reason in choice.left_out:
-            if place not in cut and over_budget(self.figures[place], limits) is not None:
-                self._refuse_narrower(place, reason)
-        return list(choice.kept)
-
-    def _takes_too_much(self, place: Rung, limits: Limits) -> bool:
-        """Whether even the narrowest widths that were measured at a place are over the memory limit."""
-        narrowed = [r for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED and r.rung.unpruned == place]
-        peaks = [peak for r in narrowed if (peak := r.memory_bytes(limits.memory_of)) is not None]
-        return limits.memory_bytes is not None and bool(peaks) and min(peaks) > limits.memory_bytes
-
-    def _narrow(self, dense: ShapeFigures, limits: Limits) -> None:
-        place = dense.rung
-        try:
-            narrow = self.narrower.fastest_admissible(place)
-            better = next((b for b in self.narrowed if b.p50_ms <= narrow.p50_ms), None)
-            if better is not None:
-                reason = f"{better.rung.name} is as fast at full widths and at the narrowest, so it can keep more"
-                self._refuse_narrower(place, reason)
-                return
-            found = self.narrower.plan(dense, narrow, limits)
-        except (BuildError, MeasurementError) as error:
-            if isinstance(error, MeasurementError) and not error.about_artifact:
-                raise
-            self._refuse_narrower(place, error.message)
-            return
-        self.decided += found
-        self.notes += [_told(r) for r in found if r.trips]
-        if any(r.status is RungStatus.PLANNED for r in found):
-            self.narrowed.append(narrow)
-
-    def _refuse_narrower(self, place: Rung, reason: str) -> None:
-        rung = replace(place, pruning=PruningKind.STRUCTURED)
-        self.decided.append(refuse(rung, structured_cost(place.precision, None), reason))
-
     def _decide(self, figures: ShapeFigures, limits: Limits) -> PlannedRung:
         return decide(figures, limits, accuracy_cost(figures.rung))
 
@@ -260,12 +190,3 @@ class _Planner:
                 self.shapes.bench.note(f"{rung.name}: {reason}", "warning")
                 decided = replace(decided, status=RungStatus.REFUSED, reason=reason)
             self.decided.append(decided)
-
-
-def _told(planned: PlannedRung) -> str:
-    """How the widths of a rung were found, or why none were."""
-    trips = "; ".join(trip.summary for trip in planned.trips)
-    cut = [f"without {block}" for block in planned.removed_blocks]
-    cut += [f"{w.group} {w.before} to {w.after}" for w in planned.widths if 0 < w.after < w.before]
-    widths = f"; {', '.join(cut)}" if cut and planned.status is RungStatus.PLANNED else ""
-    return f"{planned.rung.name}: whole shapes on the device: {trips}; it ended as {planned.ended}{widths}"

@@ -43,6 +43,9 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
     parts = [
         f"no plan fits the budget ({budget_text(plan.limits)})",
         f"the best possible is {_best_text(best)} by {best.rung.name}: {best.short_reason}",
+        f"not asked for their narrowest widths, others promised more: {', '.join(plan.not_asked)}"
+        if plan.not_asked
+        else "",
         f"of its latency, {where.summary}" if where else "",
         _feasible_text(plan, least),
         f"every rung and why: {report}" if report else "",
@@ -52,6 +55,7 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
         best_p50_ms=best.p50_ms,
         best_p99_ms=best.p99_ms,
         best_rung=best.rung.name,
+        not_asked=list(plan.not_asked),
         least_feasible_p50_ms=least.p50_ms,
         least_feasible_p99_ms=least.p99_ms,
         least_feasible_memory_bytes=least.memory_bytes,

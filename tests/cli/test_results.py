@@ -3,11 +3,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from records_for_tests import make_build_result, make_failed_result, make_judgement, make_plan
+import pytest
+from records_for_tests import make_breakdown, make_build_result, make_failed_result, make_judgement, make_plan
 
 from edgeprune.cli.render import results
 from edgeprune.records.codec import to_plain
+from edgeprune.records.rung import Limits, Prediction, RungStatus
 from edgeprune.records.verdict import Verdict
+from edgeprune.reporting.plan_rows import plan_rows
 
 
 def test_build_shows_dense_and_chosen_side_by_side() -> None:
@@ -43,7 +46,41 @@ def test_plan_lists_every_rung_with_its_reason() -> None:
     text = " ".join(results.plan(plan, "text").split())
     assert "budget: p50 2.60 ms, p99 3.40 ms" in text
     assert "note: probed sparse kernels: none" in text
-    assert json.loads(results.plan(plan, "json")) == {"schema": 1, **to_plain(plan)}
+    assert json.loads(results.plan(plan, "json")) == {"schema": 1, **to_plain(plan), "no": None}
+
+
+def test_a_no_says_the_same_as_text_and_as_json() -> None:
+    best = make_plan().rungs[3]
+    best = replace(best, status=RungStatus.REFUSED, breakdown=make_breakdown(measured_ms=1.4))
+    plan = replace(make_plan(), rungs=(best,), limits=Limits(p50_ms=1.0), not_asked=("tflite-float32-t1",))
+    no = json.loads(results.plan(plan, "json"))["no"]
+    assert no["message"] == results.plan(plan, "text").splitlines()[-1]
+    assert (no["best_rung"], no["best_p50_ms"], no["best_p99_ms"]) == (best.rung.name, 1.4, 1.7)
+    assert no["least_feasible_p50_ms"] == pytest.approx(1.4 / 0.98)
+    assert no["limited_by"]["operators"][0]["layer"] == "layer0.0.conv1"
+    assert no["not_asked"] == ["tflite-float32-t1"]
+
+
+def test_what_is_only_predicted_stands_after_a_tilde() -> None:
+    plan = make_plan()
+    predicted = Prediction(p50_ms=1.3, p99_ms=1.9, memory_bytes=99_000_000, artifact_bytes=170_000)
+    fallback = replace(
+        plan.rungs[3], p50_ms=None, p99_ms=None, peak_bytes=None, artifact_bytes=None, predicted=predicted
+    )
+    (row,) = plan_rows(replace(plan, rungs=(fallback,)))
+    assert (row.p50, row.p99, row.memory, row.size) == ("~1.30 ms", "~1.90 ms", "~99.0 MB", "~0.170 MB")
+    told = json.loads(results.plan(replace(plan, rungs=(fallback,)), "json"))["rungs"][0]["predicted"]
+    assert told == to_plain(predicted)
+
+
+def test_memory_is_that_of_which_the_budget_speaks() -> None:
+    plan = make_plan()
+    rung = replace(plan.rungs[1], peak_bytes=106_000_000, base_bytes=100_000_000)
+    of_model = replace(plan, rungs=(rung,), limits=Limits(p50_ms=2.6, memory_bytes=7_000_000, memory_of="model"))
+    assert [row.memory for row in plan_rows(of_model)] == ["6.00 MB"]
+    assert "memory (model)" in " ".join(results.plan(of_model, "text").split())
+    of_process = replace(of_model, limits=Limits(p50_ms=2.6))
+    assert [row.memory for row in plan_rows(of_process)] == ["106 MB"]
 
 
 def test_a_plan_is_read_at_a_hundred_columns() -> None:

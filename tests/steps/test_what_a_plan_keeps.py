@@ -80,6 +80,7 @@ class FormulaShapes:
         target=SimpleNamespace(
             spec=SimpleNamespace(pruning=SimpleNamespace(ratios=(0.25, 0.5, 0.75), selection="planner"))
         ),
+        profile=SimpleNamespace(budget=SimpleNamespace(memory_of="process")),
     )
 
     def measure(
@@ -93,12 +94,18 @@ class FormulaShapes:
         return ShapeFigures(
             rung=rung,
             p50_ms=p50_ms,
-            p99_ms=p50_ms,
-            artifact_bytes=1000,
+            p99_ms=1.5 * p50_ms,
+            artifact_bytes=1000 + 9 * (16 * first + first * second),
             peak_bytes=10**7,
             widths=widths,
             removed_blocks=removed_blocks,
         )
+
+
+class OnlyRatio:
+    """An eighth is left of 32 channels: no multiple of what vector kernels work on."""
+
+    ratios = (0.875,)
 
 
 @pytest.fixture
@@ -293,3 +300,41 @@ def test_the_narrowest_are_looked_at_longer_and_decided_without_slack(disturbed:
         assert rung.status is RungStatus.REFUSED
         assert rung.reason.startswith("no widths fit: even the fastest were measured to be over the budget; ")
         assert "; the narrowest: p50 " in rung.reason
+
+
+def test_a_fallback_says_what_is_expected_of_it(narrower: Narrower) -> None:
+    dense, narrow = FormulaShapes().measure(PLACE), narrower.fastest_admissible(PLACE)
+    head, *fallbacks = narrower.plan(dense, narrow, Limits(p50_ms=0.6 * dense.p50_ms))
+    assert head.predicted is None
+    assert fallbacks
+    for rung in fallbacks:
+        expected, shown = rung.predicted, FormulaShapes().measure(PLACE, rung.widths)
+        assert expected is not None
+        assert rung.breakdown is not None
+        assert expected.p50_ms == pytest.approx(rung.breakdown.predicted_ms)
+        assert expected.p99_ms == pytest.approx(1.5 * expected.p50_ms)
+        assert expected.artifact_bytes == pytest.approx(shown.artifact_bytes, rel=0.05)
+        assert expected.memory_bytes == shown.peak_bytes
+
+
+@pytest.mark.parametrize(("share", "measured"), [(1.9, [4, 8]), (2.1, [4])])
+def test_what_is_far_over_the_budget_is_not_measured_in_two_roundings(share: float, measured: list[int]) -> None:
+    asked: list[int] = []
+
+    class Shapes(FormulaShapes):
+        bench = SimpleNamespace(
+            **{**vars(FormulaShapes.bench), "target": SimpleNamespace(spec=SimpleNamespace(pruning=OnlyRatio))}
+        )
+
+        def measure(
+            self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
+        ) -> ShapeFigures:
+            asked.append(widths[0].after)
+            return replace(super().measure(rung, widths, removed_blocks), p50_ms=1.0)
+
+    narrower = Narrower(cast("ShapeBench", Shapes()), cast("GroupLosses", lambda *_: 0.0))
+    narrower.fastest_admissible(PLACE, Limits(p50_ms=1.0 / share))
+    assert asked == measured
+    asked.clear()
+    narrower.fastest_admissible(PLACE)
+    assert asked == [4, 8]

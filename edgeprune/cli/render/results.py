@@ -64,22 +64,28 @@ def control_line(control: Control) -> str:
 
 
 def plan(found: Plan, output_format: str) -> str:
-    """The ladder: planned rungs in order, then the refused ones; below, why each stands where it does."""
-    if output_format == "json":
-        return json.dumps({"schema": 1, **to_plain(found)})
-    from edgeprune.reporting.plan_rows import cost_meaning, plan_rows
+    """The ladder: planned rungs in order, then the refused ones; below, why each stands where it does.
+
+    As JSON the record, and under `no` what a no says: its message, the best, the least budget, what limits it.
+    """
     from edgeprune.steps.refusal import budget_text, no_plan_error
 
+    no = None if found.planned else no_plan_error(found)
+    if output_format == "json":
+        told = None if no is None else {"message": no.message, **no.facts}
+        return json.dumps({"schema": 1, **to_plain(found), "no": told})
+    from edgeprune.reporting.plan_rows import cost_meaning, memory_title, plan_rows
+
     rows = plan_rows(found)
-    table = _table("#", "rung", "", "p50", "p99 (hint)", "memory", "size", "cost")
+    table = _table("#", "rung", "", "p50", "p99 (hint)", memory_title(found), "size", "cost")
     for row in rows:
         table.add_row(str(row.number), row.name, row.status, row.p50, row.p99, row.memory, row.size, row.cost)
     lines = [render(table, _PLAN_WIDTH), "why", *(_numbered(row.number, row.short_reason) for row in rows), ""]
     measured = "shapes are measured untrained, after a tilde only predicted"
     lines.append(_wrapped(f"budget: {budget_text(found.limits)}; {measured}; {cost_meaning(found)}"))
     lines += [_wrapped(f"note: {note}") for note in found.notes]
-    if not found.planned:
-        lines.append(no_plan_error(found).message)
+    if no is not None:
+        lines.append(no.message)
     return "\n".join(lines)
 
 
