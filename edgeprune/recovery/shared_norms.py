@@ -72,8 +72,7 @@ class SharedNorms:
         Sums of squares lose what the variance is where the mean is large: they are added in float64.
         """
         values = _wide(inputs)
-        variance, mean = torch.var_mean(values, _all_but_channels(values), correction=0)
-        mean, variance = mean.double(), variance.double()
+        mean, variance = (part.double() for part in torch.batch_norm_update_stats(values, None, None, 0.0))
         count = torch.full((1,), values.numel() / values.shape[1], dtype=torch.float64)
         sums = self._summed(torch.cat([count, count * mean, count * (variance + mean.square())]))
         total = float(sums[0])
@@ -108,27 +107,26 @@ class _Normalized(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         inputs, mean, variance, weight = ctx.saved_tensors
-        wide, values = _wide(gradient), _wide(inputs)
-        shape = [1, -1, *([1] * (values.dim() - 2))]
+        values = _wide(inputs)
+        # As of a norm in eval mode: what comes through the statistics is still to be taken away. The workers' own
+        # gradients of weight and bias are averaged with all others, afterwards.
+        found, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            _wide(gradient), values, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        shared_weight, shared_bias = (ctx.summed(torch.cat([of_weight, of_bias])) / ctx.count).chunk(2)
         scale = (variance + ctx.eps).rsqrt()
-        normalized = (values - mean.view(shape)) * scale.view(shape)
-        of_bias, of_weight = (part.sum(_all_but_channels(wide)) for part in (wide, wide * normalized))
-        # The workers' own gradients of weight and bias are averaged with all others, afterwards.
-        shared_bias, shared_weight = (ctx.summed(torch.cat([of_bias, of_weight])) / ctx.count).chunk(2)
-        moved = wide - shared_bias.view(shape) - normalized * shared_weight.view(shape)
         slope = scale if weight is None else scale * weight
-        found = (moved * slope.view(shape)).to(gradient.dtype)
+        of_value = slope * scale * shared_weight
+        shape = [1, -1, *([1] * (values.dim() - 2))]
+        found.addcmul_(values, of_value.view(shape), value=-1)
+        found.sub_((slope * shared_bias - of_value * mean).view(shape))
         affine = (None, None) if weight is None else (of_weight, of_bias)
-        return found, None, None, None, *affine, None, None
+        return found.to(gradient.dtype), None, None, None, *affine, None, None
 
 
 def _wide(values: Tensor) -> Tensor:
     """In float32 at least."""
     return values.float() if values.dtype in {torch.bfloat16, torch.float16} else values
-
-
-def _all_but_channels(values: Tensor) -> list[int]:
-    return [dimension for dimension in range(values.dim()) if dimension != 1]
 
 
 @torch.no_grad()

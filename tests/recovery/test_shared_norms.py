@@ -57,13 +57,13 @@ def test_two_workers_normalise_as_one_process_does(first: int, affine: bool, mom
             found = list(threads.map(_step, workers, (inputs[:first], inputs[first:])))
         for norms in shared:
             norms.close()
-    torch.testing.assert_close(torch.cat(found), expected)
+    torch.testing.assert_close(torch.cat(found), expected, rtol=1e-9, atol=1e-9)
     for name, parameter in alone.named_parameters():
         total = sum(dict(worker.named_parameters())[name].grad for worker in workers)
-        torch.testing.assert_close(total, parameter.grad, msg=name)
+        torch.testing.assert_close(total, parameter.grad, rtol=1e-9, atol=1e-9, msg=name)
     for worker in workers:
         for name, buffer in alone.named_buffers():
-            torch.testing.assert_close(dict(worker.named_buffers())[name], buffer, msg=name)
+            torch.testing.assert_close(dict(worker.named_buffers())[name], buffer, rtol=1e-9, atol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
