@@ -31,19 +31,20 @@ def needs(variant: QuantizationVariant) -> frozenset[Preparation]:
 
 @contextmanager
 def post_training(
-    variant: QuantizationVariant, *, transformer: bool, count: int, corrects: bool
+    variant: QuantizationVariant, calibration: np.ndarray, *, transformer: bool, corrects: bool
 ) -> Iterator[dict[str, Any]]:
     """Arguments of `nncf.quantize` but for the model and the data; it is to be called inside.
 
     Args:
         variant: how to quantize.
+        calibration: [samples, ...], what the model reads.
         transformer: whether attention was found in the model.
-        count: of calibration samples.
         corrects: whether NNCF corrects biases.
 
     NNCF's search on a histogram minimizes the squared error by 1e-5 of the values a step, and knows no entropy. Ours
     stands in its place meanwhile, so that the same words mean the same ranges on every runtime and biases are corrected
-    for the ranges that ship. A model that was smoothed is not smoothed again.
+    for the ranges that ship. What the model reads keeps its whole range, as with TFLite: what no layer has squeezed
+    yet has long tails that mean something. A model that was smoothed is not smoothed again.
     """
     import nncf
     from nncf.quantization.algorithms.min_max import algorithm
@@ -60,11 +61,17 @@ def post_training(
     )
     if variant.smoothing is not None:
         advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
+    entry = (float(calibration.min()), float(calibration.max()))
+
+    def choose(histogram: Histogram) -> tuple[float, float]:
+        found = (histogram.low, histogram.high)
+        return found if found == entry else clipped_range(histogram, variant)
+
     original = algorithm.HistogramAggregator
-    vars(algorithm)["HistogramAggregator"] = _aggregator(original, lambda h: clipped_range(h, variant))
+    vars(algorithm)["HistogramAggregator"] = _aggregator(original, choose)
     try:
         yield {
-            "subset_size": count,
+            "subset_size": len(calibration),
             "model_type": nncf.ModelType.TRANSFORMER if transformer else None,
             "fast_bias_correction": variant.bias_correction is not BiasCorrection.SEQUENTIAL,
             "ignored_scope": nncf.IgnoredScope(names=list(variant.float_layers)) if variant.float_layers else None,
@@ -98,6 +105,6 @@ def _aggregator(base: Any, choose: Callable[[Histogram], tuple[float, float]]) -
     class Clipping(base):  # type: ignore[misc]
         def _non_linear_param_search(self) -> tuple[float, float]:
             counts = np.asarray(self.histogram.data, dtype=np.float64)
-            return choose(Histogram(counts, self.min_val, self.max_val))
+            return choose(Histogram(counts, float(self.min_val), float(self.max_val)))
 
     return Clipping

@@ -91,9 +91,7 @@ def _quantized(model: Any, name: str, calibration: np.ndarray, variant: Quantiza
         return nncf.compress_weights(model, **_nncf.weights_alone(variant, ("Conv", "ConvTranspose")))
     data = nncf.Dataset([{name: sample} for sample in calibration[:, np.newaxis]])
     corrects = variant.bias_correction is BiasCorrection.DEFAULT
-    settings = _nncf.post_training(
-        variant, transformer=_has_attention(model), count=len(calibration), corrects=corrects
-    )
+    settings = _nncf.post_training(variant, calibration, transformer=_has_attention(model), corrects=corrects)
     with settings as arguments:
         # NNCF would quantize the inputs of depthwise convolutions by channel, which QLinearConv refuses.
         arguments["advanced_parameters"].activations_quantization_params = QuantizationParameters(per_channel=False)

@@ -87,9 +87,7 @@ def _quantized(model: Any, calibration: np.ndarray, variant: QuantizationVariant
         return nncf.compress_weights(model, **_nncf.weights_alone(variant))
     data = nncf.Dataset(list(calibration[:, np.newaxis]))
     corrects = variant.bias_correction is not BiasCorrection.OFF
-    settings = _nncf.post_training(
-        variant, transformer=_has_attention(model), count=len(calibration), corrects=corrects
-    )
+    settings = _nncf.post_training(variant, calibration, transformer=_has_attention(model), corrects=corrects)
     with settings as arguments:
         return nncf.quantize(model, data, **arguments)
 
