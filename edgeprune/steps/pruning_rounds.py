@@ -20,6 +20,7 @@ from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
 from edgeprune.schema.target import Recovery
+from edgeprune.steps.masking import told
 from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
@@ -114,7 +115,10 @@ class PruningRounds:
         rounds = recovery_rounds(compressor.recovery, rung.pruning_ratio)
         before: WeightMasks | None = None
         for number, (sparsity, count) in enumerate(rounds, start=1):
-            masks = before = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
+            masks = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
+            if before is None and masks.left_dense:
+                compressor.bench.note(f"{subject}: without zeros stay {told(masks.left_dense)}")
+            before = masks
             whole = copy.deepcopy(model) if self._reconstructs else None
             masks.apply_()
             if whole is not None:
