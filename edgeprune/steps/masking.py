@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgeprune.errors import InputError
+from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.names import match_layers
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, find_maskable
+from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, WeightedLayer, find_maskable
 from edgeprune.pruning.masks import Spread, WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import Rung
@@ -20,6 +20,8 @@ from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_NAMED = 3
 
 
 def lamp_scores(model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
@@ -59,8 +61,11 @@ class MaskMaker:
 
         Raises:
             InputError: a name in the target matches no layer, or none that may be masked.
+            BuildError: no layer at all may be masked.
         """
         maskable = self.maskable(model, rung)
+        if not maskable.layers:
+            raise BuildError(f"{rung.name}: no layer may be masked: {told(maskable.left_dense)}")
         scores = self.score(model, maskable.layers)
         # Zeros there would count and change nothing.
         maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
@@ -123,3 +128,15 @@ class MaskMaker:
                 )
             found = {**{n: share for n in maskable.layers if n in matches}, **found}
         return found
+
+
+def told(left_dense: Sequence[WeightedLayer]) -> str:
+    """Which layers masks leave alone and why, in one line; of many for the same reason the first ones."""
+    by_reason: dict[str, list[str]] = {}
+    for layer in left_dense:
+        by_reason.setdefault(layer.reason, []).append(layer.layer or "the model's own")
+    parts = []
+    for reason, layers in by_reason.items():
+        more = f" and {len(layers) - _NAMED} more" if len(layers) > _NAMED else ""
+        parts.append(f"{', '.join(layers[:_NAMED])}{more} ({reason})")
+    return "; ".join(parts)

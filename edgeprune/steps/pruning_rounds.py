@@ -22,6 +22,7 @@ from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
 from edgeprune.recovery.job import batches_per_epoch
 from edgeprune.schema.target import RECOVERY_EPOCHS, Recovery
+from edgeprune.steps.masking import told
 from edgeprune.store.run_folder import digest, step_name
 
 if TYPE_CHECKING:
@@ -125,7 +126,10 @@ class PruningRounds:
         rounds = self._rounds(rung.pruning_ratio)
         before: WeightMasks | None = None
         for number, (sparsity, count) in enumerate(rounds, start=1):
-            masks = before = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
+            masks = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
+            if before is None and masks.left_dense:
+                compressor.bench.note(f"{subject}: without zeros stay {told(masks.left_dense)}")
+            before = masks
             whole = copy.deepcopy(model) if self._reconstructs else None
             masks.apply_()
             if whole is not None:

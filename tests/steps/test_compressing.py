@@ -11,7 +11,7 @@ from compressors import compressor
 from torch import Tensor, nn
 
 from edgeprune.errors import BuildError
-from edgeprune.events import Event, StageFinished
+from edgeprune.events import Event, Noted, StageFinished
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.target import Recovery
 from edgeprune.steps.pruning_rounds import recovery_rounds
@@ -21,14 +21,17 @@ WIDTHS = (GroupWidth(group="conv1", before=16, after=6), GroupWidth(group="conv2
 
 
 class Heard:
-    """Keeps the stages that ended, and whether they had been kept."""
+    """Keeps the stages that ended, whether they had been kept, and what was told."""
 
     def __init__(self) -> None:
         self.finished: list[tuple[str, bool]] = []
+        self.notes: list[str] = []
 
     def emit(self, event: Event) -> None:
         if isinstance(event, StageFinished):
             self.finished.append((event.stage, event.cached))
+        if isinstance(event, Noted):
+            self.notes.append(event.message)
 
 
 def planned(rung: Rung, widths: tuple[GroupWidth, ...] = ()) -> PlannedRung:
@@ -195,7 +198,8 @@ def test_zeros_of_one_round_are_zeros_of_the_next(tmp_path: Path) -> None:
     rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.75)
     # Nothing is trained after a cut, so that a zero in the place of another weight would still be one.
     target = {"pruning.weight_criterion": "movement", "recovery.rounds": 3, "recovery.epochs": 0}
-    with compressor(tmp_path, target=target) as made:
+    heard = Heard()
+    with compressor(tmp_path, heard, target=target) as made:
         model = made.compressed(planned(rung))
     weights, zeros = sum(x.weights for x in model.layers), sum(x.zeros for x in model.layers)
     assert model.sparsity == pytest.approx(zeros / weights)
@@ -203,3 +207,5 @@ def test_zeros_of_one_round_are_zeros_of_the_next(tmp_path: Path) -> None:
     (head,) = [x for x in model.layers if x.layer == "head"]
     assert head.zeros == 0
     assert zeros == round(0.75 * (weights - head.weights))
+    (note,) = [n for n in heard.notes if "without zeros" in n]
+    assert note.endswith("without zeros stay head (it makes the model's output, and pruning.classifier is false)")

@@ -18,14 +18,14 @@ from torch.nn import functional
 from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import ScoringData
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.maskable import MAKES_OUTPUT, find_maskable
+from edgeprune.pruning.maskable import MAKES_OUTPUT, WeightedLayer, find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.schema.target import Pruning
 from edgeprune.steps.compiling import CompileJob, compile_artifact, sparse_path
-from edgeprune.steps.masking import MaskMaker
+from edgeprune.steps.masking import MaskMaker, told
 
 FLOAT = Rung(runtime="tflite", precision=Precision.FLOAT32)
 MASKED = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.9)
@@ -118,6 +118,16 @@ def test_the_target_says_how_zeros_are_spread() -> None:
         maker(layer_sparsities={"12": 0.5}).masks(separable_net(16), rung, 0.8)
     with pytest.raises(InputError, match=r"pruning\.layer_sparsities: no layer is named 'head'"):
         maker(layer_sparsities={"head": 0.5}).masks(separable_net(16), rung, 0.8)
+
+
+def test_a_model_with_nothing_to_mask_is_refused_with_the_reasons() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Unflatten(1, (3, 1024)), nn.GRU(1024, 4))
+    with pytest.raises(BuildError, match=r"no layer may be masked: 2 \(no criterion scores single weights of a GRU\)"):
+        maker().masks(net, MASKED, 0.9)
+    some = tuple(WeightedLayer(layer=name, weights=1, reason="held") for name in "abcde")
+    assert told((*some, WeightedLayer(layer="", weights=1, reason="bare"))) == (
+        "a, b, c and 2 more (held); the model's own (bare)"
+    )
 
 
 def test_a_classifier_whose_zeros_are_missing_to_two_thirds_is_named_with_the_key(tmp_path: Path) -> None:
