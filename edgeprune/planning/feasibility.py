@@ -88,16 +88,20 @@ def over_budget(shape: ShapeFigures, limits: Limits, slack: float = SLACK) -> st
 
 
 def is_over(shape: ShapeFigures, limits: Limits) -> bool:
-    """Whether any figure is over its limit, p99 and all, as it was measured."""
-    late = limits.p99_ms is not None and shape.p99_ms > limits.p99_ms
+    """Whether any figure is over its limit, as it was measured; a p99 only where nothing disturbed it."""
+    late = limits.p99_ms is not None and shape.p99_ms > limits.p99_ms and not shape.disturbed
     return late or over_budget(shape, limits, slack=1.0) is not None
 
 
 def what_is_over(shape: ShapeFigures, limits: Limits) -> str:
-    """What a shape is over, in words after "measured to be"; empty where it keeps to all limits with headroom."""
+    """What a shape is over, in words after "measured to be"; empty where it keeps to all limits with headroom.
+
+    A p99 that was disturbed is over nothing: it may be a hundred times what it is without the neighbour.
+    """
     for share, words in ((1.0, "the"), (HEADROOM, f"{HEADROOM:.0%} of the")):
         held = scaled(limits, share)
-        for name, value, limit in (("", shape.p50_ms, held.p50_ms), ("p99 ", shape.p99_ms, held.p99_ms)):
+        p50_ms, p99_ms = shape.p50_ms, shape.p50_ms if shape.disturbed else shape.p99_ms
+        for name, value, limit in (("", p50_ms, held.p50_ms), ("p99 ", p99_ms, held.p99_ms)):
             if limit is not None and value > limit:
                 return f"over {words} {name}budget"
     if is_over(shape, Limits(artifact_bytes=limits.artifact_bytes)):

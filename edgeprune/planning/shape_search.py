@@ -9,7 +9,7 @@ held to what the tails that were seen so far say of it, so each trip moves the l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeprune.planning.allocation import Allocation, Infeasible, allocate, cheapest, next_better
 from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
@@ -35,7 +35,8 @@ class Measured:
         latency_ms: p50.
         over: what it is over, in words after "measured to be"; empty where all limits hold.
         late: whether that is a latency, so that the aim is to be lower.
-        p99_ms: of a long look, where p99 is limited.
+        p99_ms: where p99 is limited; None where it is not known, because the device was disturbed. It is taken to be
+            what the tails that were seen so far say.
         memory: predicted and measured.
     """
 
@@ -186,8 +187,9 @@ class ShapeSearch:
 
     def _try(self, proposal: Allocation) -> Measured:
         shape = proposal.configuration
-        measured = self.measure(shape)
-        tail, predicted_ms = self.tail, proposal.used[LATENCY]
+        measured, tail, predicted_ms = self.measure(shape), self.tail, proposal.used[LATENCY]
+        if tail is not None and measured.p99_ms is None and not measured.over and measured.latency_ms > tail.p50_ms:
+            measured = replace(measured, over="over the p99 budget by the tails of others", late=True)
         self._trips.append(
             Trip(
                 widths=tuple(sorted(proposal.widths.items())),

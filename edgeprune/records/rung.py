@@ -107,7 +107,7 @@ class Trip:
         memory: predicted and measured.
         over: what it is over where it does not fit: a limit of the budget, or the share of one that is aimed at.
         predicted_p99_ms: by the tails that were seen before it; None where p99 is not limited.
-        measured_p99_ms: of a long look.
+        measured_p99_ms: of a look that is long where it comes near its limit; None where that was disturbed.
     """
 
     widths: tuple[tuple[str, int], ...]
@@ -125,8 +125,9 @@ class Trip:
     def summary(self) -> str:
         """In a line: predicted 0.0541 ms, measured 0.0539 ms, fits; with p99 and memory where they are limited."""
         figures = f"predicted {format_ms(self.predicted_ms)}, measured {format_ms(self.measured_ms)}"
-        if self.predicted_p99_ms is not None and self.measured_p99_ms is not None:
-            figures += f", p99 {format_ms(self.predicted_p99_ms)}, measured {format_ms(self.measured_p99_ms)}"
+        if self.predicted_p99_ms is not None:
+            seen = "disturbed" if self.measured_p99_ms is None else f"measured {format_ms(self.measured_p99_ms)}"
+            figures += f", p99 {format_ms(self.predicted_p99_ms)}, {seen}"
         memory = f", {self.memory.summary}" if self.memory else ""
         return f"{figures}{memory}, {'fits' if self.fits else self.over or 'over'}"
 

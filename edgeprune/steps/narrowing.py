@@ -251,9 +251,10 @@ class Narrower:
         def measure(shape: Configuration) -> Measured:
             figures = settled(self.shapes, self._measure(place, shape), scaled(limits, HEADROOM), near=_NEAR)
             looked.append(figures)
+            unknown = figures.disturbed and limits.p99_ms is not None and figures.p99_ms > HEADROOM * limits.p99_ms
             return Measured(
                 latency_ms=figures.p50_ms,
-                p99_ms=figures.p99_ms,
+                p99_ms=None if unknown else figures.p99_ms,
                 over=what_is_over(figures, limits),
                 late=is_late(figures, limits),
                 memory=memory.take(figures) if memory else None,

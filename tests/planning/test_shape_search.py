@@ -191,6 +191,22 @@ def test_widths_for_a_p99_are_those_for_the_p50_that_goes_with_it(first: float) 
     assert f"p99 {format_ms(found.trips[0].predicted_p99_ms)}, measured" in found.trips[0].summary
 
 
+def test_a_tail_that_nobody_could_see_is_that_of_the_shapes_before() -> None:
+    """The device is disturbed on every trip: what p50 is held to stays what the first looks said."""
+    problem = _problem(dict.fromkeys("abcd", (3.0, 2.0, 1.0, 0.0)))
+    device = Device(problem)
+    full_ms = device.latency_ms(dict.fromkeys("abcd", FULL))
+    tail = TailLimit(limit_ms=0.9 * full_ms, first=1.8)
+    plain = device.measure(full_ms)
+    found = ShapeSearch(problem, {LATENCY: full_ms}, plain, CostModel(), tail).run()
+    assert found.best is not None
+    assert device.latency_ms(found.best.widths) <= 0.9 * full_ms / 1.8
+    assert found.tail == tail
+    over = [t for t in found.trips if not t.fits]
+    assert {t.over for t in over} == {"over the p99 budget by the tails of others"}
+    assert ", disturbed, " in over[0].summary
+
+
 def test_a_p99_that_has_room_changes_nothing() -> None:
     problem = _problem({"a": (3.0, 2.0, 1.0, 0.0), "b": (3.0, 2.0, 1.0, 0.0)})
     device = Device(problem)

@@ -244,6 +244,27 @@ def test_a_neighbour_during_the_first_looks_costs_no_width() -> None:
     assert noisy.widths == quiet.widths
 
 
+def test_a_tail_that_was_disturbed_on_every_trip_leaves_the_aim_where_it_was() -> None:
+    """Seen on a machine of two cores with seven neighbours: full widths at 1.3 times their p50, every trip at 120."""
+
+    class Neighbours(TailShapes):
+        def measure(
+            self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
+        ) -> ShapeFigures:
+            found = super().measure(rung, widths, removed_blocks)
+            return found if widths else replace(found, p99_ms=1.3 * found.p50_ms, disturbed="")
+
+    quiet, noisy = TailShapes(1.3), Neighbours(120.0, disturbed="neighbours")
+    limits = Limits(p99_ms=1.3 * 0.6 * quiet.measure(PLACE).p50_ms)
+    heads = []
+    for shapes in (quiet, noisy):
+        searched = narrower_on(shapes)
+        heads.append(searched.plan(shapes.measure(PLACE), searched.fastest_admissible(PLACE), limits)[0])
+    assert [h.status for h in heads] == [RungStatus.PLANNED] * 2
+    assert heads[0].widths == heads[1].widths
+    assert "on a disturbed device is over its limit" in heads[1].reason
+
+
 def test_a_tail_that_no_widths_shorten_is_refused_after_two_long_looks_and_not_on_a_disturbed_device() -> None:
     dense = FormulaShapes().measure(PLACE)
     for disturbed, status in (("", RungStatus.REFUSED), ("a neighbour", RungStatus.PLANNED)):
