@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 import torch
+from bench_parts import KeptRows
 from bench_planner import Row, main, search, table
 from planner_contest import Contest
 from planner_rivals import METHODS, group_magnitudes, magnitude_widths
@@ -104,6 +105,13 @@ def _row(method: str, seed: int, test: float | None = None, **others: object) ->
     values: dict[str, object] = {"precision": "int8", "speedup": 3.0, "limit_ms": 1.0, "whole_trips": 3}
     values |= {"table_trips": 1, "search_s": 2.0, "p50_ms": None if test is None else 0.9, "test": test}
     return Row(method=method, seed=seed, **{**values, **others})  # type: ignore[arg-type]
+
+
+def test_rows_outlive_the_run(tmp_path: Path) -> None:
+    rows = [_row("planner", 0, 0.9, widths={"a": 8}, removed_blocks=("block",)), _row("random", 1)]
+    for row in rows:
+        KeptRows(tmp_path / "rows.json", Row).add(row)
+    assert list(KeptRows(tmp_path / "rows.json", Row).rows.values()) == rows
 
 
 def test_the_table_sets_the_planner_beside_the_best_of_the_others() -> None:
