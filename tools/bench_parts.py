@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from edgeprune.cli.render.plain import PlainReporter
 from edgeprune.deployment.inventory import load_device
 from edgeprune.files import write_atomically
-from edgeprune.records.codec import to_plain
+from edgeprune.records.codec import from_json, to_plain
 from edgeprune.records.operators import OperatorShape
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.inputs import Target
@@ -40,7 +40,8 @@ class KeptRows(Generic[RowType]):
     def __init__(self, path: Path, kind: type[RowType]) -> None:
         self._path = path
         found = json.loads(path.read_text()) if path.is_file() else []
-        self.rows = {row.entry: row for row in (kind(**stored) for stored in found)}
+        rows = (from_json(kind, json.dumps(stored).encode()) for stored in found)
+        self.rows = {row.entry: row for row in rows}
 
     def add(self, row: RowType) -> None:
         """Keep a row; one of the same thing goes."""

@@ -1,17 +1,23 @@
 """The planner against what people do instead, at equal latency on one device and after the same short recovery.
 
     EDGEPRUNE_DATA=../shared/data python tools/bench_planner.py --output runs/planner --epochs 3 --seeds 0 1 2
+    ... --output runs/planner-float32 --precision float32
 
 For ResNet-20 on CIFAR-10, or another target with pretrained weights: at each budget (a speed-up of p50 over dense
 float32 in the fastest runtime) every method proposes widths, and whole untrained shapes are measured until one meets
 the budget. When all searches are done, each shape is pruned by the same criterion, recovered for the same epochs,
-compiled to INT8 and tested. All methods work at the same place, where INT8 at full widths is fastest; where that meets
-the budget, nothing is cut. What is done is kept in `--output`, so that the bench goes on where it ended. The test split
-chooses nothing.
+compiled and tested. All methods work at the same place: the runtime where the full widths are fastest in INT8, or with
+`--precision float32` in float32. The budgets are over dense float32 in both. In INT8 a part of a budget is met by the
+precision; where it meets all of it nothing is to be cut, no method can differ, and only `int8` has a row. In float32
+all of it must come from widths and blocks: that is what a device without INT8 asks of the methods. What is done is kept
+in `--output`, so that the bench goes on where it ended. The test split chooses nothing.
 
-Methods: `planner` (this project's), `uniform` (one ratio for all groups), `magnitude` (torch-pruning's global L2
-magnitude with round_to=8), `macs` (the planner's losses and solver, with multiply-accumulates for a price), `random`
-(widths by lot).
+Methods: `planner` (this project's), `int8` (the precision alone), `uniform` (one ratio for all groups), `magnitude`
+(torch-pruning's global L2 magnitude, rounded to multiples of 8), `macs` (the planner's losses, blocks and solver, with
+multiply-accumulates for a price), `random` (widths by lot). Each may cut what the planner may, and takes the weakest of
+its cuts that is measured to fit. Trips are counted alike: `whole` are the different whole models that a method had
+measured besides the full widths, `tables` its trips for operators; one that was kept from an earlier budget counts
+again. The sensitivity curves of `planner` and `macs` take no trip; they are taken before the first search.
 """
 
 from __future__ import annotations
@@ -19,46 +25,33 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from bench_parts import KeptRows, millions_of_macs, opened_workbench
+from bench_parts import KeptRows, opened_workbench
+from planner_contest import Contest
+from planner_rivals import METHODS
 
-from edgeprune.planning.allocation import Allocation, allocate, cheapest
 from edgeprune.planning.allocation_problem import Configuration
-from edgeprune.planning.cost import CostModel
-from edgeprune.planning.feasibility import HEADROOM, ShapeFigures
-from edgeprune.planning.shape_problem import LATENCY
-from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, Rung, RungStatus, kept_widths
-from edgeprune.runtimes import RUNTIMES
+from edgeprune.planning.feasibility import HEADROOM
+from edgeprune.records.rung import Precision
 from edgeprune.steps.candidates import CandidateMaker
-from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_profile, load_target
-from edgeprune.steps.narrowing import Narrower, structured_rung
-from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import ShapeBench
-from edgeprune.steps.workbench import Workbench
-
-_STEPS = 32
-_LOTS = 12
-_NEAR = 0.93
-
-Widths = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One method at one budget with one seed; no p50: it found nothing; no accuracies: it waits for training."""
 
+    precision: str
     speedup: float
     method: str
     seed: int
     limit_ms: float
-    trips: int
+    whole_trips: int
+    table_trips: int
     search_s: float
     p50_ms: float | None = None
     widths: Mapping[str, int] = field(default_factory=dict)
@@ -67,195 +60,37 @@ class Row:
     test: float | None = None
 
     @property
-    def entry(self) -> tuple[float, str, int]:
+    def entry(self) -> tuple[str, float, str, int]:
         """What it is a row of."""
-        return self.speedup, self.method, self.seed
+        return self.precision, self.speedup, self.method, self.seed
 
     @property
     def shape(self) -> Configuration:
         """What was found."""
         return Configuration(widths=self.widths, removed_blocks=frozenset(self.removed_blocks))
 
-
-@dataclass
-class Contest:
-    """One workbench, and what all methods share."""
-
-    bench: Workbench
-    trips: int = 0
-    compressor: Compressor = field(init=False)
-    shapes: ShapeBench = field(init=False)
-    narrower: Narrower = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.compressor = Compressor(self.bench)
-        self.shapes = ShapeBench(self.bench)
-        self.narrower = Narrower(self.shapes, GroupLosses(self.compressor, may_train=False))
-
-    @cached_property
-    def full(self) -> dict[str, int]:
-        """Width of each group."""
-        return {g.name: g.width for g in self.bench.groups.groups}
-
-    @cached_property
-    def dense_ms(self) -> float:
-        """p50 of dense float32 in the fastest runtime."""
-        return min(self._unpruned(name, Precision.FLOAT32).p50_ms for name in self._runtimes)
-
-    @cached_property
-    def whole(self) -> ShapeFigures:
-        """INT8 at full widths where it is fastest: the place of the contest."""
-        return min((self._unpruned(name, Precision.INT8) for name in self._runtimes), key=lambda f: f.p50_ms)
-
     @property
-    def _runtimes(self) -> list[str]:
-        return [r for r in self.bench.profile.runtimes if r in RUNTIMES.names()]
-
-    def _unpruned(self, runtime: str, precision: Precision) -> ShapeFigures:
-        return self.shapes.measure(Rung(runtime=runtime, precision=precision))
-
-    def measure(self, widths: Widths) -> float:
-        """p50 of the whole untrained model, in ms; a trip."""
-        self.trips += 1
-        return self.figures(Configuration(widths=widths)).p50_ms
-
-    def figures(self, shape: Configuration) -> ShapeFigures:
-        """What the device shows for a shape."""
-        planned = self.planned(shape)
-        return self.shapes.measure(planned.rung, planned.widths, planned.removed_blocks)
-
-    def planned(self, shape: Configuration) -> PlannedRung:
-        """A shape as a plan has it; the rung of full widths where nothing is cut."""
-        after = shape.widths
-        widths = tuple(GroupWidth(group=g, before=full, after=after.get(g, 0)) for g, full in self.full.items())
-        blocks = tuple(b for b in self.bench.blocks.removable if b in shape.removed_blocks)
-        cut = bool(blocks) or any(w.after < w.before for w in widths)
-        return PlannedRung(
-            rung=structured_rung(self.whole.rung, widths, blocks) if cut else self.whole.rung,
-            status=RungStatus.PLANNED,
-            reason="contest",
-            accuracy_cost=0.0,
-            widths=widths if cut else (),
-            removed_blocks=blocks,
-        )
-
-    def weakest(self, propose: Callable[[float], Widths], limit_ms: float) -> Configuration | None:
-        """The least strength in (0, 1] whose widths are measured to meet the limit, by bisection over 32 steps."""
-        low, high, found = 0, _STEPS, None
-        while low < high:
-            middle = (low + high) // 2
-            widths = propose((middle + 1) / _STEPS)
-            if self.measure(widths) <= limit_ms:
-                high, found = middle, widths
-            else:
-                low = middle + 1
-        return Configuration(widths=found) if found else None
-
-
-def planner(contest: Contest, limit_ms: float) -> Configuration | None:
-    """This project's."""
-    narrow = contest.narrower.fastest_admissible(contest.whole.rung)
-    head = contest.narrower.plan(contest.whole, narrow, Limits(p50_ms=limit_ms))[0]
-    contest.trips += 1 + len(head.trips)
-    if head.status is not RungStatus.PLANNED:
-        return None
-    return Configuration(widths=kept_widths(head.widths), removed_blocks=frozenset(head.removed_blocks))
-
-
-def uniform(contest: Contest, limit_ms: float) -> Configuration | None:
-    """The same share of every group."""
-    most = max(contest.bench.target.spec.pruning.ratios)
-    return contest.weakest(
-        lambda strength: {g: max(1, round(w * (1 - most * strength))) for g, w in contest.full.items()}, limit_ms
-    )
-
-
-def magnitude(contest: Contest, limit_ms: float) -> Configuration | None:
-    """torch-pruning's global L2 magnitude, widths rounded to multiples of 8."""
-    import torch_pruning
-    from torch import nn
-
-    most = max(contest.bench.target.spec.pruning.ratios)
-
-    def propose(strength: float) -> Widths:
-        model = contest.bench.fresh_model().eval()
-        layers = dict(model.named_modules())
-        kept = [
-            m for n, m in layers.items() if isinstance(m, nn.Conv2d | nn.Conv1d | nn.Linear) and n not in contest.full
-        ]
-        torch_pruning.pruner.MetaPruner(
-            model,
-            contest.bench.example,
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-            global_pruning=True,
-            pruning_ratio=most * strength,
-            max_pruning_ratio=most,
-            round_to=8,
-            ignored_layers=kept,
-        ).step()
-        return {g: int(layers[g].weight.shape[0]) for g in contest.full}
-
-    return contest.weakest(propose, limit_ms)
-
-
-def macs(contest: Contest, limit_ms: float) -> Configuration | None:
-    """The planner's own losses and solver, but multiply-accumulates in the place of measured time."""
-    narrow = contest.narrower.fastest_admissible(contest.whole.rung)
-    priced = replace(contest.narrower.problem(contest.whole.rung, narrow), entry_ms=millions_of_macs, blocks=())
-    problem = priced.allocation(CostModel())
-    least, most = cheapest(problem, LATENCY, {}), problem.used(Configuration(widths=contest.full), LATENCY)
-    if not isinstance(least, Allocation):
-        return None
-    lowest = least.used[LATENCY]
-
-    def propose(strength: float) -> Widths:
-        found = allocate(problem, {LATENCY: most - strength * (most - lowest)})
-        return found.widths if isinstance(found, Allocation) else least.widths
-
-    return contest.weakest(propose, limit_ms)
-
-
-def random_widths(contest: Contest, limit_ms: float) -> Configuration | None:
-    """By lot among multiples of 8 until one is just under the limit, or the slowest of those that fit."""
-    generator = np.random.default_rng(contest.bench.target.spec.seed)
-    most = max(contest.bench.target.spec.pruning.ratios)
-    fitting: list[tuple[float, Widths]] = []
-    for _ in range(_LOTS):
-        strength = generator.uniform(0.2, 1.0)
-        drawn = {g: w * (1 - most * min(1.0, generator.uniform(0, 2 * strength))) for g, w in contest.full.items()}
-        widths = {g: max(4, min(contest.full[g], 8 * round(w / 8))) for g, w in drawn.items()}
-        p50_ms = contest.measure(widths)
-        if p50_ms <= limit_ms:
-            fitting.append((p50_ms, widths))
-            if p50_ms >= _NEAR * limit_ms:
-                break
-    return Configuration(widths=max(fitting, key=lambda f: f[0])[1]) if fitting else None
-
-
-METHODS: Mapping[str, Callable[[Contest, float], Configuration | None]] = {
-    "planner": planner,
-    "uniform": uniform,
-    "magnitude": magnitude,
-    "macs": macs,
-    "random": random_widths,
-}
+    def met(self) -> bool:
+        """Whether what was found is within the budget."""
+        return self.p50_ms is not None and self.p50_ms <= self.limit_ms
 
 
 def search(contest: Contest, speedup: float, method: str) -> Row:
     """Find a shape that meets the budget."""
-    limit_ms = contest.dense_ms / speedup
-    contest.trips, started_s = 0, time.monotonic()
-    if contest.whole.p50_ms <= HEADROOM * limit_ms:
-        found: Configuration | None = Configuration(widths=contest.full)
-    else:
-        aim_ms = limit_ms if method == "planner" else HEADROOM * limit_ms
-        found = METHODS[method](contest, aim_ms)
+    limit_ms, counted = contest.dense_ms / speedup, contest.counted
+    # Those of the full widths are every method's.
+    whole = contest.whole
+    counted.shapes.clear()
+    counted.tables, started_s = 0, time.monotonic()
+    found = METHODS[method](contest, HEADROOM * limit_ms)
     row = Row(
+        precision=whole.rung.precision.value,
         speedup=speedup,
         method=method,
         seed=contest.bench.target.spec.seed,
         limit_ms=limit_ms,
-        trips=contest.trips,
+        whole_trips=len([rung for rung, *_ in counted.shapes if rung != whole.rung]),
+        table_trips=counted.tables,
         search_s=time.monotonic() - started_s,
     )
     if found is None:
@@ -274,56 +109,117 @@ def train(contest: Contest, row: Row) -> Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Mean and standard error over the seeds, by budget and method."""
-    lines = [f"{'budget':>7} {'method':<10} {'p50 / limit':>12} {'test accuracy':>16} {'trips':>6} {'search':>8} seeds"]
-    for speedup, method in dict.fromkeys((r.speedup, r.method) for r in rows):
-        found = [r for r in rows if (r.speedup, r.method) == (speedup, method)]
-        start = f"{speedup:>6.2f}x {method:<10}"
-        end = f"{statistics.mean(r.trips for r in found):>6.1f} {statistics.mean(r.search_s for r in found):>6.0f} s"
-        met = [r.p50_ms / r.limit_ms for r in found if r.p50_ms is not None]
-        if not met:
-            lines.append(f"{start} {'nothing meets it':>29} {end} {len(found)}")
-            continue
-        accuracies = [100 * r.test for r in found if r.test is not None]
-        error = statistics.stdev(accuracies) / len(accuracies) ** 0.5 if len(accuracies) > 1 else float("nan")
-        told = f"{statistics.mean(accuracies):>8.2f} +- {error:4.2f}" if accuracies else f"{'not yet':>16}"
-        lines.append(f"{start} {statistics.mean(met):>12.3f} {told} {end} {len(accuracies)}")
+    """Mean and standard error over the seeds, by budget and method, and the planner beside the best of the others."""
+    columns = f"{'p50 / limit':>12} {'test accuracy':>16} {'whole':>6} {'tables':>6} {'search':>8} seeds"
+    lines = [f"{'budget':>7} {'method':<10} {columns}"]
+    for speedup in sorted({r.speedup for r in rows}):
+        of = {m: [r for r in rows if (r.speedup, r.method) == (speedup, m)] for m in METHODS}
+        lines += [_line(found) for found in of.values() if found]
+        if any(r.met for r in of["int8"]):
+            lines.append(f"{'':>7} INT8 alone is enough: all methods keep the full widths, and nothing is compared")
+        else:
+            lines += _verdict(of)
     return "\n".join(lines)
 
 
-def main() -> None:
+def _line(found: Sequence[Row]) -> str:
+    start = f"{found[0].speedup:>6.2f}x {found[0].method:<10}"
+    whole, tables, search_s = (
+        statistics.mean(of) for of in zip(*((r.whole_trips, r.table_trips, r.search_s) for r in found), strict=True)
+    )
+    end = f"{whole:>6.1f} {tables:>6.1f} {search_s:>6.0f} s"
+    met = [r.p50_ms / r.limit_ms for r in found if r.p50_ms is not None and r.met]
+    if not met:
+        return f"{start} {'nothing meets it':>29} {end} {len(found)}"
+    percents = _percents(found)
+    told = f"{statistics.mean(percents):>8.2f} +- {_error(percents):4.2f}" if percents else f"{'not yet':>16}"
+    return f"{start} {statistics.mean(met):>12.3f} {told} {end} {len(met)} of {len(found)}"
+
+
+def _verdict(of: Mapping[str, Sequence[Row]]) -> list[str]:
+    """By how much the planner is over the best of the others, in points, with the standard error of the difference."""
+    ours = _percents(of["planner"])
+    others = {m: p for m, found in of.items() if m != "planner" and (p := _percents(found))}
+    if not ours or not others:
+        return []
+    best = max(others, key=lambda m: statistics.mean(others[m]))
+    over = statistics.mean(ours) - statistics.mean(others[best])
+    error = (_error(ours) ** 2 + _error(others[best]) ** 2) ** 0.5
+    return [f"{'':>7} the planner is at {over:+.2f} +- {error:.2f} points from the best of the others, {best}"]
+
+
+def _percents(found: Sequence[Row]) -> list[float]:
+    return [100 * r.test for r in found if r.met and r.test is not None]
+
+
+def _error(percents: Sequence[float]) -> float:
+    """Standard error of the mean; not a number for one value."""
+    return float(statistics.stdev(percents) / len(percents) ** 0.5) if len(percents) > 1 else float("nan")
+
+
+def main(given: Sequence[str] | None = None) -> None:
     """Run the contest, or go on with it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="targets/cifar10-resnet20")
     parser.add_argument("--profile", default="profiles/local-2x.toml")
     parser.add_argument("--device", default="local")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--speedups", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0])
+    parser.add_argument(
+        "--precision", choices=["int8", "float32"], default="int8", help="where widths are searched for"
+    )
+    parser.add_argument(
+        "--speedups", type=float, nargs="+", default=[2.0, 2.5, 3.0, 4.0, 20.0], help="the last one cannot be met"
+    )
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=32, help="strengths of each rival that are tried")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of recovery, the same for all")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     kept = KeptRows(arguments.output / "rows.json", Row)
     for work in (_search_all, _train_all):
         for seed in arguments.seeds:
             with _contest(arguments, seed) as contest:
                 work(contest, arguments, kept)
-    print(table([r for r in kept.rows.values() if r.method in arguments.methods]))
+    asked = [r for r in kept.rows.values() if _is_asked_for(r, arguments)]
+    print(f"widths are searched for in {arguments.precision}; recovery takes {arguments.epochs} epochs")
+    print(table(asked))
+
+
+def _is_asked_for(row: Row, arguments: argparse.Namespace) -> bool:
+    return (
+        row.precision == arguments.precision
+        and row.speedup in arguments.speedups
+        and row.method in {*arguments.methods, "int8"}
+        and row.seed in arguments.seeds
+    )
 
 
 def _search_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
     seed = contest.bench.target.spec.seed
+    if {"planner", "macs"} & set(arguments.methods):
+        contest.take_losses()
     for speedup in arguments.speedups:
-        for method in arguments.methods:
-            if (speedup, method, seed) not in kept.rows:
+        methods = [m for m in arguments.methods if arguments.precision == "int8" or m != "int8"]
+        if arguments.precision == "int8" and contest.whole.p50_ms <= HEADROOM * contest.dense_ms / speedup:
+            methods = ["int8"]
+        for method in methods:
+            if (arguments.precision, speedup, method, seed) not in kept.rows:
                 kept.add(search(contest, speedup, method))
 
 
 def _train_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
+    """Each shape once: methods may have found the same one."""
     seed = contest.bench.target.spec.seed
-    for row in [r for r in kept.rows.values() if r.seed == seed and r.method in arguments.methods]:
-        if row.p50_ms is not None and row.test is None and row.speedup in arguments.speedups:
-            kept.add(train(contest, row))
+    trained = {_trained(r): r for r in kept.rows.values() if r.test is not None}
+    for row in [r for r in kept.rows.values() if r.seed == seed and _is_asked_for(r, arguments)]:
+        if row.met and row.test is None:
+            same = trained.get(_trained(row)) or train(contest, row)
+            trained[_trained(row)] = same
+            kept.add(replace(row, validation=same.validation, test=same.test))
+
+
+def _trained(row: Row) -> tuple[object, ...]:
+    return row.precision, row.seed, tuple(sorted(row.widths.items())), tuple(row.removed_blocks)
 
 
 @contextmanager
@@ -333,7 +229,7 @@ def _contest(arguments: argparse.Namespace, seed: int) -> Iterator[Contest]:
     target = replace(target, spec=target.spec.model_copy(update={"seed": seed, "recovery": recovery}))
     profile = load_profile(arguments.profile)
     with opened_workbench(target, profile, arguments.device, arguments.output / f"seed{seed}") as bench:
-        yield Contest(bench)
+        yield Contest(bench, Precision(arguments.precision), arguments.steps)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,14 @@ def encoder() -> nn.Module:
             return made
 
         def attend(self, x: Tensor) -> Tensor:
-            batch, tokens, width = x.shape
+            batch, tokens, _ = x.shape
             q, k, v = (
                 layer(x).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
                 for layer in (self.query, self.key, self.value)
             )
-            scores = torch.softmax(q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5, dim=-1)
-            joined: Tensor = (scores @ v).transpose(1, 2).reshape(batch, tokens, width)
+            scores = torch.softmax(q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5, dim=-1)
+            # As wide as the heads that are left, not as the input.
+            joined: Tensor = (scores @ v).transpose(1, 2).reshape(batch, tokens, -1)
             return joined
 
     class Encoder(nn.Module):

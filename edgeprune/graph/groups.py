@@ -100,9 +100,9 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), 
         if not reasons[name]:
             candidates[name] = edits
     bench = TrialBench(model, example)
-    halves = {name: bench.removed_half(graph.units(name)) for name in candidates}
-    trials = bench.try_cuts({name: graph.edits(name, half) for name, half in halves.items()})
-    rest = {n: sorted(set(range(graph.width(n))) - set(halves[n])) for n, t in trials.items() if not t.reason}
+    parts = {name: bench.removed_part(graph.units(name)) for name in candidates}
+    trials = bench.try_cuts({name: graph.edits(name, part) for name, part in parts.items()})
+    rest = {n: sorted(set(range(graph.width(n))) - set(parts[n])) for n, t in trials.items() if not t.reason}
     trials |= bench.try_cuts({name: graph.edits(name, other) for name, other in rest.items()})
     gone = {name for name, trial in trials.items() if trial.verdict is TrialVerdict.CHANGES_OUTPUT}
     reasons |= {name: trial.reason for name, trial in trials.items()}

@@ -64,9 +64,15 @@ class TrialBench:
             if _is_root_mean_square(layer):
                 layer.register_forward_hook(_scaled_only)
 
-    def removed_half(self, units: Sequence[Sequence[int]]) -> tuple[int, ...]:
-        """The channels of half of the units, drawn at random so that a shifted index map shows."""
-        drawn = torch.randperm(len(units), generator=self._generator)[: len(units) // 2].tolist()
+    def removed_part(self, units: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The channels of a quarter to three quarters of the units, drawn at random so that a shifted index map shows.
+
+        As many as chance will: two groups that must have one width (heads whose output is reshaped to the width of the
+        stream) would pass a trial of both if the same share of each were cut.
+        """
+        least, most = -(-len(units) // 4), len(units) * 3 // 4
+        count = int(torch.randint(least, most + 1, (), generator=self._generator)) if least <= most else 0
+        drawn = torch.randperm(len(units), generator=self._generator)[:count].tolist()
         return tuple(sorted(channel for unit in drawn for channel in units[unit]))
 
     def try_cuts(self, cuts: Mapping[str, Sequence[ChannelEdit]]) -> dict[str, Trial]:

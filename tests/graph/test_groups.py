@@ -140,6 +140,37 @@ def test_cut_that_runs_but_computes_something_else_is_refused() -> None:
     assert "something else" in groups.refused[0].reason
 
 
+class _AsWideAsTheStream(nn.Module):
+    """Attention whose output is reshaped to the width of the stream: fewer heads, or a narrower stream, do not fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = 4
+        self.embed = nn.Linear(8, 32)
+        self.query, self.key, self.value = (nn.Linear(32, 32) for _ in range(3))
+        self.project, self.up, self.head = nn.Linear(32, 32), nn.Linear(32, 64), nn.Linear(64, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        batch, tokens, width = x.shape
+        q, k, v = (
+            layer(x).reshape(batch, tokens, self.heads, -1).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mixed = torch.softmax(q @ k.transpose(-2, -1), dim=-1) @ v
+        x = x + self.project(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        logits: torch.Tensor = self.head(torch.relu(self.up(x)).mean(1))
+        return logits
+
+
+def test_groups_that_only_fit_together_are_refused() -> None:
+    """Half of the heads beside half of the stream would run, and compute what it should."""
+    found = find_groups(_AsWideAsTheStream().eval(), torch.randn(1, 5, 8))
+    assert [group.name for group in found.groups] == ["up"]
+    assert {refused.name for refused in found.refused} == {"embed", "query"}
+    assert all("shape" in refused.reason for refused in found.refused)
+
+
 class _Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()

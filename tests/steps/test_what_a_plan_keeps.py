@@ -144,6 +144,26 @@ def test_every_rung_of_a_search_says_where_its_milliseconds_go(narrower: Narrowe
     assert all(chosen[g] in s.admissible for g, s in survey.staircases.items())
 
 
+def test_all_that_a_search_prices_by_is_measured_in_one_trip(narrower: Narrower) -> None:
+    ensured: list[set[OperatorShape]] = []
+    asked: set[OperatorShape] = set()
+
+    class Watched(FormulaTables):
+        def ensure(self, shapes: Iterable[OperatorShape], place: Rung) -> int:
+            ensured.append(set(shapes))
+            return 0 * place.threads
+
+        def latency_ms(self, shape: OperatorShape, place: Rung) -> float:
+            asked.add(shape)
+            return super().latency_ms(shape, place)
+
+    narrower.__dict__["_tables"] = Watched()
+    dense, narrow = FormulaShapes().measure(PLACE), narrower.fastest_admissible(PLACE)
+    narrower.plan(dense, narrow, Limits(p50_ms=0.6 * dense.p50_ms))
+    assert len(ensured) == 1
+    assert asked <= ensured[0]
+
+
 def test_where_no_widths_fit_the_narrowest_are_taken_apart(narrower: Narrower) -> None:
     dense, narrow = FormulaShapes().measure(PLACE), narrower.fastest_admissible(PLACE)
     (refused,) = narrower.plan(dense, narrow, Limits(p50_ms=narrow.p50_ms / 1.05))
