@@ -27,8 +27,8 @@ from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.schema.base import parse_toml
+from edgeprune.schema.floors import AccuracyFloors
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import AccuracyFloors
 from edgeprune.steps.budget import floors_from, limits_to_judge
 from edgeprune.store.artifacts import Manifest, describe_files, write_manifest
 

@@ -27,7 +27,7 @@ from edgeprune.errors import BuildError
 from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
 from edgeprune.records.rung import Limits, PlannedRung, Precision, Rung, RungStatus
 from edgeprune.records.verdict import Floors
-from edgeprune.schema.target import Quantizer
+from edgeprune.schema.compression import Quantizer
 from edgeprune.statistics import sign_test
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor

@@ -16,7 +16,8 @@ from functools import partial
 
 import numpy as np
 
-from edgeprune.schema.target import Preprocessing, RobustnessSet
+from edgeprune.schema.floors import RobustnessSet
+from edgeprune.schema.target import Preprocessing
 
 _IMAGE_DIMENSIONS = 4
 _CHANNELS = {1, 3, 4}

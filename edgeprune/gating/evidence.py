@@ -13,8 +13,8 @@ from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.model_card import ModelCard
 from edgeprune.records.rung import Rung
 from edgeprune.records.verdict import Evidence, Judgement
+from edgeprune.schema.floors import AccuracyFloors
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import AccuracyFloors
 
 SCHEMA = 2
 READABLE = (1, 2)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind, Rung
+from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import Pruning
 
 PRECISION_COST: Mapping[Precision, float] = {
     Precision.FLOAT32: 0.0,

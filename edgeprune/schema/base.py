@@ -7,9 +7,9 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from edgeprune.errors import InputError
@@ -22,6 +22,11 @@ class FileModel(BaseModel):
 
 
 Model = TypeVar("Model", bound=FileModel)
+
+Factory = Annotated[str, Field(pattern=r"^[^:]+\.py:[A-Za-z_][A-Za-z0-9_]*$")]
+"""`file.py:function`, of the target's folder."""
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""Between 0 and 1, neither of them."""
 
 
 def load_toml(path: Path, kind: type[Model]) -> Model:

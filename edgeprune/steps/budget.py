@@ -8,8 +8,8 @@ from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.rung import Limits
 from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import Floors, Speedups
+from edgeprune.schema.floors import AccuracyFloors, PartFloor, RobustnessSet
 from edgeprune.schema.profile import Budget
-from edgeprune.schema.target import AccuracyFloors, PartFloor, RobustnessSet
 from edgeprune.units import bytes_from_mb
 
 

@@ -22,7 +22,7 @@ from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
-from edgeprune.schema.target import Recovery
+from edgeprune.schema.training import Recovery
 from edgeprune.steps.evaluating import QualityOn
 from edgeprune.steps.fresh_weights import fresh_model
 from edgeprune.steps.held_zeros import ZeroHolder

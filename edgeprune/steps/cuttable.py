@@ -11,7 +11,7 @@ from edgeprune.pruning.scoring import groups_without_scores
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from edgeprune.schema.target import Pruning
+    from edgeprune.schema.compression import Pruning
 
 
 def cuttable_groups(model: nn.Module, example: Tensor, pruning: Pruning) -> Groups:

@@ -19,7 +19,7 @@ from edgeprune.errors import InputError
 from edgeprune.files import appearing
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.shares import Share
-from edgeprune.schema.target import RobustnessSet
+from edgeprune.schema.floors import RobustnessSet
 from edgeprune.steps.inputs import Target
 
 ANSWERS = "answers.npz"

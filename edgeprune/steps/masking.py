@@ -15,7 +15,7 @@ from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import Rung
 from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
-from edgeprune.schema.target import Pruning
+from edgeprune.schema.compression import Pruning
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:

@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
 
 from edgeprune.errors import BuildError
 from edgeprune.planning.allocation import Allocation, Infeasible, allocate
-from edgeprune.planning.allocation_problem import AllocationProblem, Block, Choice, Configuration
-from edgeprune.planning.breakdown import break_down
+from edgeprune.planning.allocation_problem import AllocationProblem, Configuration
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import (
     HEADROOM,
@@ -28,12 +26,10 @@ from edgeprune.planning.feasibility import (
 from edgeprune.planning.ladder import structured_cost
 from edgeprune.planning.memory import MEMORY
 from edgeprune.planning.nearby import predict_near
-from edgeprune.planning.operator_price import corner_shapes
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.planning.tail import held_p50_ms, tail_limit
-from edgeprune.profiling.widths import group_shapes, group_staircase
-from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
+from edgeprune.records.breakdown import PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import (
     GroupWidth,
@@ -47,6 +43,7 @@ from edgeprune.records.rung import (
 )
 from edgeprune.steps.memory import ShapeMemory, shape_memory
 from edgeprune.steps.open_model import OpenModel
+from edgeprune.steps.priced_widths import PricedWidths
 from edgeprune.steps.selecting import SelectedWidths
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import ShapeBench, settled
@@ -128,30 +125,32 @@ class Narrower:
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(narrow), error.message)]
         found, looked = self._search(place, problem, limits, (dense, narrow), memory)
-        self.surveys.append(self._survey(problem, found.cost, dense))
+        self.surveys.append(self._widths.survey(problem, found.cost, dense))
         self.priced.append((dense, problem.allocation(found.cost)))
         chosen = _chosen(found, looked, limits)
         if chosen is None:
-            rung = self._narrowest(narrow, limits, found)
-            where = self._breakdown(place, problem, found.cost, self._model.shape(narrow), rung.p50_ms)
+            # Knees may be faster than the narrowest widths: a no tells the best there is.
+            best = min((narrow, *looked), key=lambda f: (over_budget(f, limits) is not None, f.p50_ms))
+            rung = self._nearest(best, limits, found)
+            where = self._widths.breakdown(place, problem, found.cost, self._model.shape(best), rung.p50_ms)
             return [replace(rung, trips=found.trips, ended=found.ended, breakdown=where)]
         shape, measured = self._model.shape(chosen), decide(chosen, limits, self._cost(chosen))
-        where = self._breakdown(place, problem, found.cost, shape, chosen.p50_ms)
+        where = self._widths.breakdown(place, problem, found.cost, shape, chosen.p50_ms)
         head = replace(measured, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found, shape))
         return [head, *self._fallbacks(place, problem, found, self._search_limits(limits, dense, narrow), head)]
 
-    def _narrowest(self, narrow: ShapeFigures, limits: Limits, found: Found) -> PlannedRung:
-        """Where no knees fit: the narrowest widths, which need not be knees, decided without the slack of a look."""
-        over = over_budget(narrow, limits)
-        if over is None and is_over(narrow, limits) and not narrow.long_looks:
-            narrow = self.shapes.look_longer(narrow)
+    def _nearest(self, best: ShapeFigures, limits: Limits, found: Found) -> PlannedRung:
+        """Where no knees fit: the fastest shape of all, mostly the narrowest, decided without the slack of a look."""
+        over = over_budget(best, limits)
+        if over is None and is_over(best, limits) and not best.long_looks:
+            best = self.shapes.look_longer(best)
         # On a device that is disturbed a little too slow is not too slow.
-        if over is None and not narrow.disturbed:
-            over = over_budget(narrow, limits, slack=1.0)
-        rung = decide(narrow, limits, self._cost(narrow))
+        if over is None and not best.disturbed:
+            over = over_budget(best, limits, slack=1.0)
+        rung = decide(best, limits, self._cost(best))
         if over is None:
             return rung
-        reason = f"no widths fit: {found.ended}; the narrowest: {over}"
+        reason = f"no widths fit: {found.ended}; the fastest of all: {over}"
         return replace(rung, status=RungStatus.REFUSED, reason=reason)
 
     def _selected(self, narrow: ShapeFigures, limits: Limits) -> PlannedRung:
@@ -194,48 +193,8 @@ class Narrower:
         return _least_proven(found, None)
 
     def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
-        """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
-
-        Args:
-            place: runtime, precision and threads.
-            narrow: the fastest admissible shape there; its widths are priced too.
-
-        Raises:
-            BuildError: the runtime's compiler or the runtime refuses an operator.
-            MeasurementError: the device is busy or went away.
-        """
-        tables = self._tables
-        measured = {g: self._model.widths_worth_a_look(g) for g in self._model.full}
-        ends = {g: {w} for g, w in kept_widths(narrow.widths).items()}
-        narrowest = {g: min(ends.get(g, set()).union(widths)) for g, widths in measured.items()}
-        tables.ensure(
-            chain(
-                (
-                    s
-                    for g, widths in measured.items()
-                    for s in group_shapes(self._model.uses, g, ends.get(g, set()).union(widths))
-                ),
-                (u.shape for u in self._model.uses if not u.unsupported),
-                corner_shapes(self._model.uses, measured, narrowest),
-            ),
-            place,
-        )
-        choices = {}
-        for group, widths in measured.items():
-            staircase = group_staircase(
-                self._model.uses, group, widths, lambda shape: tables.latency_ms(shape, place), context=place.name
-            )
-            # The full width is always there: not to cut costs nothing in accuracy.
-            kept = dict.fromkeys((*staircase.admissible, self._model.full[group]))
-            choices[group] = tuple(Choice(width=w, loss=self.loss(group, w)) for w in kept)
-        return ShapeProblem(
-            uses=self._model.uses,
-            full=self._model.full,
-            choices=choices,
-            entry_ms=lambda shape: tables.latency_ms(shape, place),
-            blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.shapes.bench.blocks.removable),
-            narrowest=narrowest,
-        )
+        """The widths at a place, priced: see `PricedWidths.problem`."""
+        return self._widths.problem(place, narrow)
 
     def _search(
         self,
@@ -322,43 +281,20 @@ class Narrower:
                         reason=f"{when}; predicted p50 {format_ms(p50_ms)}{p99}{doubt}",
                         accuracy_cost=structured_cost(place.precision, found.loss),
                         widths=widths,
-                        predicted=self._predicted(found, head),
+                        predicted=self._predicted(found, head, search),
                         removed_blocks=blocks,
-                        breakdown=self._breakdown(place, problem, search.cost, found.configuration),
+                        breakdown=self._widths.breakdown(place, problem, search.cost, found.configuration),
                     )
                 )
         return planned
 
-    def _predicted(self, found: Allocation, head: PlannedRung) -> Prediction:
-        """Of widths near the head's, by that and by the full ones."""
+    def _predicted(self, found: Allocation, head: PlannedRung, search: Found) -> Prediction:
+        """Of widths near the head's, by that and by the full ones; p99 by the tails that the search saw."""
         dense, _ = self.priced[-1]
         chosen = Configuration(widths=kept_widths(head.widths), removed_blocks=frozenset(head.removed_blocks))
         weights = (self._model.weights(self._model.shape(dense)), self._model.weights(chosen))
-        return predict_near(found.used, (dense, head), weights, self.shapes.bench.profile.budget.memory_of)
-
-    def _survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:
-        """The staircases that the choices were made from, and the model at its full widths."""
-        place = dense.rung
-        stairs = (
-            group_staircase(
-                self._model.uses, g, self._model.widths_worth_a_look(g), problem.entry_ms, context=place.name
-            )
-            for g in self._model.full
-        )
-        groups = tuple(GroupSteps(group=g, staircase=s) for g, s in zip(self._model.full, stairs, strict=True))
-        full = self._breakdown(place, problem, cost, problem.whole(), dense.p50_ms)
-        return PlaceSurvey(place=place.place, full=full, groups=groups)
-
-    def _breakdown(
-        self,
-        place: Rung,
-        problem: ShapeProblem,
-        cost: CostModel,
-        shape: Configuration,
-        measured_ms: float | None = None,
-    ) -> Breakdown:
-        least_ms = self._tables.least_ms(place)
-        return break_down(problem, cost, shape, measured_ms=measured_ms, runtime_ms=least_ms)
+        near = predict_near(found.used, (dense, head), weights, self.shapes.bench.profile.budget.memory_of)
+        return replace(near, p99_ms=search.tail.p99_ms(near.p50_ms)) if search.tail else near
 
     def _measure(self, place: Rung, shape: Configuration) -> ShapeFigures:
         widths, blocks = self._model.cut(shape)
@@ -373,6 +309,10 @@ class Narrower:
     @cached_property
     def _model(self) -> OpenModel:
         return OpenModel(self.shapes.bench)
+
+    @cached_property
+    def _widths(self) -> PricedWidths:
+        return PricedWidths(self._model, self.loss, self._tables, self.shapes.bench.blocks.removable)
 
     @cached_property
     def _tables(self) -> OperatorTables:

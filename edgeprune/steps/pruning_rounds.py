@@ -21,7 +21,7 @@ from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
 from edgeprune.recovery.job import batches_per_epoch
-from edgeprune.schema.target import RECOVERY_EPOCHS, Recovery
+from edgeprune.schema.training import RECOVERY_EPOCHS, Recovery
 from edgeprune.steps.masking import told
 from edgeprune.store.run_folder import digest, step_name
 

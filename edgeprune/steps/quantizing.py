@@ -26,7 +26,7 @@ from edgeprune.records.quantization import (
 )
 from edgeprune.records.rung import Precision
 from edgeprune.records.verdict import Verdict
-from edgeprune.schema.target import Quantization, Quantizer
+from edgeprune.schema.compression import Quantization, Quantizer
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.variants import Quantizable, VariantBench, accuracy_gates, linear_share

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, Checkpoint, FitSettings, Workers, bf16_is_fast
 from edgeprune.recovery.rates import RateSchedule
-from edgeprune.schema.target import Recovery
+from edgeprune.schema.training import Recovery
 from edgeprune.steps.inputs import code_digest
 from edgeprune.steps.target_code import import_files, imported_files
 from edgeprune.steps.task import loss_of, soft_labels_of

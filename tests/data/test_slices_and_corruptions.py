@@ -13,7 +13,8 @@ from edgeprune.data.corruptions import RawImages, blurred, brighter, corruptions
 from edgeprune.data.slices import slice_members
 from edgeprune.data.splits import DataSplits, Split, check_splits
 from edgeprune.errors import InputError
-from edgeprune.schema.target import Preprocessing, RobustnessSet
+from edgeprune.schema.floors import RobustnessSet
+from edgeprune.schema.target import Preprocessing
 
 HWC = RawImages(rows=1, columns=2, low=0.0, high=255.0)
 

@@ -16,7 +16,7 @@ from edgeprune.records.rung import Limits
 from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import GateResult, Verdict
 from edgeprune.schema.base import parse_toml
-from edgeprune.schema.target import AccuracyFloors
+from edgeprune.schema.floors import AccuracyFloors
 from edgeprune.statistics import share_bounds
 from edgeprune.steps.budget import floors_from, floors_of_schema_1
 from edgeprune.steps.evidence import contradictions_of

@@ -6,8 +6,8 @@ from edgeprune.planning.ladder import PRECISION_COST, accuracy_cost, make_ladder
 from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind
 from edgeprune.schema.base import parse_toml
+from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import Pruning
 
 F32, BF16, INT8 = Precision.FLOAT32, Precision.BF16, Precision.INT8
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeprune.errors import BuildError
 from edgeprune.events import Event, Noted, StageFinished
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.schema.target import Recovery
+from edgeprune.schema.training import Recovery
 from edgeprune.steps.pruning_rounds import recovery_rounds
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)

@@ -15,7 +15,7 @@ from edgeprune.protocols import Granularity, ScoringData
 from edgeprune.pruning import gates
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.scoring import channel_scores, groups_without_scores
-from edgeprune.schema.target import Pruning
+from edgeprune.schema.compression import Pruning
 from edgeprune.steps.cuttable import cuttable_groups
 
 BY_CHANNEL = [n for n in CRITERIA.names() if CRITERIA.get(n).granularities - {Granularity.WEIGHT}]

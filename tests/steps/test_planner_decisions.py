@@ -16,8 +16,8 @@ from edgeprune.planning.ladder import make_ladder
 from edgeprune.records.breakdown import PlaceSurvey
 from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.base import parse_toml
+from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.schema.target import Pruning
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.planning import _Planner
 from edgeprune.steps.refusal import no_plan_error

@@ -30,7 +30,7 @@ from edgeprune.records.quantization import (
 )
 from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Floors
-from edgeprune.schema.target import Quantization, Quantizer
+from edgeprune.schema.compression import Quantization, Quantizer
 from edgeprune.steps import variants
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compiling import scheme_of

@@ -23,7 +23,7 @@ from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.rung import Precision, PruningKind, Rung
-from edgeprune.schema.target import Pruning
+from edgeprune.schema.compression import Pruning
 from edgeprune.steps.compiling import CompileJob, compile_artifact, sparse_path
 from edgeprune.steps.masking import MaskMaker, told
 

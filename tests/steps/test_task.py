@@ -24,7 +24,7 @@ from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.rung import Limits, Precision
 from edgeprune.records.verdict import Floors, Verdict
 from edgeprune.reporting.html import render_html
-from edgeprune.schema.target import AccuracyFloors
+from edgeprune.schema.floors import AccuracyFloors
 from edgeprune.steps.budget import floors_from
 from edgeprune.steps.evaluating import QualityOn, agreement_of, noise_of, parity_of
 from edgeprune.steps.inputs import load_target

@@ -16,7 +16,7 @@ from edgeprune.errors import InputError
 from edgeprune.events import Event, Noted, NullReporter, StageProgress, StageStarted
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.recovery.losses import FocalLoss
-from edgeprune.schema.target import Recovery
+from edgeprune.schema.training import Recovery
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_target
 from edgeprune.steps.training import build_teacher, fit_settings, recovery_teacher

@@ -340,7 +340,7 @@ def test_the_narrowest_are_looked_at_longer_and_decided_without_slack(disturbed:
     else:
         assert rung.status is RungStatus.REFUSED
         assert rung.reason.startswith("no widths fit: even the fastest were measured to be over the budget; ")
-        assert "; the narrowest: p50 " in rung.reason
+        assert "; the fastest of all: p50 " in rung.reason
 
 
 def test_a_fallback_says_what_is_expected_of_it(narrower: Narrower) -> None:

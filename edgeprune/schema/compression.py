@@ -1,0 +1,127 @@
+"""Sections of `target.toml`: what is pruned and by what, and how INT8 is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgeprune.schema.base import FileModel, Share
+from edgeprune.schema.profile import Positive
+
+
+class Pruning(FileModel):
+    """What may be cut, and in which steps."""
+
+    criterion: str = "l2"
+    """Which channels go first: a file of `edgeprune/pruning/criteria` that scores channels."""
+    weight_criterion: str = "lamp"
+    """Which single weights go first in mask rungs: a file of `edgeprune/pruning/criteria` that scores weights."""
+    scoring_samples: Annotated[int, Field(ge=16)] = 1024
+    """Examples that criteria and `reconstruct` look at, taken from the training split, at a fixed seed."""
+    reconstruct: bool = False
+    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
+    ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
+    """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
+    selection: Literal["planner", "uniform", "global", "sensitivity"] = "planner"
+    """Who chooses the widths of structured rungs: the planner, by what each costs and loses; or, to compare, a rule, at
+    the least share of channels that meets the limits and with all blocks: the same share of every group, the lowest
+    scores of all groups, or what makes every group lose the same."""
+    sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
+    """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
+    mask_scope: Literal["global", "layer"] = "global"
+    """Whether an unstructured mask rung ranks the weights of all layers together, or zeros the same share of each."""
+    layer_sparsities: dict[str, Share] = Field(default_factory=dict)
+    """Shares of zeros that single layers have in unstructured mask rungs, by name; `*` is a wildcard, and the first
+    name that matches counts. The other layers have the rung's share."""
+    classifier: bool = False
+    """Whether masks may zero weights of the layers that make the model's output. Their channels are never cut."""
+    ignored: tuple[str, ...] = ()
+    """Layers that must keep their width and all their weights, by name; `*` is a wildcard."""
+    embeddings: bool = False
+    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
+    blocks: bool = True
+    """Whether whole residual blocks and transformer layers may be removed."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if list(self.ratios) != sorted(set(self.ratios)):
+            raise ValueError("ratios in ascending order, each once")
+        if list(self.sparsities) != sorted(set(self.sparsities)):
+            raise ValueError("sparsities in ascending order, each once")
+        return self
+
+
+Quantizer = Literal[
+    "min_max",
+    "percentile",
+    "entropy",
+    "squared_error",
+    "bias_correction",
+    "equalization",
+    "smoothing",
+    "mixed_precision",
+    "weights8",
+    "dynamic8",
+    "weights4",
+    "weights16",
+    "qat",
+]
+
+
+FixedQuantizer = Literal[
+    "min_max", "percentile", "entropy", "squared_error", "bias_correction", "equalization", "smoothing", "qat"
+]
+_RANGES = frozenset({"min_max", "percentile", "entropy", "squared_error"})
+
+
+class Quantization(FileModel):
+    """INT8, and what is tried where its default loses too much."""
+
+    calibration_samples: Annotated[int, Field(ge=16)] = 256
+    """Taken from the training split, at a fixed seed."""
+    fixed: tuple[FixedQuantizer, ...] = ()
+    """How INT8 artifacts are quantized, all of these together, in the place of each quantizer's default; at most one
+    way to take ranges. Nothing else is tried then."""
+    variants: tuple[Quantizer, ...] = (
+        "min_max",
+        "percentile",
+        "entropy",
+        "squared_error",
+        "bias_correction",
+        "equalization",
+        "smoothing",
+        "mixed_precision",
+        "weights8",
+        "dynamic8",
+        "weights4",
+        "weights16",
+        "qat",
+    )
+    """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
+    tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
+    tolerated_worsening: Annotated[float, Field(ge=0)] | None = None
+    """The same for a metric that is no share, in its own unit; by default a quarter of what lies between the float
+    model and the floor that `[accuracy]` sets."""
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
+    """Percent of an activation's values that its range holds, for the variant of that name."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Alpha of SmoothQuant: how much of what is hard to quantize moves from activations into weights."""
+    max_float_share: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Of the layers with weights: so many stay in float32, at most, in mixed precision."""
+    qat_epochs: Annotated[int, Field(ge=1)] = 2
+    """Of training with INT8 rounding in the forward pass, for the variant `qat` and for `order`."""
+    qat_learning_rate: Positive | None = None
+    """Peak; by default a tenth of the recovery's."""
+    order: Literal["prune_first", "quantize_first"] = "prune_first"
+    """`quantize_first`, for comparison: for INT8 rungs rounding is trained before the first cut, and goes on during
+    recovery."""
+
+    @model_validator(mode="after")
+    def _fixed_is_one_way(self) -> Self:
+        if len(set(self.fixed)) < len(self.fixed) or len(_RANGES.intersection(self.fixed)) > 1:
+            raise ValueError(f"fixed with each word once, and at most one of {', '.join(sorted(_RANGES))}")
+        if self.fixed and "variants" in self.model_fields_set:
+            raise ValueError("fixed or variants, not both: with fixed nothing else is tried")
+        return self
