@@ -81,9 +81,10 @@ class Recovery(FileModel):
     """That early step, as a share of the dense model's training; 0 for its beginning."""
     teacher: Literal["dense", "teacher"] = "dense"
     """Who teaches: the dense model, or the one of `[teacher]`."""
-    distillation_weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of the teacher's soft labels in the loss. They are made where the loss is of logits: of classes, of each
-    example or each pixel, or of yes and no (`binary_cross_entropy_with_logits`). Elsewhere it is 0."""
+    distillation_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Share of the teacher's soft labels in the loss; without, 0.5 where each example has one class, else 0. They can
+    be made where the loss is of logits: of classes, of each example or each pixel, or of yes and no
+    (`binary_cross_entropy_with_logits`)."""
     temperature: Positive = 4.0
     """Of the soft labels."""
     features: tuple[FeaturePair, ...] = ()

@@ -188,8 +188,7 @@ def _check_soft_labels(target: Target, task: Task) -> None:
     spec = target.spec
     recovery, teacher = spec.recovery, spec.teacher
     asked = {
-        "recovery.distillation_weight": "distillation_weight" in recovery.model_fields_set
-        and recovery.distillation_weight,
+        "recovery.distillation_weight": recovery.distillation_weight,
         "teacher.weight": teacher is not None and "weight" in teacher.model_fields_set and teacher.weight,
     }
     for key, weight in asked.items():

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _CHECKPOINTS = ".checkpoints"
 
+CLASS_DISTILLATION_WEIGHT = 0.5
+"""Of soft labels in recovery, where each example has one class and the target says nothing else."""
+
 
 def fit_settings(
     bench: Workbench, epochs: int, learning_rate: float | None = None, teacher: Distillation | None = None
@@ -64,10 +67,13 @@ def augmentation_of(bench: Workbench) -> Augment | None:
 
 def recovery_teacher(bench: Workbench, recovery: Recovery, dense: nn.Module) -> Distillation:
     """Who wins accuracy back after a cut: the dense model, or the teacher that the target names."""
-    soft_labels = soft_labels_of(bench.target, bench.task)
+    soft_labels, weight = soft_labels_of(bench.target, bench.task), recovery.distillation_weight
+    if weight is None:
+        # A short recovery learns pixels faster from their labels alone.
+        weight = CLASS_DISTILLATION_WEIGHT if bench.task.classifies else 0.0
     return Distillation(
         teacher=dense if recovery.teacher == "dense" else build_teacher(bench),
-        weight=recovery.distillation_weight if soft_labels else 0.0,
+        weight=weight if soft_labels else 0.0,
         temperature=recovery.temperature,
         soft_labels=soft_labels or "classes",
         features=_pairs(recovery.features),

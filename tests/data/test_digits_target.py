@@ -21,6 +21,7 @@ from edgeprune.recovery.finetune import FitSettings, accuracy_of, bf16_is_fast, 
 from edgeprune.recovery.losses import resolve_loss
 from edgeprune.schema.base import load_toml
 from edgeprune.schema.target import TargetSpec
+from edgeprune.steps.training import CLASS_DISTILLATION_WEIGHT
 
 FOLDER = Path(__file__).parents[2] / "targets" / "digits"
 
@@ -93,9 +94,7 @@ def _settings(
     training, recovery = target.training, target.recovery
     distillation = None
     if teacher is not None:
-        distillation = Distillation(
-            teacher=teacher, weight=recovery.distillation_weight, temperature=recovery.temperature
-        )
+        distillation = Distillation(teacher=teacher, weight=CLASS_DISTILLATION_WEIGHT, temperature=recovery.temperature)
     return FitSettings(
         epochs=epochs,
         learning_rate=rate,

@@ -19,7 +19,7 @@ from edgeprune.errors import InputError
 from edgeprune.protocols import Granularity, ScoringData, ScoringTask
 from edgeprune.pruning import gates
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.masks import maskable_layers
+from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.scoring import weight_scores
 
 CASES = [(n, g) for n in CRITERIA.names() for g in sorted(CRITERIA.get(n).granularities)]
@@ -216,7 +216,7 @@ def test_attention_and_recurrent_layers_are_scored_or_left_out(name: str, granul
         # Taylor has norms as well.
         assert weighted | others <= set(found)
     if granularity is Granularity.WEIGHT:
-        masked = maskable_layers(net)
+        masked = find_maskable(net, example).layers
         scores = weight_scores(net, masked, CRITERIA.get(name), data=data)
         assert {n: s.shape for n, s in scores.items()} == {n: net.get_submodule(n).weight.shape for n in masked}
         assert all(bool(s.any()) for s in scores.values())

@@ -52,7 +52,7 @@ class Narrowest:
     asked: list[str] = field(default_factory=list)
     surveys: list[PlaceSurvey] = field(default_factory=list)
 
-    def fastest_admissible(self, place: Rung) -> ShapeFigures:
+    def fastest_admissible(self, place: Rung, _: Limits | None = None) -> ShapeFigures:
         self.asked.append(place.runtime)
         found = self.dense[place.runtime]
         rung = structured_rung(place, WIDTHS)

@@ -119,7 +119,8 @@ def test_a_refused_mask_rung_says_what_of_the_model_misses_the_runtimes_rule(tmp
         "runtimes.tflite.int8": False,
         "runtimes.tflite.sparse_kernels": ["unstructured"],
     }
-    made = make_target(tmp_path, target={"pruning.sparsities": [0.9]}, profile=only_tflite)
+    head = {"pruning.sparsities": [0.9], "pruning.ignored": ["conv*"], "pruning.classifier": True}
+    made = make_target(tmp_path, target=head, profile=only_tflite)
     plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
     (masked,) = [r for r in plan.rungs if r.rung.masked]
     assert masked.status == "refused"

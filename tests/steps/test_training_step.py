@@ -15,7 +15,7 @@ from torch import Tensor
 from edgeprune.errors import InputError
 from edgeprune.events import Event, Noted, NullReporter, StageProgress, StageStarted
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.recovery.losses import FocalLoss
+from edgeprune.recovery.losses import BINARY, FocalLoss
 from edgeprune.schema.training import Recovery
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_target
@@ -184,11 +184,12 @@ TAGS = (
 @pytest.mark.parametrize(
     ("code", "keys", "soft_labels", "weight"),
     [
-        (TASKS["masks"][0], {}, "classes", 0.5),
-        (TAGS, {"training.loss": "binary_cross_entropy_with_logits"}, "binary", 0.5),
+        (TASKS["masks"][0], {"recovery.distillation_weight": 0.5}, "classes", 0.5),
+        (TASKS["masks"][0], {}, "classes", 0.0),
+        (TAGS, {"training.loss": BINARY, "recovery.distillation_weight": 0.5}, "binary", 0.5),
         (TAGS, {"training.loss": "mse_loss"}, "classes", 0.0),
     ],
-    ids=["a class a pixel", "yes or no a pixel", "a value a pixel"],
+    ids=["a class a pixel", "nothing asked for", "yes or no a pixel", "a value a pixel"],
 )
 def test_the_loss_tells_what_the_dense_models_outputs_teach(
     code: str, keys: dict[str, object], soft_labels: str, weight: float, tmp_path: Path
@@ -198,7 +199,7 @@ def test_the_loss_tells_what_the_dense_models_outputs_teach(
         keys |= {"task.metric": "mean_absolute_error", "accuracy.max_drop_points": None, "accuracy.max_worsening": 9.0}
     widths = (GroupWidth(group="conv1", before=16, after=8),)
     with compressor(tmp_path, target=keys, code=code) as made:
-        chosen = recovery_teacher(made.bench, Recovery(), made.dense_module)
+        chosen = recovery_teacher(made.bench, made.recovery, made.dense_module)
         assert (chosen.soft_labels, chosen.weight) == (soft_labels, weight)
         if weight:
             assert len(made.compressed(replace(PLANNED, widths=widths)).epochs) == 1

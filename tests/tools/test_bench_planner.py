@@ -154,7 +154,7 @@ class _Tables:
 def contest(monkeypatch: pytest.MonkeyPatch) -> Contest:
     """On a device that takes as long as a formula says; a channel of `inner` is worth a tenth of the others'."""
     groups = find_groups(Residual(), EXAMPLE)
-    pruning = SimpleNamespace(ratios=(0.25, 0.5, 0.75), ignored=())
+    pruning = SimpleNamespace(ratios=(0.25, 0.5, 0.75), ignored=(), selection="planner")
     bench = SimpleNamespace(
         groups=groups,
         blocks=SimpleNamespace(removable=()),
