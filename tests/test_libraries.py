@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -107,6 +107,15 @@ def test_telling_line(message: str, line: str | None) -> None:
     assert telling_line(ValueError(message)) == (line or message.splitlines()[1].strip(" -"))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """As in a terminal: a shell starts what runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_ctrl_c_waits_for_a_library_that_would_take_it_for_its_own_error() -> None:
     reached = []
 
@@ -124,6 +133,7 @@ def test_a_ctrl_c_waits_for_a_library_that_would_take_it_for_its_own_error() -> 
         signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_ctrl_c_wins_over_what_the_library_raises_after_it() -> None:
     def fail() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -133,6 +143,7 @@ def test_a_ctrl_c_wins_over_what_the_library_raises_after_it() -> None:
         _call(fail)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_ctrl_c_does_not_wait() -> None:
     def impatient() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -148,6 +159,7 @@ def _call(library: Callable[[], None]) -> None:
         library()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_another_thread_holds_nothing() -> None:
     usual, within = signal.getsignal(signal.SIGINT), []
 
