@@ -198,7 +198,16 @@ class _Recorder(TorchFunctionMode):
         channels = output.shape[-1] if of_linear else output.shape[1]
         extent = () if of_linear else tuple(output.shape[2:])
         rows = math.prod(output.shape[1:-1]) if of_linear else 1
-        shape = OperatorShape(kind="add", in_channels=channels, out_channels=channels, extent=extent, rows=rows)
+        # Of an even kernel the output is another size than the input, unless it is padded on one side only.
+        odd = made_by.shape.kind == "conv" and all(size % 2 for size in made_by.shape.kernel)
+        shape = OperatorShape(
+            kind="add",
+            in_channels=channels,
+            out_channels=channels,
+            extent=extent,
+            after=made_by.shape.kernel if odd else made_by.shape.after,
+            rows=rows,
+        )
         self.calls.append(_Call(made_by.layer, shape))
         self._made(output, len(self.calls) - 1)
 

@@ -65,7 +65,7 @@ class _Branch(nn.Module):
         super().__init__()
         company, shape = model.company, model.shape
         channels = company.channels or company.input_channels
-        self.before = _square(company, channels) if company.added else None
+        self.before = _branch(company, channels) if company.added else None
         self.adds = shape is not None and shape.kind == "add"
         self.operator = None if shape is None or self.adds else _operator(shape)
         self.activation = _ACTIVATIONS[shape.activation if shape else ""]
@@ -92,9 +92,19 @@ def _stem(company: Company) -> nn.Module:
     return nn.Linear(company.input_channels, company.channels)
 
 
+def _branch(company: Company, channels: int) -> nn.Module:
+    """Two layers: what the second one makes can be added in place to the branch's input, as that is not its own.
+
+    A single one would have to copy it: OpenVINO INT8, 8 channels, 0.0144 ms for an addition instead of 0.0014.
+    """
+    return nn.Sequential(_square(company, channels), nn.ReLU(), _square(company, channels))
+
+
 def _square(company: Company, channels: int) -> nn.Module:
     if company.extent:
-        return _CONVOLUTIONS[len(company.extent) - 1](channels, channels, 1)
+        kernel = company.kernel
+        padding = tuple(size // 2 for size in kernel)
+        return _CONVOLUTIONS[len(kernel) - 1](channels, channels, kernel, padding=padding)  # type: ignore[arg-type]
     return nn.Linear(channels, channels)
 
 

@@ -25,7 +25,8 @@ class Company:
         extent: spatial size of the model's input; empty where it has features last.
         rows: of a model's input that has features last.
         channels: that the stem makes; 0 where the operator reads the model's input itself.
-        added: whether there is a 1x1 convolution, or a square linear layer, whose output is added to its input.
+        added: whether there is a branch of two layers as wide as its input, to which its output is added.
+        kernel: of those layers, where they are convolutions.
     """
 
     input_channels: int
@@ -33,6 +34,7 @@ class Company:
     rows: int
     channels: int
     added: bool = False
+    kernel: tuple[int, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -55,7 +57,8 @@ class MicroModel:
         if self.shape is not None:
             return self.shape.name
         sizes = "x".join(map(str, self.company.input_shape[1:]))
-        return f"base-{sizes}-{self.company.channels}{'-add' if self.company.added else ''}"
+        added = f"-add{'x'.join(map(str, self.company.kernel))}" if self.company.added else ""
+        return f"base-{sizes}-{self.company.channels}{added}"
 
     @property
     def base(self) -> MicroModel:
@@ -65,11 +68,13 @@ class MicroModel:
 
 def micro_model(shape: OperatorShape) -> MicroModel:
     """The micro-model of an operator."""
+    added = shape.kind == "add"
     company = Company(
         input_channels=shape.in_channels if shape.at_input else STEM_CHANNELS,
         extent=shape.extent,
         rows=shape.rows,
         channels=0 if shape.at_input else shape.in_channels,
-        added=shape.kind == "add",
+        added=added,
+        kernel=shape.after or (1,) * len(shape.extent) if added else (),
     )
     return MicroModel(company, shape)

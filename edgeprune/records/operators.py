@@ -17,6 +17,8 @@ class OperatorShape:
         in_channels, out_channels: features for a linear layer.
         kernel, stride, padding, dilation, extent: of a convolution, one entry a spatial dimension; the extent is that
             of its input. Of an addition only the extent is set, where there is one.
+        after: kernel of the convolution that an addition follows, which decides what it can be fused into; empty for
+            other kinds, and after a layer of another kind.
         groups: of a convolution.
         rows: of a linear layer's input, or of an addition without an extent: product of all dimensions between batch
             and features.
@@ -32,6 +34,7 @@ class OperatorShape:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     extent: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
     groups: int = 1
     rows: int = 1
     activation: str = ""
@@ -41,6 +44,7 @@ class OperatorShape:
     def name(self) -> str:
         """Short, unique and fit for a file: `conv3x3s1-16x32-e32-relu`, `linear-64x128-r16-gelu`."""
         parts = [f"{self.kind}{_joined(self.kernel)}" + (f"s{_short(self.stride)}" if self.kernel else "")]
+        parts += [f"after{_joined(self.after)}"] if self.after else []
         parts.append(f"{self.in_channels}x{self.out_channels}")
         parts.append(f"e{_short(self.extent)}" if self.extent else f"r{self.rows}")
         if self.padding != tuple(k // 2 for k in self.kernel):

@@ -147,11 +147,11 @@ class OperatorTables:
         """All micro-models and their bases, those of one input shape compiled together."""
         by_input: dict[Company, list[MicroModel]] = {}
         for model in map(micro_model, shapes):
-            by_input.setdefault(replace(model.company, channels=0, added=False), []).append(model)
+            by_input.setdefault(replace(model.company, channels=0, added=False, kernel=()), []).append(model)
         parts = [
             # Operators of one company lie together, and so share their base.
-            sorted(models, key=lambda m: (m.company.channels, m.company.added))[first : first + _MOST_BRANCHES]
-            for models in by_input.values()
+            models[first : first + _MOST_BRANCHES]
+            for models in (sorted(alike, key=_by_company) for alike in by_input.values())
             for first in range(0, len(models), _MOST_BRANCHES)
         ]
         for number, part in enumerate(parts):
@@ -214,6 +214,11 @@ class OperatorTables:
             measured_unix_s=time.time(),
             disturbed=found.disturbed or alone.disturbed,
         )
+
+
+def _by_company(model: MicroModel) -> tuple[object, ...]:
+    company = model.company
+    return company.channels, company.kernel, company.added
 
 
 @contextmanager

@@ -42,9 +42,9 @@ def test_norms_are_folded_and_additions_stand_alone() -> None:
     assert found["layer1.0.conv1"].shape.name == "conv3x3s1-8x8-e16-relu"
     assert found["layer1.0.conv2"].shape.name == "conv3x3s1-8x8-e16"
     addition = found["layer1.0.conv2+"]
-    assert addition.shape.name == "add-8x8-e16-relu"
+    assert addition.shape.name == "add-after3x3-8x8-e16-relu"
     assert addition.out_parts == found["layer1.0.conv2"].out_parts == found["stem"].out_parts
-    assert addition.at({"stem": 5}).name == "add-5x5-e16-relu"
+    assert addition.at({"stem": 5}).name == "add-after3x3-5x5-e16-relu"
 
 
 def test_depthwise_channels_follow_the_layer_before() -> None:
@@ -88,7 +88,7 @@ def test_what_no_table_can_price_says_so() -> None:
     assert first == second
     assert first.shape.name == "conv3x3s1-4x8-e8-p2-d2-g2"
     assert not first.unsupported
-    assert addition.shape.name == "add-8x8-e8"
+    assert addition.shape.name == "add-after3x3-8x8-e8"
 
 
 def test_an_encoder_layer_of_torch() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def conv(in_channels: int, out_channels: int, **changes: Any) -> OperatorShape:
 
 
 DEPTHWISE = conv(6, 6, kind="depthwise", groups=6, stride=(2, 2), activation="relu6")
-ADD = OperatorShape(kind="add", in_channels=16, out_channels=16, extent=(8, 8), activation="relu")
+ADD = OperatorShape(kind="add", in_channels=16, out_channels=16, extent=(8, 8), after=(3, 3), activation="relu")
 WIDE = OperatorShape(kind="linear", in_channels=8, out_channels=24, rows=5, activation="gelu")
 
 
@@ -55,7 +56,8 @@ def _branches(*shapes: OperatorShape) -> tuple[MicroModel, ...]:
         (conv(16, 32), (1, 3, 8, 8), "base-3x8x8-16"),
         (conv(4, 32, at_input=True), (1, 4, 8, 8), "base-4x8x8-0"),
         (conv(4, 8, kernel=(3,), stride=(1,), padding=(1,), dilation=(1,), extent=(9,)), (1, 3, 9), "base-3x9-4"),
-        (ADD, (1, 3, 8, 8), "base-3x8x8-16-add"),
+        (ADD, (1, 3, 8, 8), "base-3x8x8-16-add3x3"),
+        (replace(ADD, after=()), (1, 3, 8, 8), "base-3x8x8-16-add1x1"),
         (WIDE, (1, 5, 3), "base-5x3-8"),
         (OperatorShape(kind="linear", in_channels=8, out_channels=2), (1, 3), "base-3-8"),
         (OperatorShape(kind="add", in_channels=8, out_channels=8, rows=5), (1, 5, 3), "base-5x3-8-add"),
@@ -80,8 +82,9 @@ def test_a_branch_has_one_operator_more_than_its_base() -> None:
     assert sizes == {
         "conv3x3s1-16x32-e8": 16 * 32 * 9 + head * 32,
         "base-3x8x8-16": head * 16,
-        "add-16x16-e8-relu": 16 * 16 + head * 16,
-        "base-3x8x8-16-add": 16 * 16 + head * 16,
+        # A branch of two layers, to which its input is added.
+        "add-after3x3-16x16-e8-relu": 2 * 16 * 16 * 9 + head * 16,
+        "base-3x8x8-16-add3x3": 2 * 16 * 16 * 9 + head * 16,
     }
 
 
