@@ -25,7 +25,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench_parts import KeptRows, millions_of_macs, opened_workbench
+from bench_parts import KeptRows, add_output, kept_rows, millions_of_macs, opened_workbench
 
 from edgeprune.errors import BuildError
 from edgeprune.planning.allocation import Allocation, allocate
@@ -313,8 +313,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cifar", type=Path, help="folder with cifar10/ and cifar10_resnets/; or $EDGEPRUNE_DATA")
     parser.add_argument("--target", type=Path, default=Path("targets/cifar10-resnet20"), help="another one to compress")
     parser.add_argument("--profile", default="profiles/local-2x.toml", help="names the runtimes of `deployed`")
-    parser.add_argument("--output", type=Path, required=True, help="for rows and steps; a new folder, or see --resume")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows in --output; refused without it")
+    add_output(parser)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names(), help="one-shot")
     parser.add_argument("--refit", nargs="*", choices=CRITERIA.names(), default=["l1", "obc"], help="one-shot")
@@ -327,12 +326,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
     arguments = parser.parse_args(argv)
-    rows = arguments.output / "rows.json"
-    if rows.exists() and not arguments.resume:
-        parser.error(f"--output {arguments.output} has rows of an earlier run; give --resume to go on with them")
+    kept = kept_rows(parser, arguments, Row)
     if arguments.cifar is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())
-    kept = KeptRows(rows, Row)
     for part in arguments.parts:
         for seed in arguments.seeds:
             with _engine(arguments, load_profile(arguments.profile), seed) as engine:

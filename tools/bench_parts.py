@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,20 @@ class Entered(Protocol):
 
 
 RowType = TypeVar("RowType", bound=Entered)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Options for `kept_rows`."""
+    parser.add_argument("--output", type=Path, required=True, help="for rows and steps; a new folder, or see --resume")
+    parser.add_argument("--resume", action="store_true", help="go on with the rows in --output; refused without it")
+
+
+def kept_rows(parser: argparse.ArgumentParser, arguments: argparse.Namespace, kind: type[RowType]) -> KeptRows[RowType]:
+    """The rows in `--output`; the parser's own exit where there are some and nobody said `--resume`."""
+    rows = arguments.output / "rows.json"
+    if rows.exists() and not arguments.resume:
+        parser.error(f"--output {arguments.output} has rows of an earlier run; give --resume to go on with them")
+    return KeptRows(rows, kind)
 
 
 class KeptRows(Generic[RowType]):

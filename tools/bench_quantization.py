@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from bench_parts import KeptRows, opened_workbench
+from bench_parts import add_output, kept_rows, opened_workbench
 
 from edgeprune.errors import BuildError
 from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
@@ -150,17 +150,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder that $EDGEPRUNE_DATA is to name")
     parser.add_argument("--target", type=Path, default=Path("targets/keywords-dscnn"))
     parser.add_argument("--profile", default="profiles/local-2x.toml", help="names the runtimes")
-    parser.add_argument("--output", type=Path, required=True, help="for rows and steps; a new folder, or see --resume")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows in --output; refused without it")
+    add_output(parser)
     parser.add_argument("--no-looks", action="store_true", help="leave p50 out, where others measure on this machine")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     arguments = parser.parse_args(argv)
-    rows = arguments.output / "rows.json"
-    if rows.exists() and not arguments.resume:
-        parser.error(f"--output {arguments.output} has rows of an earlier run; give --resume to go on with them")
+    kept = kept_rows(parser, arguments, Row)
     if arguments.data is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.data.resolve())
-    kept, profile = KeptRows(rows, Row), load_profile(arguments.profile)
+    profile = load_profile(arguments.profile)
     with opened_workbench(load_target(arguments.target), profile, "local", arguments.output / "steps") as bench:
         compressor = Compressor(bench)
         for runtime in profile.runtimes:

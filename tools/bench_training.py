@@ -1,7 +1,7 @@
 """How fast `fit_` trains, beside a loop written by hand with the same settings.
 
     python tools/bench_training.py --rounds 20 --steps 10
-    python tools/bench_training.py --cifar /work/shared/data    # real images, with the target's crops and mirroring
+    python tools/bench_training.py --cifar ../shared/data    # real images, with the target's crops and mirroring
     python tools/bench_training.py --target targets/digits --rounds 2 --steps 4    # another target's model and images
 
 ResNet-20 at batch 128, channels-last, SGD with Nesterov momentum, cosine schedule, clipped gradients; bfloat16 where

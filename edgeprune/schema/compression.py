@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -83,21 +83,7 @@ class Quantization(FileModel):
     fixed: tuple[FixedQuantizer, ...] = ()
     """How INT8 artifacts are quantized, all of these together, in the place of each quantizer's default; at most one
     way to take ranges. Nothing else is tried then."""
-    variants: tuple[Quantizer, ...] = (
-        "min_max",
-        "percentile",
-        "entropy",
-        "squared_error",
-        "bias_correction",
-        "equalization",
-        "smoothing",
-        "mixed_precision",
-        "weights8",
-        "dynamic8",
-        "weights4",
-        "weights16",
-        "qat",
-    )
+    variants: tuple[Quantizer, ...] = get_args(Quantizer)
     """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
     tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
     """Percentage points under its float model that the default INT8 artifact may lose before others are tried."""
