@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.deployment.inventory import load_device
 from edgeprune.errors import MeasurementError
 from edgeprune.files import write_atomically
+from edgeprune.graph.activations import model_activations
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.allocation_problem import Choice, Configuration
@@ -50,6 +51,7 @@ from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.memory import OpenCall
 from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.records.profiled import ProfileRequest
 from edgeprune.records.rung import Precision, Rung
@@ -85,6 +87,7 @@ class Cell:
     place: Rung
     configurations: tuple[Mapping[str, int], ...]
     uses: tuple[OperatorUse, ...]
+    calls: tuple[OpenCall, ...] = ()
 
     @property
     def full(self) -> Mapping[str, int]:
@@ -103,7 +106,12 @@ class Cell:
             for group, width in self.full.items()
         }
         return ShapeProblem(
-            uses=self.uses, full=self.full, choices=choices, entry_ms=entry_ms, narrowest=self.narrowest
+            uses=self.uses,
+            full=self.full,
+            choices=choices,
+            entry_ms=entry_ms,
+            narrowest=self.narrowest,
+            calls=self.calls,
         )
 
     def shapes(self, predictors: Collection[str]) -> tuple[OperatorShape, ...]:
@@ -284,7 +292,8 @@ def judge(name: str, fitted: Sequence[Observation], held: Sequence[Observation],
     rank = float(spearmanr(predicted, [o.latency_ms for o in held]).statistic)
     if verbose:
         scales = {kind: round(model.scale(kind), 3) for kind, _ in held[0].terms.by_kind}
-        print(f"  {name}: intercept {model.intercept_ms:.4f} ms, scales {scales}")
+        rates = {call: round(1e6 * model.rate_ms(call), 3) for call, _ in held[0].terms.by_call}
+        print(f"  {name}: intercept {model.intercept_ms:.4f} ms, scales {scales}, ns an element {rates}")
         for o, p in sorted(zip(held, predicted, strict=True), key=lambda pair: pair[0].latency_ms):
             print(f"  measured {o.latency_ms:8.4f} predicted {p:8.4f} {p / o.latency_ms - 1:+7.1%}")
     return Judgement(name=name, median=float(np.median(errors)), worst=max(errors), rank=rank)
@@ -301,14 +310,18 @@ def judgements(
         return [Observation(t, ms) for t, ms in zip(terms, measured, strict=True)]
 
     found, first = list[Judgement](), 2 + arguments.fit
+    problem = cell.problem(entry_ms)
     if "planner" in arguments.predictors:
-        problem = cell.problem(entry_ms)
         all_of = observed(lambda widths: problem.terms(Configuration(widths=widths)))
         for count in (2, 2 + _TRIPS):
             name = f"planner {count}"
             found.append(judge(name, all_of[:count], all_of[first:], verbose=arguments.verbose))
     if "pairs" in arguments.predictors:
-        all_of = observed(lambda widths: cost_terms(cell.uses, widths, entry_ms))
+        all_of = observed(
+            lambda widths: replace(
+                cost_terms(cell.uses, widths, entry_ms), by_call=problem.terms(Configuration(widths=widths)).by_call
+            )
+        )
         name = f"pairs {arguments.fit}"
         found.append(judge(name, all_of[2:first], all_of[first:], verbose=arguments.verbose))
     return found
@@ -397,7 +410,8 @@ def cells(name: str, arguments: argparse.Namespace) -> list[Cell]:
         for runtime in arguments.runtimes
         for precision in arguments.precisions
     ]
-    return [Cell(name=name, net=net, place=p, configurations=configurations, uses=uses) for p in places]
+    calls = model_activations(model, example, groups.groups).calls
+    return [Cell(name=name, net=net, place=p, configurations=configurations, uses=uses, calls=calls) for p in places]
 
 
 if __name__ == "__main__":

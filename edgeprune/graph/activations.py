@@ -7,8 +7,11 @@ by is what those channels had in it, through whatever it went: concatenations, p
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +22,13 @@ from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.lifetimes import Operation, lifetimes
 from edgeprune.graph.slicing import headwise_, remove_channels_
 from edgeprune.graph.trial import run
-from edgeprune.records.memory import OpenSchedule, OpenTensor
+from edgeprune.records.memory import OpenCall, OpenSchedule, OpenTensor
 
 _FUSED = ("relu", "hardtanh", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "batch_norm")
 """What runtimes compute in the operator before, where nobody else reads that; norms are folded into its weights."""
+
+_IN_TABLES = ("convolution", "addmm", "mm", "add")
+"""What `graph.operators` finds."""
 
 _FLOAT_BYTES = 4
 
@@ -76,14 +82,19 @@ def _open_schedule(
 
 @dataclass(slots=True)
 class _Record:
-    """Operations over tensors that are numbered as they came; the input is 0."""
+    """Operations, with the module that ran each, over tensors that are numbered as they came; the input is 0."""
 
     operations: list[Operation[int]] = field(default_factory=list)
+    layers: list[str] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     outputs: tuple[int, ...] = ()
 
 
-def _schedule(record: _Record, shares: dict[int, list[tuple[str, float]]], full: dict[str, int]) -> OpenSchedule:
+_Shares: TypeAlias = Mapping[int, Sequence[tuple[str, float]]]
+"""By tensor, (group, elements for each of its channels)."""
+
+
+def _schedule(record: _Record, shares: _Shares, full: Mapping[str, int]) -> OpenSchedule:
     found = lifetimes(record.operations, (0,), record.outputs)
     read = {0, *record.outputs, *(key for operation in record.operations for key in operation.reads)}
     tensors = []
@@ -98,7 +109,23 @@ def _schedule(record: _Record, shares: dict[int, list[tuple[str, float]]], full:
                 name=str(key), fixed=fixed, by_group=by_group, element_bytes=_FLOAT_BYTES, first=first, last=last
             )
         )
-    return OpenSchedule(steps=found.steps, tensors=tuple(tensors))
+    return OpenSchedule(steps=found.steps, tensors=tuple(tensors), calls=tuple(_calls(record, shares, full)))
+
+
+def _calls(record: _Record, shares: _Shares, full: Mapping[str, int]) -> Iterator[OpenCall]:
+    """Those that neither a table prices nor a runtime fuses."""
+    readers = Counter(key for operation in record.operations if not operation.view for key in operation.reads)
+    for operation, layer in zip(record.operations, record.layers, strict=True):
+        fused = operation.in_place and readers[operation.reads[0]] == 1
+        if operation.view or fused or operation.name in _IN_TABLES:
+            continue
+        # What a norm makes besides is for training.
+        touched = (*operation.reads, operation.makes[0])
+        by_group: dict[str, float] = {}
+        for group, each in (share for key in touched for share in shares.get(key, ())):
+            by_group[group] = by_group.get(group, 0.0) + each
+        fixed = sum(record.sizes[key] for key in touched) - sum(each * full[g] for g, each in by_group.items())
+        yield OpenCall(name=operation.name.strip("_"), layer=layer, fixed=fixed, by_group=tuple(by_group.items()))
 
 
 def _recorded(model: nn.Module, example: Tensor) -> _Record:
@@ -109,7 +136,7 @@ def _recorded(model: nn.Module, example: Tensor) -> _Record:
     # An encoder layer's fast path runs none of its layers.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with recorder:
+        with recorder, recorder.watching(model):
             outputs = run(model, given)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
@@ -123,9 +150,29 @@ class _Recorder(DispatchMode):
     def __init__(self, example: Tensor) -> None:
         super().__init__()
         self.record = _Record(sizes=[example.numel()])
+        self._running = [""]
         self._numbers = {_memory(example): 0}
         # Memory is given away again as soon as its tensor is gone.
         self._kept = [example]
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Know which module runs."""
+
+        def enter(name: str) -> Callable[..., None]:
+            return lambda *_: self._running.append(name)
+
+        def leave(*_: object) -> None:
+            self._running.pop()
+
+        modules = [(name, module) for name, module in model.named_modules() if name]
+        handles = [module.register_forward_pre_hook(enter(name)) for name, module in modules]
+        handles += [module.register_forward_hook(leave, always_call=True) for _, module in modules]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def number(self, tensor: Tensor) -> int:
         """Of the tensor whose memory it lies in; -1 for a weight or a constant."""
@@ -156,6 +203,7 @@ class _Recorder(DispatchMode):
         in_place = any(fused in plain for fused in _FUSED)
         # What makes nothing reads its input all the same: it is a view or writes in place.
         self.record.operations.append(Operation(name, reads, tuple(makes), in_place=in_place, view=not makes))
+        self.record.layers.append(self._running[-1])
 
 
 def _memory(tensor: Tensor) -> int:

@@ -38,9 +38,13 @@ def break_down(
         )
         for use, entry_ms in zip(priced, entries_ms, strict=True)
     )
+    calls = tuple(
+        OperatorCost(layer=call.layer, kind=call.name, latency_ms=cost.rate_ms(call.name) * elements, call=True)
+        for call, elements in problem.elements(shape)
+    )
     unpriced = dict.fromkeys(u.layer for u in problem.uses if u.unsupported and not _is_gone(u, shape))
     return Breakdown(
-        operators=operators,
+        operators=(*operators, *calls),
         rest_ms=cost.intercept_ms,
         observations=len(cost.observations),
         measured_ms=measured_ms,

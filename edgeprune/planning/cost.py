@@ -1,11 +1,14 @@
 """Latency of a whole model from the tables of its operators, corrected by whole models that were measured.
 
     predicted = intercept + sum over kinds of operators of scale(kind) * sum of the table entries of that kind
+                          + sum over calls that no table prices of rate(call) * elements that it reads and makes
 
-The intercept holds what no table has: the runtime's own time, pooling, attention's products. A scale holds what differs
-between an operator in its micro-model and in the model: caches, conversions of layout between neighbours. Both are
-fitted in relative error, so that small models count as much as large ones. The scales are drawn to 1 by a prior, so few
-measurements suffice, and none at all gives the plain sum.
+The intercept holds what is the same at all widths, such as the runtime's own time. A scale holds what differs between
+an operator in its micro-model and in the model: caches, conversions of layout between neighbours. A rate holds what a
+runtime takes for paddings, pooling, softmax, products of attention: far from nothing where its kernel is a plain one
+(TFLite INT8 spends about a fifth of a ResNet-20 on its two padded shortcuts). All are fitted in relative error, so that
+small models count as much as large ones. The scales are drawn to 1 and the rates to 0 by a prior, so few measurements
+suffice, and none at all gives the plain sum.
 """
 
 from __future__ import annotations
@@ -23,12 +26,21 @@ NOISE = 0.02
 SPREAD = 0.25
 """How far from 1 a scale may well be, one standard deviation."""
 
+CALL_SPREAD = 0.5
+"""What all calls of a name may well take, as a share of a model's latency, one standard deviation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The sum of table entries of a model by kind of operator, as (kind, ms), sorted by kind."""
+    """What a model's latency is made of.
+
+    Attributes:
+        by_kind: the sum of table entries by kind of operator, as (kind, ms), sorted by kind.
+        by_call: the elements that calls read and make which no table prices, as (name, elements), sorted by name.
+    """
 
     by_kind: tuple[tuple[str, float], ...]
+    by_call: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,44 +95,62 @@ class CostModel:
     @property
     def intercept_ms(self) -> float:
         """What every model of the kind pays; not under 0."""
-        return self._fitted[0]
+        return self._fitted.intercept_ms
 
     def scale(self, kind: str) -> float:
         """What a table entry of this kind of operator counts, not under 0; 1 for a kind not seen in any observation."""
-        return self._fitted[1].get(kind, 1.0)
+        return self._fitted.scales.get(kind, 1.0)
+
+    def rate_ms(self, call: str) -> float:
+        """What an element costs that calls of this name read or make, not under 0; 0 where none was in a model."""
+        return self._fitted.rates.get(call, 0.0)
 
     def predict_ms(self, terms: Terms) -> float:
         """p50 of a whole model."""
-        return self.intercept_ms + sum(self.scale(kind) * ms for kind, ms in terms.by_kind)
+        of_tables = sum(self.scale(kind) * ms for kind, ms in terms.by_kind)
+        return self.intercept_ms + of_tables + sum(self.rate_ms(name) * size for name, size in terms.by_call)
 
     def operator_ms(self, shape: OperatorShape, entry_ms: float) -> float:
         """What one operator adds to the prediction."""
         return self.scale(operator_kind(shape)) * entry_ms
 
     @cached_property
-    def _fitted(self) -> tuple[float, dict[str, float]]:
-        return _fit(self.observations)
+    def _fitted(self) -> _Fitted:
+        return _fit(self.observations) if self.observations else _Fitted(0.0, {}, {})
 
 
-def _fit(observations: Sequence[Observation]) -> tuple[float, dict[str, float]]:
-    """Non-negative least squares of the relative errors, with one more row a scale that draws it to 1."""
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    intercept_ms: float
+    scales: Mapping[str, float]
+    rates: Mapping[str, float]
+
+
+def _fit(observations: Sequence[Observation]) -> _Fitted:
+    """Non-negative least squares of the relative errors, with a row more for each scale and rate: its prior."""
     import numpy as np
     from scipy.optimize import nnls
 
-    if not observations:
-        return 0.0, {}
-    kinds = sorted({kind for o in observations for kind, _ in o.terms.by_kind})
-    rows = len(observations)
-    matrix = np.zeros((rows + len(kinds), 1 + len(kinds)))
-    wanted = np.ones(rows + len(kinds))
-    # In units of a latency, so that the intercept's column is as large as the others.
-    unit_ms = float(np.mean([o.latency_ms for o in observations]))
-    for row, observation in enumerate(observations):
-        matrix[row, 0] = unit_ms / observation.latency_ms
-        for kind, ms in observation.terms.by_kind:
-            matrix[row, 1 + kinds.index(kind)] = ms / observation.latency_ms
-    for number in range(len(kinds)):
-        matrix[rows + number, 1 + number] = NOISE / SPREAD
-        wanted[rows + number] = NOISE / SPREAD
-    solution, _ = nnls(matrix, wanted)
-    return float(solution[0]) * unit_ms, dict(zip(kinds, map(float, solution[1:]), strict=True))
+    measured = np.array([o.latency_ms for o in observations])
+    # All columns in units of a latency, so that they are alike in size.
+    unit_ms = float(measured.mean())
+    kinds, of_kinds = _columns([o.terms.by_kind for o in observations])
+    names, of_calls = _columns([o.terms.by_call for o in observations])
+    units = np.array([unit_ms / (sum(sizes) / len(sizes) or 1.0) for sizes in of_calls])
+    columns = [np.full(len(observations), unit_ms), *map(np.array, of_kinds), *map(np.multiply, units, of_calls)]
+    spreads = np.array([np.inf] + [SPREAD] * len(kinds) + [CALL_SPREAD] * len(names))
+    drawn_to = np.array([0.0] + [1.0] * len(kinds) + [0.0] * len(names))
+    matrix = np.vstack([np.stack(columns, axis=1) / measured[:, None], np.diag(NOISE / spreads)])
+    solution, _ = nnls(matrix, np.concatenate([np.ones(len(observations)), NOISE / spreads * drawn_to]))
+    scales, rates = np.split(solution[1:], [len(kinds)])
+    return _Fitted(
+        float(solution[0]) * unit_ms,
+        dict(zip(kinds, scales.tolist(), strict=True)),
+        dict(zip(names, (rates * units).tolist(), strict=True)),
+    )
+
+
+def _columns(rows: Sequence[tuple[tuple[str, float], ...]]) -> tuple[list[str], list[list[float]]]:
+    """The names in all rows, and for each its values; 0 in a row that has none."""
+    names = sorted({name for row in rows for name, _ in row})
+    return names, [[dict(row).get(name, 0.0) for row in rows] for name in names]

@@ -5,8 +5,10 @@ Prices come from operator tables.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from edgeprune.graph.names import block_of
 from edgeprune.planning.allocation_problem import (
@@ -21,6 +23,7 @@ from edgeprune.planning.allocation_problem import (
 from edgeprune.planning.cost import CostModel, Terms, operator_kind
 from edgeprune.planning.memory import MemoryBook
 from edgeprune.planning.operator_price import Price, latency_price, weight_price
+from edgeprune.records.memory import OpenCall
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 LATENCY = "latency_ms"
@@ -42,6 +45,7 @@ class ShapeProblem:
         memory: what was measured at the place so far, where memory is to be a resource too.
         narrowest: the widths that `corner_shapes` were measured at; a group that is not named, at its least choice;
             one without choices, at its full width.
+        calls: those that no table prices.
     """
 
     uses: tuple[OperatorUse, ...]
@@ -51,6 +55,7 @@ class ShapeProblem:
     blocks: tuple[Block, ...] = ()
     memory: MemoryBook | None = None
     narrowest: Mapping[str, int] = field(default_factory=dict)
+    calls: tuple[OpenCall, ...] = ()
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
         """The problem at the prices of a cost model."""
@@ -62,6 +67,7 @@ class ShapeProblem:
         for number, use in enumerate(self.uses):
             if not use.unsupported:
                 terms += self._terms(f"{number} {use.layer}", use, groups, cost)
+        terms += (term for call in self.calls if call.by_group for term in self._call_terms(call, groups, cost))
         problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
         return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
@@ -72,7 +78,17 @@ class ShapeProblem:
             if not use.unsupported and self._block_of(use.layer) not in shape.removed_blocks:
                 kind = operator_kind(use.shape)
                 sums[kind] = sums.get(kind, 0.0) + self.operator_ms(use, shape.widths)
-        return Terms(tuple(sorted(sums.items())))
+        elements: dict[str, float] = {}
+        for call, count in self.elements(shape):
+            elements[call.name] = elements.get(call.name, 0.0) + count
+        return Terms(tuple(sorted(sums.items())), tuple(sorted(elements.items())))
+
+    def elements(self, shape: Configuration) -> Iterator[tuple[OpenCall, float]]:
+        """What each call that a group narrows reads and makes, without those of removed blocks."""
+        left = {g: w for g, w in {**self.full, **shape.widths}.items() if self._block_of(g) not in shape.removed_blocks}
+        for call in self.calls:
+            if call.by_group and self._block_that_calls(call) not in shape.removed_blocks:
+                yield call, call.elements(left)
 
     def whole(self) -> Configuration:
         """Nothing cut, nothing removed."""
@@ -80,6 +96,10 @@ class ShapeProblem:
 
     def _block_of(self, layer: str) -> str | None:
         return block_of(layer, (block.name for block in self.blocks))
+
+    def _block_that_calls(self, call: OpenCall) -> str | None:
+        # The block itself may be what calls.
+        return self._block_of(f"{call.layer}.")
 
     def operator_ms(self, use: OperatorUse, widths: Mapping[str, int]) -> float:
         """What an operator takes at these widths, by the tables; a group that is not named keeps its full one."""
@@ -89,6 +109,20 @@ class ShapeProblem:
     def _latency(self, use: OperatorUse) -> Price:
         least = {g: self.narrowest.get(g, min(c.width for c in choices)) for g, choices in self.choices.items()}
         return latency_price(use, self.entry_ms, {**self.full, **least})
+
+    def _call_terms(self, call: OpenCall, groups: Mapping[str, Group], cost: CostModel) -> Iterable[Term]:
+        """What a call takes whatever the widths, and for each group's."""
+        name, rate_ms = f"{call.layer} {call.name}", cost.rate_ms(call.name)
+        fixed = call.elements({g: w for g, w in self.full.items() if g not in groups})
+        block = self._block_that_calls(call)
+        yield tabulate(name, (), lambda: {LATENCY: rate_ms * fixed}, block=block)
+        for group, each in call.by_group:
+            if group in groups:
+                widths = np.array([choice.width for choice in groups[group].choices], dtype=np.float64)
+                # Also where another module reads what the block makes.
+                goes_with = block or groups[group].block
+                costs = {LATENCY: rate_ms * each * widths}
+                yield Term(name=f"{name} by {group}", groups=(group,), costs=costs, block=goes_with)
 
     def _terms(self, name: str, use: OperatorUse, groups: Mapping[str, Group], cost: CostModel) -> Iterable[Term]:
         """The price of an operator in tables over one group or two."""

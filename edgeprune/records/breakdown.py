@@ -14,20 +14,25 @@ class OperatorCost:
     """What one operator adds to the predicted latency of its model.
 
     Attributes:
-        layer: as `named_modules` has it; of an addition, the layer that makes one of its operands.
-        kind: such as `conv3x3`, `depthwise3x3`, `linear`, `add`.
+        layer: as `named_modules` has it; of an addition, the layer that makes one of its operands; of a call, the
+            module that calls.
+        kind: such as `conv3x3`, `depthwise3x3`, `linear`, `add`; of a call torch's name.
         latency_ms: the cost model's scale times the table's entry; 0 for one that is taken out.
         fixed: no group can narrow it.
+        call: no table prices it: its latency is what whole models tell.
     """
 
     layer: str
     kind: str
     latency_ms: float
     fixed: bool = False
+    call: bool = False
 
     @property
     def title(self) -> str:
-        """The layer's name; an addition has none of its own."""
+        """The layer's name; an addition or a call has none of its own."""
+        if self.call:
+            return f"{self.kind} in {self.layer}" if self.layer else self.kind
         return f"add to {self.layer}" if self.kind == "add" else self.layer
 
 
@@ -36,8 +41,8 @@ class Breakdown:
     """The latency of one whole model at one place, taken apart.
 
     Attributes:
-        operators: in the order in which they run.
-        rest_ms: what no table prices: the runtime's own time, pooling, attention's products, the `unpriced` layers.
+        operators: in the order in which they run, then the calls.
+        rest_ms: what is left: the runtime's own time, the `unpriced` layers, and all calls where none is taken apart.
         observations: whole models that the prediction was corrected by; with few of them the rest is little more than
             what the sum of the tables lacks of one measurement.
         measured_ms: p50 of the whole model on the device; None where it was not measured.

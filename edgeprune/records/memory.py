@@ -59,34 +59,60 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenTensor:
-    """A tensor of a model whose widths are open.
+class OpenSize:
+    """A number of elements that follows the widths of a model's groups.
 
     Attributes:
         fixed: elements, whatever the widths.
         by_group: (group, elements for each of its channels).
-        element_bytes: of one element.
-        first, last: as a `LiveTensor` has them.
     """
 
     name: str
     fixed: float
     by_group: tuple[tuple[str, float], ...] = ()
-    element_bytes: float
-    first: int
-    last: int
 
     def elements(self, widths: Mapping[str, int]) -> float:
-        """How many it has at these widths; a group that is not named is gone, as with a block that was removed."""
+        """How many at these widths; a group that is not named is gone, as with a block that was removed."""
         return self.fixed + sum(each * widths.get(group, 0) for group, each in self.by_group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenTensor(OpenSize):
+    """A tensor of a model whose widths are open.
+
+    Attributes:
+        element_bytes: of one element.
+        first, last: as a `LiveTensor` has them.
+    """
+
+    element_bytes: float
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCall(OpenSize):
+    """A call that no operator table prices (padding, pooling, softmax): what it reads and makes.
+
+    Attributes:
+        name: torch's, of the operation.
+        layer: the module that calls, as `named_modules` has it.
+    """
+
+    layer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSchedule:
-    """The steps of a model whose widths are open, in the order in which they run."""
+    """The steps of a model whose widths are open, in the order in which they run.
+
+    Attributes:
+        calls: those that no operator table prices, where the schedule is of the model's own calls.
+    """
 
     steps: tuple[str, ...]
     tensors: tuple[OpenTensor, ...]
+    calls: tuple[OpenCall, ...] = ()
 
     def alive(self, step: int) -> tuple[OpenTensor, ...]:
         """The tensors that exist while a step runs."""

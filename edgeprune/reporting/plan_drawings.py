@@ -41,8 +41,8 @@ def _waterfall(plan: Plan, planned: PlannedRung) -> Drawing | None:
     columns.append(Column(title=planned.rung.name if cut else "full widths", role="subject", breakdown=where))
     caption = (
         f"On {planned.rung.place}: what each operator adds, from tables of single operators, corrected by "
-        f"{where.observations} whole shape(s) measured there. The rest is what no table prices: the runtime's own "
-        "time, pooling and the like"
+        f"{where.observations} whole shape(s) measured there, which also tell what calls without a table take. "
+        "The rest is the runtime's own time, and what widths do not change"
     )
     if where.unpriced:
         caption += f", and {', '.join(where.unpriced)}"

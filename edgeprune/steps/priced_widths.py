@@ -75,6 +75,7 @@ class PricedWidths:
             entry_ms=lambda shape: tables.latency_ms(shape, place),
             blocks=tuple(Block(name=b, loss=self.loss.block(b)) for b in self.blocks),
             narrowest=narrowest,
+            calls=self.model.schedule.calls,
         )
 
     def survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:

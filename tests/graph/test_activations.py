@@ -37,6 +37,38 @@ def test_the_tensors_of_a_plain_net_by_hand() -> None:
     assert schedule.peak_bytes({"conv2": 10, "hidden": 14}) == 4 * (192 + 10 * 16 + 14)
 
 
+class Shortcut(nn.Module):
+    """A residual block whose shortcut pads channels, as ResNet-20's does, within a stem and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.up = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, stride=2, padding=1)
+        self.inner = nn.Sequential(nn.GELU(), nn.Conv2d(8, 8, 3, padding=1))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.stem(x))
+        y = self.up(x) + nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        # One activation of a convolution, which is fused, and one that somebody else reads the input of.
+        y = torch.sigmoid(y) * self.inner(y)
+        return self.head(y.mean((2, 3)))
+
+
+def test_the_calls_that_no_table_prices_by_hand() -> None:
+    example = torch.zeros(1, 3, 8, 8)
+    model = seeded(Shortcut)
+    schedule = model_activations(model, example, find_groups(model, example).groups)
+    stem, inner = 4 * 64, 8 * 16
+    assert [(c.name, c.layer, c.elements({"stem": 4, "up": 8})) for c in schedule.calls] == [
+        ("constant_pad_nd", "", stem + 8 * 16),
+        ("sigmoid", "", 2 * inner),
+        ("gelu", "inner.0", 2 * inner),
+        ("mul", "", 3 * inner),
+        ("mean", "", inner + 8),
+    ]
+    assert {c.name: dict(c.by_group) for c in schedule.calls}["constant_pad_nd"] == {"stem": 64 + 16}
+
+
 @cache
 def opened(name: str) -> tuple[nn.Module, Tensor, tuple[ChannelGroup, ...], OpenSchedule]:
     model, example = example_of(name)
@@ -54,6 +86,8 @@ def test_a_cut_model_makes_what_was_predicted(name: str, random: Random) -> None
     cut_groups_(cut, example, {g.name: range(g.width - widths[g.name]) for g in groups})
     found = model_activations(cut, example, ())
     assert [t.elements(widths) for t in schedule.tensors] == [t.fixed for t in found.tensors]
+    named = [(c.name, c.layer, c.elements(widths)) for c in schedule.calls]
+    assert named == [(c.name, c.layer, c.fixed) for c in found.calls]
     assert schedule.peak_bytes(widths) == found.peak_bytes({})
     assert schedule.peak_bytes(widths) <= schedule.peak_bytes({g.name: g.width for g in groups})
 

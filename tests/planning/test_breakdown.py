@@ -12,6 +12,7 @@ from edgeprune.planning.breakdown import break_down
 from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.shape_problem import ShapeProblem
 from edgeprune.records.breakdown import Breakdown, OperatorCost
+from edgeprune.records.memory import OpenCall
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 
 FULL = 32
@@ -44,7 +45,13 @@ USES = (
     replace(conv("up", "b", None), unsupported="a transposed convolution"),
     conv("head", "b", None),
 )
-PROBLEM = ShapeProblem(uses=USES, full={"a": FULL, "b": FULL}, choices={}, entry_ms=entry_ms)
+CALLS = (
+    OpenCall(name="softmax", layer="block", fixed=10.0, by_group=(("b", 64.0),)),
+    OpenCall(name="constant_pad_nd", layer="", fixed=10.0, by_group=(("a", 1.0), ("b", 64.0))),
+    OpenCall(name="mean", layer="head", fixed=100.0),
+)
+PROBLEM = ShapeProblem(uses=USES, full={"a": FULL, "b": FULL}, choices={}, entry_ms=entry_ms, calls=CALLS)
+PROBLEM_WITHOUT_CALLS = replace(PROBLEM, calls=())
 
 some_widths = st.fixed_dictionaries({"a": st.sampled_from([8, 16, 32]), "b": st.sampled_from([8, 24, 32])})
 
@@ -60,13 +67,16 @@ def test_the_parts_add_up_to_what_the_model_predicts(
     assert found.predicted_ms == pytest.approx(cost.predict_ms(PROBLEM.terms(shape)), rel=1e-9, abs=1e-12)
     assert found.observations == len(measured)
     assert found.measured_ms == 0.3
-    assert [o.layer for o in found.operators] == [u.layer for u in USES if not u.unsupported]
+    named = ["softmax in block", "constant_pad_nd"]
+    assert [o.title for o in found.operators if o.call] == named
+    assert [o.layer for o in found.operators if not o.call] == [u.layer for u in USES if not u.unsupported]
 
 
 def test_by_hand() -> None:
     # 0.016 + 0.016 + 0.016 + 0.002 + 0.016 at full widths, and one whole model that took 0.1 ms more.
-    cost = CostModel().updated(Observation(PROBLEM.terms(PROBLEM.whole()), 0.166))
-    found = break_down(PROBLEM, cost, Configuration(widths={"a": 16}), runtime_ms=0.01)
+    problem = PROBLEM_WITHOUT_CALLS
+    cost = CostModel().updated(Observation(problem.terms(problem.whole()), 0.166))
+    found = break_down(problem, cost, Configuration(widths={"a": 16}), runtime_ms=0.01)
     assert [o.latency_ms for o in found.operators] == pytest.approx([0.016, 0.008, 0.008, 0.002, 0.016], rel=0.05)
     assert found.rest_ms == pytest.approx(0.1, rel=0.05)
     assert found.unpriced == ("up",)
@@ -77,7 +87,7 @@ def test_by_hand() -> None:
 
 
 def test_operators_of_a_block_that_is_gone_take_no_time() -> None:
-    problem = replace(PROBLEM, blocks=(Block(name="block", loss=1.0),))
+    problem = replace(PROBLEM_WITHOUT_CALLS, blocks=(Block(name="block", loss=1.0),))
     cost = CostModel()
     shape = Configuration(widths={"b": FULL}, removed_blocks=frozenset({"block"}))
     found = break_down(problem, cost, shape)

@@ -19,6 +19,7 @@ from edgeprune.planning.operator_price import weight_count
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import MOST_TRIPS, Found, Measured, ShapeSearch
 from edgeprune.planning.tail import TailLimit
+from edgeprune.records.memory import OpenCall
 from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.units import format_ms
 
@@ -318,6 +319,26 @@ def test_a_block_goes_when_that_loses_less_than_narrowing(loss: float, *, gone: 
     assert set(found.best.widths) == ({"a"} if gone else {"a", "block.1"})
     assert device.latency_ms(found.best.widths, found.best.removed_blocks) <= limit_ms
     assert [t.removed_blocks for t in found.trips if t.fits][-1] == (("block",) if gone else ())
+
+
+@pytest.mark.parametrize("removed", [frozenset[str](), frozenset({"block"})])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_calls_count_alike_for_the_solver_and_for_the_fit(width: int, removed: frozenset[str]) -> None:
+    calls = (
+        OpenCall(name="softmax", layer="block", fixed=10.0, by_group=(("a", 64.0), ("block.1", 8.0))),
+        OpenCall(name="pad", layer="", fixed=7.0, by_group=(("a", 16.0), ("block.1", 4.0))),
+        OpenCall(name="pad", layer="last", fixed=100.0),
+    )
+    problem = replace(_with_a_block(0.2), calls=calls)
+    widths = {"a": width} | ({} if removed else {"block.1": FULL})
+    shape = Configuration(widths=widths, removed_blocks=removed)
+    elements = dict(problem.terms(shape).by_call)
+    inside = 0 if removed else FULL
+    assert elements["pad"] == 7 + 16 * width + 4 * inside
+    assert elements.get("softmax") == (None if removed else 10 + 64 * width + 8 * FULL)
+    shapes = [problem.whole(), shape, Configuration(widths=dict.fromkeys(problem.full, WIDTHS[0]))]
+    cost = CostModel().updated(*(Observation(problem.terms(s), 1.0 + 0.1 * k) for k, s in enumerate(shapes)))
+    assert problem.allocation(cost).used(shape, LATENCY) == pytest.approx(cost.predict_ms(problem.terms(shape)))
 
 
 def test_what_lies_in_a_removed_block_costs_nothing() -> None:

@@ -50,7 +50,8 @@ def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_pa
     assert survey is not None
     assert plan.sensitivity is None
     assert (where.measured_ms, survey.full.measured_ms) == (chosen.p50_ms, rungs[""].p50_ms)
-    assert [(o.layer, o.fixed) for o in where.operators] == [("conv1", True), ("conv2", False), ("head", False)]
+    fixed = [(o.title, o.fixed) for o in where.operators]
+    assert fixed == [("conv1", True), ("conv2", False), ("head", False), ("max_pool2d_with_indices", False)]
     assert where.observations == 2 + len(chosen.trips)
     assert list(survey.staircases) == ["conv2"]
     assert 16 in survey.staircases["conv2"].admissible
