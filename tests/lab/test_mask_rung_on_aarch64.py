@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -94,5 +95,5 @@ def test_a_net_that_misses_the_rule_has_the_operator_in_its_plan(
     reasons = {r["rung"]["pruning_ratio"]: r["reason"] for r in plan["rungs"] if r["rung"]["pruning"] == "unstructured"}
     assert set(reasons) == {0.5, SHARE}
     for reason in reasons.values():
-        assert "reads what #6 MAX_POOL_2D gives, which has no channels-first kernel" in reason
+        assert re.search(r"reads what #\d+ MAX_POOL_2D gives, which has no channels-first kernel", reason)
     assert not [r for r in plan["rungs"] if r["status"] == "planned"]
