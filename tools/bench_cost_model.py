@@ -317,9 +317,10 @@ def judgements(
             name = f"planner {count}"
             found.append(judge(name, all_of[:count], all_of[first:], verbose=arguments.verbose))
     if "pairs" in arguments.predictors:
+        # Not the problem's terms: these would have corners measured that only the planner asks for.
         all_of = observed(
             lambda widths: replace(
-                cost_terms(cell.uses, widths, entry_ms), by_call=problem.terms(Configuration(widths=widths)).by_call
+                cost_terms(cell.uses, widths, entry_ms), by_call=problem.by_call(Configuration(widths=widths))
             )
         )
         name = f"pairs {arguments.fit}"

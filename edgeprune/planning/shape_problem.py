@@ -78,10 +78,14 @@ class ShapeProblem:
             if not use.unsupported and self._block_of(use.layer) not in shape.removed_blocks:
                 kind = operator_kind(use.shape)
                 sums[kind] = sums.get(kind, 0.0) + self.operator_ms(use, shape.widths)
-        elements: dict[str, float] = {}
+        return Terms(tuple(sorted(sums.items())), self.by_call(shape))
+
+    def by_call(self, shape: Configuration) -> tuple[tuple[str, float], ...]:
+        """What `Terms` have of calls; no table is asked."""
+        sums: dict[str, float] = {}
         for call, count in self.elements(shape):
-            elements[call.name] = elements.get(call.name, 0.0) + count
-        return Terms(tuple(sorted(sums.items())), tuple(sorted(elements.items())))
+            sums[call.name] = sums.get(call.name, 0.0) + count
+        return tuple(sorted(sums.items()))
 
     def elements(self, shape: Configuration) -> Iterator[tuple[OpenCall, float]]:
         """What each call that a group narrows reads and makes, without those of removed blocks."""

@@ -49,11 +49,14 @@ class OpenModel:
 
     @cached_property
     def schedule(self) -> OpenSchedule:
-        """Its activations, their widths open; empty, with a warning, where they cannot be followed."""
+        """Its activations and calls, their widths open; empty, with a warning, where they cannot be followed."""
         try:
             return model_activations(self.bench.fresh_model(), self.bench.example, self.bench.groups.groups)
         except BuildError as error:
-            self.bench.note(f"activations count at full widths, whatever is cut: {error.message}", "warning")
+            self.bench.note(
+                f"activations and calls without a table count at full widths, whatever is cut: {error.message}",
+                "warning",
+            )
             return OpenSchedule(steps=(), tensors=())
 
     @property

@@ -115,8 +115,10 @@ def _round_biases_(graph: Any) -> None:  # noqa: ANN401
     made, rounded = [], set()
     for node, position, scale in _float_biases(graph, constants):
         bias = numpy_helper.to_array(constants[node.input[position]])
-        steps = np.rint(bias / scale)
-        if np.abs(steps).max() >= np.iinfo(np.int32).max:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = np.rint(bias / scale)
+        # Also false for a scale of 0, which gives what is no number.
+        if not np.all(np.abs(steps) < np.iinfo(np.int32).max):
             continue
         values = (steps.astype(np.int32), np.broadcast_to(scale, bias.shape).copy(), np.zeros(bias.shape, np.int32))
         # Of the node, not of the bias: layers that share one have scales of their own.
