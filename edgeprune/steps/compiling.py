@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.float_files import copied
 from edgeprune.store.artifacts import describe_files
 
 if TYPE_CHECKING:
@@ -33,12 +35,15 @@ class CompileJob:
         input_shape: with the batch of 1 in front.
         calibration: [samples, *input_shape[1:]], preprocessed; its dtype is the model's. Values are for INT8 only.
         variant: how to quantize; used for INT8 only.
+        keep: hands out float32 files that another precision of this model was made from, by runtime and input, and
+            makes those that are not there; None compiles each anew.
     """
 
     model: nn.Module
     input_shape: tuple[int, ...]
     calibration: np.ndarray
     variant: QuantizationVariant = DEFAULT_VARIANT
+    keep: Callable[[str, Callable[[Path], CompiledFiles]], CompiledFiles] | None = None
 
 
 def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
@@ -54,7 +59,7 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
         # bf16 and fp16 are chosen when the device loads the float32 file.
         form = runtime.sparse_form() if rung.masked else None
         if form is None:
-            return describe(runtime.compile(job.model, inputs, folder), rung)
+            return describe(copied(_float_files(job, rung, job.model, inputs, folder), folder), rung)
         dense_folder = folder / "dense"
         dense_folder.mkdir()
         stored = form.store(runtime.compile(job.model, inputs, dense_folder), folder)
@@ -73,12 +78,24 @@ def compile_float(job: CompileJob, rung: Rung, folder: Path) -> CompiledFiles:
     Raises:
         BuildError: the scheme or the compiler refuses, or the model has nothing that the variant prepares.
     """
-    runtime, scheme = RUNTIMES.get(rung.runtime), scheme_of(rung)
+    scheme = scheme_of(rung)
     refused = scheme.refusal(job.variant)
     if refused is not None:
         raise BuildError(f"{rung.name}: {job.variant.name}: {refused}")
     model = prepared(job.model, job.variant, scheme.needs(job.variant), job.calibration)
-    return runtime.compile(model, TensorSpec(name="input", shape=job.input_shape, dtype="float32"), folder)
+    inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
+    return _float_files(job, rung, model, inputs, folder)
+
+
+def _float_files(job: CompileJob, rung: Rung, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
+    """In the folder, or where the job keeps those of its own model: a prepared one is another model."""
+
+    def make(into: Path) -> CompiledFiles:
+        return RUNTIMES.get(rung.runtime).compile(model, inputs, into)
+
+    if job.keep is None or model is not job.model:
+        return make(folder)
+    return job.keep(f"{rung.runtime} {inputs.dtype}", make)
 
 
 def quantize_compiled(compiled: CompiledFiles, job: CompileJob, rung: Rung, folder: Path) -> Artifact:

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,15 @@ _LOAD_S = 1.0
 # A block has a run before it and one in it, however long they take.
 _SLOW_BLOCK_S = 0.6
 _KEPT_IN_USE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class BlockLength:
+    """At least so many timed runs, and more of them until they take so many seconds, but at most so many."""
+
+    fewest: int
+    most: int = 0
+    seconds: float = 0.0
 
 
 class DeviceSession:
@@ -97,7 +107,12 @@ class DeviceSession:
         return f"{there}/inputs.npy"
 
     def block(
-        self, rung: Rung, artifact_path: str, samples_path: str, runs: int, estimate_ns: float | None = None
+        self,
+        rung: Rung,
+        artifact_path: str,
+        samples_path: str,
+        runs: int | BlockLength,
+        estimate_ns: float | None = None,
     ) -> Block:
         """Time one fresh process, under the lease that is held, or under one of its own.
 
@@ -105,18 +120,18 @@ class DeviceSession:
             rung: runtime, precision and threads.
             artifact_path: on the device, from `place`.
             samples_path: on the device, from `place_samples`.
-            runs: timed ones, after the warm-up.
+            runs: timed ones, after the warm-up; or how long they are to take.
             estimate_ns: of one run, for the deadline; None when nothing is known yet.
 
         Raises:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
-        expected_s = runs * (estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS) / NS_PER_S
-        timeout_s = _START_TIMEOUT_S + _PATIENCE * expected_s
+        length = BlockLength(runs) if isinstance(runs, int) else runs
+        slowest_ns = estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS
+        timeout_s = _START_TIMEOUT_S + _PATIENCE * max(length.seconds, length.fewest * slowest_ns / NS_PER_S)
+        request = replace(_request(rung, length.fewest), fill_s=length.seconds, max_runs=length.most)
         with self.leased() as lease, lease.quiet():
-            return self._client.bench(
-                _request(rung, runs), artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token
-            )
+            return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
 
     def paced_block(self, rung: Rung, artifact_path: str, samples_path: str, pace: Pace) -> PacedBlock:
         """Run one fresh process at a rate or for a time; the other arguments and errors are those of `block`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.validity import disturbance
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
+from edgeprune.protocols import CompiledFiles
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
 from edgeprune.records.artifact import Artifact
@@ -20,27 +20,24 @@ from edgeprune.records.memory import Schedule
 from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_widths
 from edgeprune.statistics import quantile, smallest_sample_count
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
+from edgeprune.steps.float_files import FloatFiles
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.memory import compiled_schedule
+from edgeprune.steps.session import BlockLength
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
-from edgeprune.units import NS_PER_S, format_ms, ms_from_ns
+from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
 
 if TYPE_CHECKING:
     from torch import nn
 
-_FIRST_RUNS = 20
-_RUNS = (60, 1000)
-_BLOCK_S = 0.3
-# The first runs that take this long are a look already, and more of them would not show more.
-_LONG_S = 1.0
+_LOOK = BlockLength(20, 4000, 0.5)
 _ATTEMPTS = 5
 _BACK_OFF_S = 0.5
 
 _TAIL = 0.99
-_TAIL_RUNS = (smallest_sample_count(_TAIL, 0.95), 5000)
-_TAIL_BLOCK_S = 3.0
-"""A look at p99 is ten times as long: so many runs, at the least, that one is over it at 95 % confidence."""
+_TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), 5000, 3.0)
+"""A look at p99 is five times as long: so many runs, at the least, that one is over it at 95 % confidence."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,7 @@ class ShapeBench:
     bench: Workbench
     _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
     """By key, of the shapes that were compiled here."""
+    _floats: FloatFiles = field(default_factory=FloatFiles, init=False, repr=False)
 
     def measure(
         self, rung: Rung, widths: tuple[GroupWidth, ...] = (), removed_blocks: tuple[str, ...] = ()
@@ -90,7 +88,7 @@ class ShapeBench:
                 # Of another session; or disturbed, and not kept.
                 kept, artifact = folder, self._compiled(rung, widths, blocks, folder)
             there = self.bench.device.place(kept, artifact)
-            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
+            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail_of_ms=figures.p50_ms)
             p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             return replace(
                 figures,
@@ -141,8 +139,10 @@ class ShapeBench:
         artifact = self._compiled(rung, widths, removed_blocks, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
-        tail = self.shows_tail(rung)
-        look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=tail)
+        look, tail = quick_look(self.bench, rung, there, self.bench.samples_path), self.shows_tail(rung)
+        if tail:
+            known_ms = p50_ms(look.block)
+            look = quick_look(self.bench, rung, there, self.bench.samples_path, tail_of_ms=known_ms)
         block = look.block
         return ShapeFigures(
             rung=rung,
@@ -165,7 +165,13 @@ class ShapeBench:
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
     ) -> Artifact:
         shape = self._shape(rung, widths, removed_blocks)
-        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples)
+        zeros = rung.name if rung.masked else ""
+        key = digest([*((w.group, w.after) for w in widths), *removed_blocks], zeros)
+
+        def keep(form: str, make: Callable[[Path], CompiledFiles]) -> CompiledFiles:
+            return self._floats.of(f"{key} {form}", make)
+
+        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples, keep=keep)
         artifact = compile_artifact(job, rung, folder)
         self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
         return artifact
@@ -248,32 +254,29 @@ class Look:
     disturbed: str = ""
 
 
-def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool = False) -> Look:
+def quick_look(
+    bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail_of_ms: float | None = None
+) -> Look:
     """A look at an untrained shape, not a proof: one short block, undisturbed if the device lets us have one.
 
     Otherwise the fastest of several disturbed ones, because a neighbour makes runs slower and never faster, and leaves
-    p50 nearly where it is (docs/architecture.md, fact 5). `tail` asks for a block that is long enough to decide by p99,
-    and takes the one with the least of those that were disturbed.
+    p50 nearly where it is (docs/architecture.md, fact 5). With `tail_of_ms`, its p50 as far as it is known, the block
+    is long enough to decide by p99, and the one with the least of those that were disturbed is taken.
     """
     with bench.device.leased(bench.note):
-        return _look(bench, rung, artifact_path, samples_path, tail=tail)
+        return _look(bench, rung, artifact_path, samples_path, tail_of_ms)
 
 
-def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool) -> Look:
-    first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
-    median_ns = quantile(first.samples_ns, 0.5)
-    (fewest, most), block_s = (_TAIL_RUNS, _TAIL_BLOCK_S) if tail else (_RUNS, _BLOCK_S)
-    # Where one run takes long, the first ones are a look already.
-    is_long = not tail and median_ns * _FIRST_RUNS >= _LONG_S * NS_PER_S
-    least = _FIRST_RUNS if is_long else fewest
-    runs = min(max(math.ceil(block_s * NS_PER_S / median_ns), least), most)
-    looks = [Look(first, disturbance(first) or "")] if is_long else []
+def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, tail_of_ms: float | None) -> Look:
+    length, share = (_LOOK, 0.5) if tail_of_ms is None else (_TAIL_LOOK, _TAIL)
+    estimate_ns = None if tail_of_ms is None else ns_from_ms(tail_of_ms)
+    looks = list[Look]()
     while len(looks) < _ATTEMPTS and (not looks or looks[-1].disturbed):
         if looks:
             time.sleep(_BACK_OFF_S * len(looks))
-        block = bench.device.block(rung, artifact_path, samples_path, runs, median_ns)
+        block = bench.device.block(rung, artifact_path, samples_path, length, estimate_ns)
+        estimate_ns = quantile(block.samples_ns, 0.5)
         looks.append(Look(block, disturbance(block) or ""))
-    share = _TAIL if tail else 0.5
     return min(looks, key=lambda look: (bool(look.disturbed), quantile(look.block.samples_ns, share)))
 
 

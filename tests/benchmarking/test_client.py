@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,16 @@ def test_bench_brings_every_sample(setup: Setup) -> None:
     assert block.clock_source
     assert block.cpus == (max(os.sched_getaffinity(0)),)
     assert abs(block.started_unix_s - time.time()) < 60
+
+
+def test_runs_fill_the_time_that_is_asked_for(setup: Setup) -> None:
+    """Of quick ones as many as are allowed; of slow ones as many as the time has, but not less than were asked for."""
+    quick = setup.bench(replace(_request(runs=20), fill_s=30.0, max_runs=700))
+    assert len(quick.samples_ns) == 700
+    slow = setup.bench(replace(_request(runs=5, warmup_max_runs=20), fill_s=1.0, max_runs=1000), "slow")
+    assert 5 <= len(slow.samples_ns) < 200
+    few = setup.bench(replace(_request(runs=12, warmup_max_runs=20), fill_s=1e-6, max_runs=1000), "slow")
+    assert len(few.samples_ns) == 12
 
 
 def test_bench_on_chosen_cores(here: Setup) -> None:

@@ -15,7 +15,9 @@ from records_for_tests import make_block
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
+from edgeprune.statistics import smallest_sample_count
 from edgeprune.steps import shapes
+from edgeprune.steps.session import BlockLength
 from edgeprune.steps.shapes import ShapeBench, quick_look, settled
 
 RUNG = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
@@ -29,48 +31,46 @@ def block(latencies_ms: list[float], *, disturbed: bool = False) -> Block:
 
 
 class _Device:
-    """Answers with blocks that are told beforehand, and keeps how many runs it was asked for."""
+    """Answers with blocks that are told beforehand, and keeps what it was asked for."""
 
     def __init__(self, *blocks: Block) -> None:
-        self.blocks, self.runs = list(blocks), list[int]()
+        self.blocks, self.asked = list(blocks), list[tuple[BlockLength, float | None]]()
 
     def leased(self, _tell: object) -> nullcontext[None]:
         return nullcontext()
 
-    def block(self, _rung: Rung, _artifact: str, _samples: str, runs: int, _estimate: float | None = None) -> Block:
-        self.runs.append(runs)
+    def block(
+        self, _rung: Rung, _artifact: str, _samples: str, runs: BlockLength, estimate_ns: float | None = None
+    ) -> Block:
+        self.asked.append((runs, estimate_ns))
         return self.blocks.pop(0)
 
 
-def look(device: _Device, *, tail: bool) -> shapes.Look:
-    return quick_look(SimpleNamespace(device=device, note=print), RUNG, "a", "s", tail=tail)
+def look(device: _Device, tail_of_ms: float | None = None) -> shapes.Look:
+    return quick_look(SimpleNamespace(device=device, note=print), RUNG, "a", "s", tail_of_ms=tail_of_ms)
 
 
-@pytest.mark.parametrize(
-    ("median_ms", "tail", "runs"),
-    [
-        (1.0, False, [20, 300]),
-        (40.0, False, [20, 60]),
-        (1.0, True, [20, 3000]),
-        (100.0, True, [20, 299]),
-        (0.01, True, [20, 5000]),
-        # Two seconds are a look already.
-        (100.0, False, [20]),
-    ],
-)
-def test_a_look_at_the_tail_takes_enough_runs_to_bound_a_p99(*, median_ms: float, tail: bool, runs: list[int]) -> None:
-    device = _Device(block([median_ms] * 20), block([median_ms] * 50))
-    look(device, tail=tail)
-    assert device.runs == runs
+def test_a_look_is_one_process_and_one_at_the_tail_takes_enough_runs_to_bound_a_p99() -> None:
+    for tail_of_ms, estimate_ns in ((None, None), (2.0, 2.0 * MS)):
+        device = _Device(block([2.0] * 50))
+        look(device, tail_of_ms)
+        [(length, estimate)] = device.asked
+        assert estimate == estimate_ns
+        assert (length.fewest >= smallest_sample_count(0.99, 0.95)) == (tail_of_ms is not None)
+
+
+def test_the_deadline_of_another_look_is_by_what_the_first_showed() -> None:
+    device = _Device(block([2.0] * 50, disturbed=True), block([2.0] * 50))
+    look(device)
+    assert [estimate for _, estimate in device.asked] == [None, 2.0 * MS]
 
 
 def test_of_disturbed_looks_the_one_with_the_least_of_what_is_compared_counts(monkeypatch: Any) -> None:
     monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
     fast_with_a_tail, slow_without = [1.0] * 90 + [9.0] * 10, [2.0] * 100
-    for tail, wanted in ((False, fast_with_a_tail), (True, slow_without)):
+    for tail_of_ms, wanted in ((None, fast_with_a_tail), (1.0, slow_without)):
         told = [block(b, disturbed=True) for b in (slow_without, fast_with_a_tail, slow_without, slow_without)]
-        device = _Device(block([1.0] * 20), *told, block(slow_without, disturbed=True))
-        found = look(device, tail=tail)
+        found = look(_Device(*told, block(slow_without, disturbed=True)), tail_of_ms)
         assert found.block.samples_ns == block(wanted).samples_ns
         assert "had its core 50%" in found.disturbed
 
@@ -103,10 +103,10 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         block([1.1] * 98 + [5.0] * 2),
         block([0.7] * 100),
     ]
-    asked: list[bool] = []
+    asked: list[float | None] = []
 
-    def look(*_: Any, tail: bool) -> shapes.Look:
-        asked.append(tail)
+    def look(*_: Any, tail_of_ms: float | None = None) -> shapes.Look:
+        asked.append(tail_of_ms)
         taken = told[len(asked) - 1]
         return shapes.Look(taken, "a neighbour" if taken.cpu_ns < taken.wall_ns else "")
 
@@ -122,7 +122,7 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         again = settled(bench, longer, Limits(p99_ms=3.0))
         assert (again.p50_ms, again.p99_ms, again.long_looks, again.disturbed) == (1.0, 4.0, 2, "")
         assert bench.measure(RUNG) is again
-        assert asked == [False, True, True]
+        assert asked == [None, 1.0, 1.0]
         # It is refused after two looks, and looked at no more.
         assert settled(bench, again, Limits(p99_ms=3.0)) is again
         assert over_budget(again, Limits(p99_ms=3.0)) is not None

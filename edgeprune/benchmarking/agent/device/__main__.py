@@ -1,6 +1,7 @@
 """The agent's commands: probe, condition, bench, profile, infer, receive, have, tidy, environment, lease.
 
-Exit code 1 after an error, 2 on bad usage.
+Exit code 1 after an error, 2 on bad usage. A command imports what it needs itself: no interpreter keeps the bytecode of
+a zip file's modules, so each one costs every command its compilation, and a build runs hundreds.
 """
 
 from __future__ import annotations
@@ -8,16 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from typing import Callable, Dict, List, Set
 
-from . import environments, lease, limits, sessions
-from .bench import Job, Warmup, bench
-from .files import have, receive, tidy, touch
-from .infer import infer
-from .paced import Pacing
-from .probe import condition, probe
-from .profile import Trip, profile
+from . import sessions
 from .reply import AgentError, Replies, claim_stdout
 
 
@@ -37,6 +31,8 @@ def main(argv: List[str]) -> int:
     except OSError as error:
         replies.emit("error", kind="io", message=str(error))
     except Exception as error:
+        import traceback
+
         traceback.print_exc()
         replies.emit("error", kind="runtime", message="%s: %s" % (type(error).__name__, error))
     else:
@@ -49,11 +45,29 @@ def dispatch(replies: Replies, a: argparse.Namespace) -> None:
     _COMMANDS[a.command](replies, a)
 
 
+def _probe(replies: Replies, a: argparse.Namespace) -> None:
+    from .probe import probe
+
+    probe(replies, a.work)
+
+
+def _condition(replies: Replies, _: argparse.Namespace) -> None:
+    from .probe import condition
+
+    condition(replies)
+
+
 def _bench(replies: Replies, a: argparse.Namespace) -> None:
+    from . import lease, limits
+    from .bench import Fill, Job, Warmup, bench
+    from .files import touch
+    from .paced import Pacing
+
     warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
     model = (a.runtime, a.artifact, a.precision, a.threads)
     pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
-    job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, pacing)
+    fill = Fill(a.fill_s, max(a.runs, a.max_runs))
+    job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, fill, pacing)
     folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
     with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
         for folder in folders:
@@ -66,6 +80,11 @@ def _bench(replies: Replies, a: argparse.Namespace) -> None:
 
 
 def _profile(replies: Replies, a: argparse.Namespace) -> None:
+    from . import lease
+    from .bench import Warmup
+    from .files import touch
+    from .profile import Trip, profile
+
     warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
     trip = Trip(a.work, a.trip, a.runtime, a.threads, a.rounds, a.round_s, a.hold_bytes, warmup, a.cpus)
     with lease.block(a.lease_folder, a.lease, a.deadline_s, [os.path.dirname(a.trip)]):
@@ -73,7 +92,35 @@ def _profile(replies: Replies, a: argparse.Namespace) -> None:
         profile(replies, trip)
 
 
+def _infer(replies: Replies, a: argparse.Namespace) -> None:
+    from .infer import infer
+
+    infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs))
+
+
+def _receive(replies: Replies, a: argparse.Namespace) -> None:
+    from .files import receive
+
+    receive(replies, a.part, a.sha256, a.size, a.to)
+
+
+def _have(replies: Replies, a: argparse.Namespace) -> None:
+    from .files import have
+
+    have(replies, a.path, a.sha256, a.part)
+
+
+def _tidy(replies: Replies, a: argparse.Namespace) -> None:
+    from .files import tidy
+    from .lease import in_use
+
+    spared: Set[str] = {*in_use(a.lease_folder), *map(os.path.realpath, a.keep)}
+    tidy(replies, a.work, a.limit, spared)
+
+
 def _environment(replies: Replies, a: argparse.Namespace) -> None:
+    from . import environments, lease
+
     if a.action == "describe":
         environments.describe(replies, a.work)
     elif a.action == "make":
@@ -84,6 +131,8 @@ def _environment(replies: Replies, a: argparse.Namespace) -> None:
 
 
 def _lease(replies: Replies, a: argparse.Namespace) -> None:
+    from . import lease
+
     if a.action == "acquire":
         lease.acquire(replies, a.lease_folder, a.holder, a.ttl_s, a.wait_s, a.uses)
     elif a.action == "renew":
@@ -94,19 +143,15 @@ def _lease(replies: Replies, a: argparse.Namespace) -> None:
         lease.status(replies, a.lease_folder)
 
 
-def _spared(lease_folder: str, keep: List[str]) -> Set[str]:
-    return {*lease.in_use(lease_folder), *map(os.path.realpath, keep)}
-
-
 _COMMANDS: Dict[str, Callable[[Replies, argparse.Namespace], None]] = {
-    "probe": lambda replies, a: probe(replies, a.work),
-    "condition": lambda replies, _: condition(replies),
+    "probe": _probe,
+    "condition": _condition,
     "bench": _bench,
     "profile": _profile,
-    "infer": lambda replies, a: infer(replies, a.runtime, a.artifact, a.precision, a.threads, (a.inputs, a.outputs)),
-    "receive": lambda replies, a: receive(replies, a.part, a.sha256, a.size, a.to),
-    "have": lambda replies, a: have(replies, a.path, a.sha256, a.part),
-    "tidy": lambda replies, a: tidy(replies, a.work, a.limit, _spared(a.lease_folder, a.keep)),
+    "infer": _infer,
+    "receive": _receive,
+    "have": _have,
+    "tidy": _tidy,
     "environment": _environment,
     "lease": _lease,
 }
@@ -216,11 +261,13 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     _add_model(command)
     _add_timing(command)
     command.add_argument("--runs", type=_positive, required=True)
+    command.add_argument("--fill-s", type=float, default=0.0, help="more runs than --runs, until they take so long")
+    command.add_argument("--max-runs", type=int, default=0, help="with --fill-s: but not more")
     command.add_argument("--seconds", type=float, default=0.0, help="for this long, in place of --runs")
     command.add_argument("--rate", type=float, default=0.0, help="with --seconds: frames per second; 0: flat out")
     command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")
     command.add_argument("--memory-limit-bytes", type=_positive, help="run in a child process under this limit")
-    command.add_argument("--memory-limit-of", choices=[limits.PROCESS, limits.MODEL], default=limits.PROCESS)
+    command.add_argument("--memory-limit-of", choices=["process", "model"], default="process")
 
 
 def _positive(text: str) -> int:

@@ -37,6 +37,18 @@ class Warmup(NamedTuple):
     max_s: float
 
 
+class Fill(NamedTuple):
+    """More runs than were asked for, until they take `seconds` (0: none more), but at most so many."""
+
+    seconds: float = 0.0
+    most: int = 0
+
+    def runs(self, least: int, typical_ns: float) -> int:
+        """How many, where one is expected to take so long."""
+        wanted = int(self.seconds * 1e9 / max(typical_ns, 1.0))
+        return max(least, min(self.most, wanted))
+
+
 class Job(NamedTuple):
     """What to time. `cpus` may be empty; `pacing` takes the place of `runs`; `limit` is from `limits.run_limited`."""
 
@@ -49,6 +61,7 @@ class Job(NamedTuple):
     warmup: Warmup
     cpus: Tuple[int, ...]
     inputs: str
+    fill: Fill = Fill()
     pacing: Optional[Pacing] = None
     limit: Any = None
 
@@ -89,8 +102,9 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     fields["started_unix_s"] = time.time()
     before = snapshot(cpus)
     unsent: List[int] = []
+    runs = job.fill.runs(job.runs, typical_ns)
     if job.pacing is None:
-        unsent = _time_all(replies, time_one, job.runs, slow=typical_ns > _SLOW_RUN_NS)
+        unsent = _time_all(replies, time_one, runs, slow=typical_ns > _SLOW_RUN_NS)
     else:
         fields.update(job.pacing.run(replies, time_one))
     fields.update(difference(before, snapshot(cpus)))
@@ -98,7 +112,7 @@ def _measure(replies: Replies, job: Job, cpus: List[int]) -> None:
     fields.update(change_of_surroundings(around, surroundings(cpus)))
     fields.update(memory.fields())
     _tell(replies, unsent)
-    replies.emit("done", runs=job.runs, **fields)
+    replies.emit("done", runs=runs, **fields)
 
 
 def _time_all(replies: Replies, time_one: Callable[[], int], runs: int, *, slow: bool) -> List[int]:
