@@ -7,12 +7,13 @@ costs that a build goes by are losses on validation data (`steps/costs.py`), its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
+from edgeprune.zero_patterns import ZeroPattern, parse_pattern
 
 PRECISION_COST: Mapping[Precision, float] = {
     Precision.FLOAT32: 0.0,
@@ -120,15 +121,9 @@ def _mask_rungs(choice: MaskChoice, profile: DeviceProfile, pruning: Pruning) ->
     rungs: list[Rung] = []
     refused: list[RefusedRung] = []
     for threads in profile.threads:
-        for kind, ratio, n_m in _mask(choice.pattern, pruning):
-            rung = Rung(
-                runtime=choice.runtime,
-                threads=threads,
-                precision=Precision.FLOAT32,
-                pruning=kind,
-                pruning_ratio=ratio,
-                n_m=n_m,
-            )
+        place = Rung(runtime=choice.runtime, threads=threads, precision=Precision.FLOAT32)
+        for rung in _masked(place, parse_pattern(choice.pattern), pruning):
+            ratio = rung.pruning_ratio
             # A share between two measured ones is given the benefit of the doubt: the whole model is measured yet.
             if choice.used and ratio >= choice.least_share - _SHARE_STEP:
                 rungs.append(rung)
@@ -137,9 +132,10 @@ def _mask_rungs(choice: MaskChoice, profile: DeviceProfile, pruning: Pruning) ->
     return rungs, refused
 
 
-def _mask(pattern: str, pruning: Pruning) -> list[tuple[PruningKind, float, tuple[int, int] | None]]:
-    """The rungs of one zero pattern: `unstructured`, or `2:4` and the like."""
-    if pattern == "unstructured":
-        return [(PruningKind.UNSTRUCTURED, sparsity, None) for sparsity in pruning.sparsities]
-    kept, of = (int(part) for part in pattern.split(":"))
-    return [(PruningKind.N_M, 1 - kept / of, (kept, of))]
+def _masked(place: Rung, pattern: ZeroPattern, pruning: Pruning) -> list[Rung]:
+    """The rungs of one pattern of zeros: N:M has one share, the others those of the target."""
+    if pattern.n_m is not None:
+        kept, of = pattern.n_m
+        return [replace(place, pruning=PruningKind.N_M, pruning_ratio=1 - kept / of, n_m=pattern.n_m)]
+    kind = PruningKind.UNSTRUCTURED if pattern.block is None else PruningKind.BLOCK
+    return [replace(place, pruning=kind, pruning_ratio=share, block=pattern.block) for share in pruning.sparsities]

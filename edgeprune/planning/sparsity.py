@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-from edgeprune.records.sparsity import GainStatus, SparsityGain, SparsityProbe
-
-PRUNABLE: Final = ("unstructured", "2:4", "4:8")
-"""The patterns that `pruning/masks.py` can make."""
+from edgeprune.records.sparsity import LEAST_SPARSE_GAIN, GainStatus, SparsityGain, SparsityProbe
+from edgeprune.zero_patterns import UNSTRUCTURED, parse_pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +39,8 @@ def decide_patterns(
 ) -> tuple[MaskChoice, ...]:
     """Decide on every pattern that is claimed or that gained something.
 
+    Blocks that nobody claimed must gain more than as many single zeros do: these cost less accuracy.
+
     Args:
         runtime: name.
         claims: `sparse_kernels` of the profile.
@@ -49,7 +48,8 @@ def decide_patterns(
         why_not: why the runtime's rule, or its makers, say that zeros buy nothing there; added to what is told.
     """
     choices = []
-    for pattern in PRUNABLE:
+    probed = () if probe is None else (gain.pattern for gain in probe.gains)
+    for pattern in dict.fromkeys((*probed, *claims)):
         claimed = pattern in claims
         gains = () if probe is None else probe.of(pattern)
         # Noise may hide a gain, and a claim is not contradicted by noise: the whole model has to show it.
@@ -57,6 +57,8 @@ def decide_patterns(
         if probe is None and claimed:
             choices.append(MaskChoice(runtime=runtime, pattern=pattern, used=True, reason="not probed"))
         elif (least := _least_share(gains, in_doubt=in_doubt)) is not None:
+            if not claimed and probe is not None and _no_faster_than_single_zeros(pattern, gains, probe):
+                continue
             choices.append(_gained(runtime, pattern, gains, least, claimed=claimed))
         elif claimed:
             choices.append(_contradicted(runtime, pattern, gains, why_not))
@@ -76,6 +78,15 @@ def _least_share(gains: Sequence[SparsityGain], *, in_doubt: bool) -> float | No
             break
         least = gain.share
     return least
+
+
+def _no_faster_than_single_zeros(pattern: str, gains: Sequence[SparsityGain], probe: SparsityProbe) -> bool:
+    """Whether a pattern of blocks is matched by unstructured zeros at every share at which both were measured."""
+    if parse_pattern(pattern).block is None:
+        return False
+    single = {g.share: g.ratio for g in probe.of(UNSTRUCTURED) if g.ratio is not None}
+    both = [(g.ratio, single[g.share]) for g in gains if g.ratio is not None and g.share in single]
+    return bool(both) and all(ratio < LEAST_SPARSE_GAIN * known for ratio, known in both)
 
 
 def _gained(runtime: str, pattern: str, gains: Sequence[SparsityGain], least: float, *, claimed: bool) -> MaskChoice:

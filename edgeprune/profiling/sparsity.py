@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from edgeprune.errors import BuildError
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN, GainStatus, SparsityGain
 from edgeprune.units import format_ms
+from edgeprune.zero_patterns import parse_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,7 +25,6 @@ PATTERNS: Final = ("unstructured", "block4x1", "2:4")
 ROUNDS: Final = 5
 DENSE: Final = "dense"
 
-_BLOCK: Final = 4
 _EXTENT: Final = 28
 _ROWS: Final = 16
 _CLASSES: Final = 64
@@ -153,30 +154,36 @@ def kept_weights(weight: Tensor, variant: Variant) -> Tensor:
 
     Args:
         weight: [out_channels, in_channels, *kernel].
-        variant: N:M counts along the input channels, block4x1 takes four output channels at a time.
-    """
-    import torch
+        variant: N:M counts along the inputs, block4x1 takes four output channels at a time.
 
-    if ":" in variant.pattern:
-        kept, of = (int(part) for part in variant.pattern.split(":"))
-        rows = weight.movedim(1, -1)
-        groups = rows.abs().reshape(-1, of)
-        best = groups.argsort(dim=1, descending=True, stable=True)[:, :kept]
-        return torch.zeros_like(groups).scatter_(1, best, 1.0).reshape(rows.shape).movedim(-1, 1)
-    down = _BLOCK if variant.pattern.startswith("block") else 1
-    blocks = weight.abs().reshape(weight.shape[0] // down, down, -1).sum(dim=1)
-    alive = torch.ones(blocks.numel())
-    alive[blocks.flatten().argsort(stable=True)[: round(variant.share * blocks.numel())]] = 0.0
-    return alive.reshape(blocks.shape[0], 1, -1).expand(-1, down, -1).reshape(weight.shape)
+    Raises:
+        BuildError: the weights are no whole number of what the pattern counts by.
+    """
+    from edgeprune.zero_masks import block_sums, highest, n_of_m, of_blocks
+
+    pattern, scores = parse_pattern(variant.pattern), weight.abs()
+    rows, columns = pattern.block or (1, pattern.n_m[1] if pattern.n_m else 1)
+    if weight.shape[0] % rows or weight[0].numel() % columns:
+        raise BuildError(
+            f"a micro-model of {tuple(weight.shape)} weights cannot have zeros in the pattern {variant.pattern}"
+        )
+    if pattern.n_m is not None:
+        kept = n_of_m(scores, *pattern.n_m)
+    elif pattern.block is not None:
+        blocks = highest(block_sums(scores, pattern.block).flatten(), variant.share)
+        kept = of_blocks(blocks, weight.shape, pattern.block)
+    else:
+        kept = highest(scores.flatten(), variant.share).reshape(weight.shape)
+    return kept.to(weight.dtype)
 
 
 def variants_of(patterns: Sequence[str], shares: Sequence[float] = SHARES) -> tuple[Variant, ...]:
     """Every share of every pattern; N:M has one."""
     found = []
     for pattern in patterns:
-        if ":" in pattern:
-            kept, of = (int(part) for part in pattern.split(":"))
-            found.append(Variant(pattern=pattern, share=1 - kept / of))
+        n_m = parse_pattern(pattern).n_m
+        if n_m is not None:
+            found.append(Variant(pattern=pattern, share=1 - n_m[0] / n_m[1]))
         else:
             found += [Variant(pattern=pattern, share=share) for share in shares]
     return tuple(found)

@@ -12,8 +12,8 @@ import torch
 from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.slicing import output_first
 from edgeprune.pruning.maskable import Maskable
-from edgeprune.pruning.patterns import block_sums, highest, n_of_m, of_blocks
 from edgeprune.registry import suggest
+from edgeprune.zero_masks import block_sums, highest, n_of_m, of_blocks
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -31,6 +31,7 @@ class PruningKind(StrEnum):
     STRUCTURED = "structured"
     UNSTRUCTURED = "unstructured"
     N_M = "n:m"
+    BLOCK = "block"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,7 @@ class Rung:
     Attributes:
         pruning_ratio: share taken out, in [0, 1): of each group's channels when structured, of the weights otherwise.
         n_m: for N:M pruning, (2, 4) keeps 2 of every 4 weights along the input channels.
+        block: for block pruning, (output channels, inputs) that are zero together.
         blocks_out: residual blocks that are removed whole, when structured.
     """
 
@@ -49,12 +51,13 @@ class Rung:
     pruning: PruningKind = PruningKind.NONE
     pruning_ratio: float = 0.0
     n_m: tuple[int, int] | None = None
+    block: tuple[int, int] | None = None
     blocks_out: int = 0
 
     @property
     def masked(self) -> bool:
         """Whether single weights are zeroed."""
-        return self.pruning in {PruningKind.UNSTRUCTURED, PruningKind.N_M}
+        return self.pruning in {PruningKind.UNSTRUCTURED, PruningKind.N_M, PruningKind.BLOCK}
 
     @property
     def unpruned(self) -> Rung:
@@ -76,6 +79,8 @@ class Rung:
             return f"{base}-nm{self.n_m[0]}of{self.n_m[1]}"
         # Where nothing is decided yet, no widths have a share.
         share = f"{100 * self.pruning_ratio:g}" if self.pruning_ratio else ""
+        if self.block is not None:
+            return f"{base}-block{self.block[0]}x{self.block[1]}-{share}"
         return f"{base}-{self.pruning}{share}" + (f"d{self.blocks_out}" if self.blocks_out else "")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from edgeprune.schema.base import FileModel
+from edgeprune.zero_patterns import PATTERN, checked_pattern
 
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
@@ -32,8 +33,9 @@ class RuntimeSupport(FileModel):
 
     int8: bool = True
     """Whether INT8 models may be used."""
-    sparse_kernels: tuple[Literal["unstructured", "2:4", "4:8"], ...] = ()
-    """Zero patterns that the runtime's kernels are said to skip. Empty: zeros buy no time."""
+    sparse_kernels: tuple[Annotated[str, Field(pattern=PATTERN), AfterValidator(checked_pattern)], ...] = ()
+    """Zero patterns that the runtime's kernels are said to skip: `unstructured`, N:M (`2:4`), blocks of output channels
+    by inputs (`block4x1`). Empty: zeros buy no time."""
 
 
 class Budget(FileModel):

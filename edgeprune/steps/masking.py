@@ -74,6 +74,8 @@ class MaskMaker:
         progress = sparsity / rung.pruning_ratio
         shares = {n: progress * share for n, share in self._own_shares(model, maskable).items()}
         spread = Spread(scope=self.pruning.mask_scope, shares=shares)
+        if rung.block is not None:
+            return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
         return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
 
     def maskable(self, model: nn.Module, rung: Rung) -> Maskable:

@@ -17,11 +17,9 @@ from edgeprune.benchmarking.validity import disturbance
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.files import write_atomically
-from edgeprune.planning.sparsity import PRUNABLE
 from edgeprune.profiling.sparsity import (
     PATTERNS,
     ROUNDS,
-    SHARES,
     MicroKind,
     Variant,
     micro_model,
@@ -38,6 +36,7 @@ from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_ver
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.run_folder import digest
 from edgeprune.units import NS_PER_S, format_seconds, ms_from_ns
+from edgeprune.zero_patterns import UNSTRUCTURED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +60,9 @@ class ProbeJob:
     Attributes:
         rung: runtime, threads and precision, without pruning.
         rounds: of every file, on each trip.
-        exhaustive: measure every share, those too that a stronger one rules out, or that no mask can make.
+        claims: patterns that are said to gain, which are measured at every share, as unstructured zeros are; of the
+            others the strongest is enough.
+        exhaustive: measure every share, those too that a stronger one rules out.
         tell: hears how far it is.
     """
 
@@ -69,6 +70,7 @@ class ProbeJob:
     rung: Rung
     kind: MicroKind
     patterns: tuple[str, ...] = PATTERNS
+    claims: tuple[str, ...] = ()
     rounds: int = ROUNDS
     exhaustive: bool = False
     tell: Callable[[str], None]
@@ -80,16 +82,17 @@ class ProbeJob:
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """What may be measured; of a pattern that no mask can make, the strongest share is enough."""
-        found = variants_of(self.patterns)
-        return tuple(v for v in found if self.exhaustive or v.pattern in PRUNABLE or v.share == max(SHARES))
+        """What may be measured."""
+        found, asked = variants_of(self.patterns), (UNSTRUCTURED, *self.claims)
+        strongest = {v.pattern: v.share for v in sorted(found, key=lambda v: v.share)}
+        return tuple(v for v in found if self.exhaustive or v.pattern in asked or v.share == strongest[v.pattern])
 
     @property
     def key(self) -> str:
         """Digest of all that the outcome depends on."""
         facts = self.session.facts
         versions = compiler_versions(self.rung)
-        return digest(METHOD, facts.fingerprint, self.name, versions, self.patterns, self.exhaustive)
+        return digest(METHOD, facts.fingerprint, self.name, versions, self.patterns, self.claims, self.exhaustive)
 
 
 def kept_probe(job: ProbeJob, folder: Path) -> SparsityProbe:

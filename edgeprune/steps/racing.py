@@ -138,7 +138,7 @@ def _model_of(planned: PlannedRung) -> object:
     rung = planned.rung
     layers = rung.runtime if rung.masked else ""
     share = rung.pruning_ratio if rung.masked else 0.0
-    return rung.pruning, layers, share, rung.n_m, planned.widths, planned.removed_blocks
+    return rung.pruning, layers, share, rung.n_m, rung.block, planned.widths, planned.removed_blocks
 
 
 def race_epochs(entrants: int, first_epochs: int) -> int:

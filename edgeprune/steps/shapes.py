@@ -199,7 +199,7 @@ class ShapeBench:
                 after = kept_widths(widths)
                 rest = remove_blocks(model, removed_blocks)
                 return structured_prune(rest, self.bench.example, after, CRITERIA.get("l1"), seed=0)[0]
-            case PruningKind.UNSTRUCTURED | PruningKind.N_M:
+            case PruningKind.UNSTRUCTURED | PruningKind.N_M | PruningKind.BLOCK:
                 self._masker.masks(model, rung, rung.pruning_ratio).make_permanent()
                 return model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
-from edgeprune.planning.sparsity import PRUNABLE, MaskChoice, decide_patterns
+from edgeprune.planning.sparsity import MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, kind_of
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath, SparsityProbe
@@ -56,7 +56,8 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
         session=bench.device,
         rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=bench.profile.threads[0]),
         kind=kind,
-        patterns=tuple(dict.fromkeys((*PATTERNS, *(c for c in claims if c in PRUNABLE)))),
+        patterns=tuple(dict.fromkeys((*PATTERNS, *claims))),
+        claims=tuple(claims),
         tell=bench.note,
     )
 

@@ -48,9 +48,10 @@ def test_zeros_are_tried_only_where_the_device_showed_a_gain() -> None:
     declared = profile('[runtimes.tflite]\nsparse_kernels = ["unstructured", "2:4"]\n[runtimes.openvino]')
     plain = make_ladder(declared, pruning(), runtimes, can_cut=True)
     assert {r.pruning for r in plain.rungs} == {PruningKind.NONE}
-    shown = [mask("unstructured"), mask("2:4")]
+    shown = [mask("unstructured"), mask("2:4"), mask("block4x1")]
     masked = [r for r in make_ladder(declared, pruning(), runtimes, can_cut=True, masks=shown).rungs if r.masked]
-    assert [r.name for r in masked] == ["tflite-float32-t1-nm2of4", "tflite-float32-t1-unstructured70"]
+    names = ["tflite-float32-t1-nm2of4", "tflite-float32-t1-unstructured70", "tflite-float32-t1-block4x1-70"]
+    assert [r.name for r in masked] == names
 
 
 def test_rungs_below_the_least_share_that_gained_are_refused_with_the_figures() -> None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-import pytest
-
 from edgeprune.planning.sparsity import decide_patterns
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.sparsity import GainStatus, SparsityGain, SparsityProbe
@@ -87,6 +85,19 @@ def test_a_probe_is_kept_as_it_is() -> None:
     assert from_json(SparsityProbe, to_json(taken)) == taken
 
 
-@pytest.mark.parametrize("pattern", ["block4x1", "1:4"])
-def test_patterns_that_no_mask_can_make_give_no_rungs(pattern: str) -> None:
-    assert decide_patterns("tflite", [], probe({(pattern, 0.75): 3.0})) == ()
+def test_blocks_that_nobody_claimed_must_gain_more_than_as_many_single_zeros() -> None:
+    """Single zeros cost less accuracy, and a rung that nothing speaks for costs a look at the device."""
+    alike = {("unstructured", 0.9): 3.0, ("block4x1", 0.9): 3.1}
+    assert [c.pattern for c in decide_patterns("tflite", [], probe(alike))] == ["unstructured"]
+    assert [c.pattern for c in decide_patterns("tflite", ["block4x1"], probe(alike))] == ["unstructured", "block4x1"]
+    better = {("unstructured", 0.9): 3.0, ("block4x1", 0.9): 3.2}
+    assert [c.pattern for c in decide_patterns("tflite", [], probe(better))] == ["unstructured", "block4x1"]
+    alone = {("unstructured", 0.9): None, ("unstructured", 0.95): 1.0, ("block4x1", 0.9): 2.0}
+    assert [c.pattern for c in decide_patterns("tflite", [], probe(alone))] == ["block4x1"]
+
+
+def test_any_pattern_that_gains_is_used_and_any_claim_answered() -> None:
+    taken = probe({("1:4", 0.75): 3.0, ("block1x16", 0.9): 1.0})
+    used, refused = decide_patterns("tflite", ["block1x16"], taken)
+    assert (used.pattern, used.used) == ("1:4", True)
+    assert refused.contradicted

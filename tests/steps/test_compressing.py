@@ -68,8 +68,9 @@ def test_structured_model_is_the_same_when_it_is_loaded_again(tmp_path: Path) ->
     [
         (replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.8), 0.8),
         (replace(FLOAT, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4)), 0.5),
+        (replace(FLOAT, pruning=PruningKind.BLOCK, pruning_ratio=0.5, block=(4, 1)), 0.5),
     ],
-    ids=["unstructured", "2:4"],
+    ids=["unstructured", "2:4", "4x1"],
 )
 def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, zeros: float) -> None:
     with compressor(tmp_path) as made:
@@ -86,6 +87,10 @@ def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, ze
         # Four neighbours along the input channels.
         fours = found.permute(0, 2, 3, 1).reshape(-1, 4)
         assert int((fours != 0).sum(1).max()) <= 2
+    if rung.block:
+        # The weights that four neighbouring output channels have for the same input.
+        fours = (found != 0).unflatten(0, (-1, 4))
+        assert torch.equal(fours.all(dim=1), fours.any(dim=1))
     assert (dense["conv2.weight"] == 0).sum() == 0
     # What is left went on learning.
     left = found != 0
