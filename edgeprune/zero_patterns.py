@@ -22,6 +22,11 @@ class ZeroPattern:
     n_m: tuple[int, int] | None = None
     block: tuple[int, int] | None = None
 
+    def fits(self, outputs: int, inputs: int) -> bool:
+        """Whether weights of so many outputs, with so many inputs each (times the kernel), can have such zeros."""
+        rows, columns = self.block or (1, 1 if self.n_m is None else self.n_m[1])
+        return outputs % rows == 0 and inputs % columns == 0
+
 
 def parse_pattern(name: str) -> ZeroPattern:
     """From its name.

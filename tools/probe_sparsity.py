@@ -23,6 +23,7 @@ from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.probing import ProbeJob, run_probe, summary
 from edgeprune.steps.session import open_session
 from edgeprune.units import format_ms
+from edgeprune.zero_patterns import checked_pattern
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=128, help="channels or features")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--pattern", action="append", help="unstructured, block4x1 or N:M; default: all three kinds")
+    parser.add_argument(
+        "--pattern", action="append", type=checked_pattern, help="unstructured, blockRxC or N:M; default: one of each"
+    )
     parser.add_argument(
         "--strongest-first", action="store_true", help="skip weaker shares where the strongest gains none"
     )

@@ -91,8 +91,8 @@ class AgentClient:
             DeployError: the device has no such Python.
         """
         command = self._bench(request, artifact_path, inputs_path, (), timeout_s, lease)
-        # Where they fill a time only the device knows how many; it tells with the last of them.
-        expected = max(request.runs, int(command.reply("done").get("runs", 0))) if request.fill_s else request.runs
+        # Where they are to take so long only the device knows how many; it tells with the last of them.
+        expected = command.reply("done").get("runs") if request.fill_s or request.max_s else request.runs
         if len(command.samples_ns) != expected:
             raise command.failed(f"expected {expected} samples, got {len(command.samples_ns)}")
         return command.record(Block, "done", samples_ns=command.samples_ns)
@@ -160,7 +160,7 @@ class AgentClient:
     ) -> _Command:
         model = _model_arguments(request.runtime, request.precision, request.threads, artifact_path)
         argv = ["bench", "--work", self._work_folder, *model, "--inputs", inputs_path, "--runs", str(request.runs)]
-        argv += ["--fill-s", str(request.fill_s), "--max-runs", str(request.max_runs)] if request.fill_s else []
+        argv += ["--fill-s", str(request.fill_s), "--max-runs", str(request.max_runs), "--max-s", str(request.max_s)]
         argv += [*_warmup_arguments(request), *more]
         return self._timed(argv, request.runtime, timeout_s, lease)
 

@@ -101,7 +101,7 @@ def make_ladder(
             places += [Rung(runtime=runtime, precision=fastest, threads=t) for t in profile.threads]
             others = [p for p in usable if p is not fastest]
             finer += [Rung(runtime=runtime, precision=p, threads=t) for p in others for t in profile.threads]
-        for choice in (m for m in masks if m.runtime == runtime):
+        for choice in (m for m in masks if m.runtime == runtime and (m.used or m.contradicted)):
             kept, out = _mask_rungs(choice, profile, pruning)
             rungs += kept
             refused += out

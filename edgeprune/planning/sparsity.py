@@ -19,7 +19,8 @@ class MaskChoice:
 
     Attributes:
         least_share: of zeros, from which on every share measured gained; rungs with fewer are refused.
-        used: whether there are rungs.
+        used: whether there are rungs that are measured. Where there are none, and no claim is contradicted, there are
+            no refused ones either.
         reason: with the figures, for the rungs that are refused.
         note: what the person is to be told; empty where claim and device agree.
         contradicted: the device does not bear out the profile's claim.
@@ -39,7 +40,8 @@ def decide_patterns(
 ) -> tuple[MaskChoice, ...]:
     """Decide on every pattern that is claimed or that gained something.
 
-    Blocks that nobody claimed must gain more than as many single zeros do: these cost less accuracy.
+    Blocks get rungs only where they are claimed: single zeros cost less accuracy. Where they gain more than as many of
+    these, that is told. A claimed pattern that the micro-models cannot hold has to be shown by the whole model.
 
     Args:
         runtime: name.
@@ -54,11 +56,11 @@ def decide_patterns(
         gains = () if probe is None else probe.of(pattern)
         # Noise may hide a gain, and a claim is not contradicted by noise: the whole model has to show it.
         in_doubt = probe is not None and claimed and bool(probe.disturbed)
-        if probe is None and claimed:
+        if claimed and not gains:
             choices.append(MaskChoice(runtime=runtime, pattern=pattern, used=True, reason="not probed"))
+        elif parse_pattern(pattern).block and not claimed:
+            choices += _unclaimed_blocks(runtime, pattern, probe)
         elif (least := _least_share(gains, in_doubt=in_doubt)) is not None:
-            if not claimed and probe is not None and _no_faster_than_single_zeros(pattern, gains, probe):
-                continue
             choices.append(_gained(runtime, pattern, gains, least, claimed=claimed))
         elif claimed:
             choices.append(_contradicted(runtime, pattern, gains, why_not))
@@ -80,13 +82,21 @@ def _least_share(gains: Sequence[SparsityGain], *, in_doubt: bool) -> float | No
     return least
 
 
-def _no_faster_than_single_zeros(pattern: str, gains: Sequence[SparsityGain], probe: SparsityProbe) -> bool:
-    """Whether a pattern of blocks is matched by unstructured zeros at every share at which both were measured."""
-    if parse_pattern(pattern).block is None:
-        return False
-    single = {g.share: g.ratio for g in probe.of(UNSTRUCTURED) if g.ratio is not None}
-    both = [(g.ratio, single[g.share]) for g in gains if g.ratio is not None and g.share in single]
-    return bool(both) and all(ratio < LEAST_SPARSE_GAIN * known for ratio, known in both)
+def _unclaimed_blocks(runtime: str, pattern: str, probe: SparsityProbe | None) -> list[MaskChoice]:
+    """A hint where blocks gain more than single zeros, at the largest share at which both were measured."""
+    single = {g.share: g for g in probe.of(UNSTRUCTURED)} if probe else {}
+    for gain in reversed(probe.of(pattern) if probe else ()):
+        other = single.get(gain.share)
+        if gain.ratio is None or other is None or other.ratio is None:
+            continue
+        if gain.status is not GainStatus.GAIN or gain.ratio < LEAST_SPARSE_GAIN * other.ratio:
+            return []
+        note = (
+            f"{runtime}: {gain.reason}, where as many single zeros gain {other.ratio:.2f}x: add {pattern!r} to "
+            f"runtimes.{runtime}.sparse_kernels of the profile to have them tried"
+        )
+        return [MaskChoice(runtime=runtime, pattern=pattern, used=False, reason=note, note=note)]
+    return []
 
 
 def _gained(runtime: str, pattern: str, gains: Sequence[SparsityGain], least: float, *, claimed: bool) -> MaskChoice:

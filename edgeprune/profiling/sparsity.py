@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from edgeprune.errors import BuildError
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN, GainStatus, SparsityGain
 from edgeprune.units import format_ms
 from edgeprune.zero_patterns import parse_pattern
@@ -117,6 +116,16 @@ def micro_model(kind: MicroKind, variant: Variant | None) -> nn.Module:
     return model
 
 
+def can_hold(kind: MicroKind, pattern: str) -> bool:
+    """Whether all layers of that kind's micro-model that have zeros can have them in a pattern."""
+    import torch
+
+    layers = torch.nn.Sequential(*_layers(kind)).modules()
+    kinds = torch.nn.Linear | torch.nn.Conv1d | torch.nn.Conv2d
+    weights = [layer.weight for layer in layers if isinstance(layer, kinds) and _takes_zeros(layer)]
+    return all(parse_pattern(pattern).fits(len(w), w[0].numel()) for w in weights)
+
+
 def _takes_zeros(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> bool:
     from torch import nn
 
@@ -155,18 +164,10 @@ def kept_weights(weight: Tensor, variant: Variant) -> Tensor:
     Args:
         weight: [out_channels, in_channels, *kernel].
         variant: N:M counts along the inputs, block4x1 takes four output channels at a time.
-
-    Raises:
-        BuildError: the weights are no whole number of what the pattern counts by.
     """
     from edgeprune.zero_masks import block_sums, highest, n_of_m, of_blocks
 
     pattern, scores = parse_pattern(variant.pattern), weight.abs()
-    rows, columns = pattern.block or (1, pattern.n_m[1] if pattern.n_m else 1)
-    if weight.shape[0] % rows or weight[0].numel() % columns:
-        raise BuildError(
-            f"a micro-model of {tuple(weight.shape)} weights cannot have zeros in the pattern {variant.pattern}"
-        )
     if pattern.n_m is not None:
         kept = n_of_m(scores, *pattern.n_m)
     elif pattern.block is not None:

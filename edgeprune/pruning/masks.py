@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -14,6 +14,7 @@ from edgeprune.graph.slicing import output_first
 from edgeprune.pruning.maskable import Maskable
 from edgeprune.registry import suggest
 from edgeprune.zero_masks import block_sums, highest, n_of_m, of_blocks
+from edgeprune.zero_patterns import ZeroPattern
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -114,11 +115,11 @@ class WeightMasks:
         """
         if not 0 < n <= m:
             raise InputError(f"N:M sparsity: expected 0 < N <= M, got {n}:{m}")
-        found = _scored(model, maskable, scores, after)
+        found, pattern = _scored(model, maskable, scores, after), ZeroPattern(n_m=(n, m))
         uneven = {
             name: f"its {s[0].numel()} weights an output are no multiple of {m}"
             for name, s in found.items()
-            if s[0].numel() % m
+            if not pattern.fits(len(s), s[0].numel())
         }
         kept = {name: n_of_m(s, n, m) for name, s in found.items() if name not in uneven}
         return cls(model, _stored(model, kept), maskable.without(uneven))
@@ -158,10 +159,11 @@ class WeightMasks:
         """
         if min(shape) < 1:
             raise InputError(f"block sparsity: expected a shape of at least 1x1, got {shape[0]}x{shape[1]}")
-        found = _scored(model, maskable, scores, after)
+        found, pattern = _scored(model, maskable, scores, after), ZeroPattern(block=shape)
         reason = f"its weights are no whole number of {shape[0]}x{shape[1]} blocks"
-        uneven = {n: reason for n, s in found.items() if len(s) % shape[0] or s[0].numel() % shape[1]}
+        uneven = {n: reason for n, s in found.items() if not pattern.fits(len(s), s[0].numel())}
         even = {n: s for n, s in found.items() if n not in uneven}
+        spread = replace(spread, shares={n: share for n, share in spread.shares.items() if n not in uneven})
         kept = _kept_of({n: block_sums(s, shape) for n, s in even.items()}, sparsity, spread)
         masks = {n: of_blocks(kept[n], s.shape, shape) for n, s in even.items()}
         return cls(model, _stored(model, masks), maskable.without(uneven))

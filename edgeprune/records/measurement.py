@@ -55,8 +55,8 @@ class BenchRequest:
 
     Attributes:
         runs: timed runs, after the warm-up.
-        fill_s: more of them, until they take about so long; 0 for none more.
-        max_runs: but at most so many.
+        fill_s, max_runs: more of them, until they take about so long, but at most so many; 0 for none more.
+        max_s: fewer of them where they would take longer, but at least 20; 0 for no limit.
         warmup_min_runs, warmup_max_runs: the warm-up ends between these, when the latency is steady.
         warmup_max_s: and after this many seconds at the latest.
         cpus: the cores to pin to; empty lets the agent take the last `threads` cores that it may use.
@@ -68,6 +68,7 @@ class BenchRequest:
     runs: int
     fill_s: float = 0.0
     max_runs: int = 0
+    max_s: float = 0.0
     warmup_min_runs: int = 20
     warmup_max_runs: int = 2000
     warmup_max_s: float = 5.0

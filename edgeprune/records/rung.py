@@ -72,16 +72,18 @@ class Rung:
     @property
     def name(self) -> str:
         """Short, unique and fit for a folder: `tflite-int8-t1-structured50`; `structured50d2` without two blocks."""
-        base = self.place
-        if self.pruning is PruningKind.NONE:
-            return base
+        return self.place if self.pruning is PruningKind.NONE else f"{self.place}-{self.pruning_name}"
+
+    @property
+    def pruning_name(self) -> str:
+        """The part of the name that says what is taken out; equal wherever the same is."""
         if self.n_m is not None:
-            return f"{base}-nm{self.n_m[0]}of{self.n_m[1]}"
+            return f"nm{self.n_m[0]}of{self.n_m[1]}"
         # Where nothing is decided yet, no widths have a share.
         share = f"{100 * self.pruning_ratio:g}" if self.pruning_ratio else ""
         if self.block is not None:
-            return f"{base}-block{self.block[0]}x{self.block[1]}-{share}"
-        return f"{base}-{self.pruning}{share}" + (f"d{self.blocks_out}" if self.blocks_out else "")
+            return f"block{self.block[0]}x{self.block[1]}-{share}"
+        return f"{self.pruning}{share}" + (f"d{self.blocks_out}" if self.blocks_out else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

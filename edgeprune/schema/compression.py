@@ -23,16 +23,21 @@ class Pruning(FileModel):
     """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
-    selection: Literal["planner", "uniform", "global", "sensitivity"] = "planner"
+    selection: Literal["planner", "uniform", "global", "sensitivity", "told"] = "planner"
     """Who chooses the widths of structured rungs: the planner, by what each costs and loses; or, to compare, a rule, at
     the least share of channels that meets the limits and with all blocks: the same share of every group, the lowest
-    scores of all groups, or what makes every group lose the same."""
+    scores of all groups, or what makes every group lose the same; or `told`, the shares of `group_ratios`."""
+    group_ratios: dict[str, Share] = Field(default_factory=dict)
+    """With the selection `told`, shares of channels to take out of groups, by the names that `edgeprune target check`
+    lists; `*` is a wildcard, the first name that matches counts, and the others keep their width."""
     sparsities: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.5, 0.7, 0.9)
-    """Shares of weights to zero, one unstructured rung each, where the device's kernels can use it."""
+    """Shares of weights to zero, one mask rung each (and for each shape of blocks), where the device's kernels can use
+    it."""
     mask_scope: Literal["global", "layer"] = "global"
-    """Whether an unstructured mask rung ranks the weights of all layers together, or zeros the same share of each."""
+    """Whether a mask rung ranks the weights or blocks of all layers together, or zeros the same share of each, as N:M
+    does in any case."""
     layer_sparsities: dict[str, Share] = Field(default_factory=dict)
-    """Shares of zeros that single layers have in unstructured mask rungs, by name; `*` is a wildcard, and the first
+    """Shares of zeros that single layers have in mask rungs but those of N:M, by name; `*` is a wildcard, and the first
     name that matches counts. The other layers have the rung's share."""
     classifier: bool = False
     """Whether masks may zero weights of the layers that make the model's output. Their channels are never cut."""
@@ -42,6 +47,12 @@ class Pruning(FileModel):
     """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
+
+    @model_validator(mode="after")
+    def _told(self) -> Self:
+        if (self.selection == "told") != bool(self.group_ratios):
+            raise ValueError('group_ratios with selection = "told", and not without')
+        return self
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -142,7 +142,7 @@ class Compressor:
         key = digest(
             start.key,
             self.bench.data_key,
-            _pruning_name(rung),
+            rung.pruning_name,
             # Which layers are masked follows from the runtime's kernels; a cut is the same for all.
             rung.runtime if rung.masked else "",
             [(w.group, w.after) for w in planned.widths],
@@ -150,7 +150,7 @@ class Compressor:
             [part.model_dump(mode="json") for part in (spec.pruning, self.recovery, spec.training)],
             self.rounds_first(rung),
         )
-        subject = f"{_pruning_name(rung)}-{key[:8]}"
+        subject = f"{rung.pruning_name}-{key[:8]}"
 
         def make(folder: Path) -> TorchModel:
             rounds = PruningRounds(self)
@@ -269,6 +269,8 @@ class Compressor:
             BuildError: training diverged.
         """
         bench = self.bench
+        if rounding and settings.workers.count > 1:
+            bench.note(f"{subject}: training with rounding runs in one process, whatever --workers says", "warning")
         alone = alone or rounding
         if alone:
             settings = replace(settings, workers=Workers())
@@ -358,10 +360,6 @@ class Compressor:
             masked_layers=pruned.masked_layers,
             layers=layer_weights(pruned.model),
         )
-
-
-def _pruning_name(rung: Rung) -> str:
-    return rung.name.rsplit("-", 1)[1]
 
 
 def _summary(model: TorchModel) -> str:

@@ -108,7 +108,7 @@ class AccuracyCosts:
         if not rung.masked:
             return _NOTHING
         shares = {rung.pruning_ratio}
-        if rung.pruning is PruningKind.UNSTRUCTURED:
+        if rung.n_m is None:
             shares |= {s for s in self._workbench.target.spec.pruning.sparsities if s < rung.pruning_ratio}
         curve = [self._zeros_at(replace(rung, pruning_ratio=share)) for share in sorted(shares)]
         return replace(curve[-1], loss=max(point.loss for point in curve))
@@ -156,4 +156,5 @@ class AccuracyCosts:
     @cached_property
     def _dense_key(self) -> str:
         bench = self._workbench
-        return digest(self.losses.compressor.dense.key, bench.data_key, bench.target.spec.seed)
+        compressor = self.losses.compressor
+        return digest(compressor.dense.key, bench.data_key, compressor.scorer.loss_key, bench.target.spec.seed)

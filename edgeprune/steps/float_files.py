@@ -10,22 +10,22 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from edgeprune.protocols import CompiledFiles
 
 _MOST = 8
 """The full and the narrowest widths in each of three runtimes, and two that are being searched through."""
+_MOST_BYTES = 1_000_000_000
 
 
 class FloatFiles:
     """Keeps what was compiled last, in a folder that goes when this object does."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="edgeprune-"))
         self._kept: dict[str, CompiledFiles] = {}
         self._made = 0
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def of(self, key: str, make: Callable[[Path], CompiledFiles]) -> CompiledFiles:
         """The files under a key, which nobody may change.
@@ -43,9 +43,18 @@ class FloatFiles:
             self._kept[key] = make(own)
         # The one that was asked for last is the last to go.
         self._kept[key] = self._kept.pop(key)
-        while len(self._kept) > _MOST:
+        while len(self._kept) > _MOST or (len(self._kept) > 1 and self._bytes() > _MOST_BYTES):
             shutil.rmtree(self._kept.pop(next(iter(self._kept))).folder)
         return self._kept[key]
+
+    @cached_property
+    def _folder(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="edgeprune-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _bytes(self) -> int:
+        return sum((kept.folder / name).stat().st_size for kept in self._kept.values() for name in kept.names)
 
 
 def copied(files: CompiledFiles, folder: Path) -> CompiledFiles:

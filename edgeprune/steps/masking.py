@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.graph.names import match_layers
+from edgeprune.graph.slicing import output_first
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, WeightedLayer, find_maskable
 from edgeprune.pruning.masks import Spread, WeightMasks
@@ -17,11 +18,13 @@ from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.compression import Pruning
 from edgeprune.store.run_folder import digest
+from edgeprune.zero_patterns import ZeroPattern
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _NAMED = 3
+_ROUNDING = 1e-6
 
 
 def lamp_scores(model: nn.Module, layers: Sequence[str]) -> Mapping[str, Tensor]:
@@ -55,8 +58,8 @@ class MaskMaker:
         Args:
             model: looked at, and held by the masks.
             rung: its runtime, pattern and final share.
-            sparsity: share of zeros in the layers that may be masked, in [0, 1]; N:M has its own. Those that have a
-                share of their own get as much of it.
+            sparsity: share of zeros in the layers that may be masked, in [0, 1], as far as whole weights of every M
+                have it. Layers with a share of their own, which N:M knows none of, get as much of it.
             after: the masks of the round before, whose zeros stay.
 
         Raises:
@@ -66,13 +69,24 @@ class MaskMaker:
         maskable = self.maskable(model, rung)
         if not maskable.layers:
             raise BuildError(f"{rung.name}: no layer may be masked: {told(maskable.left_dense)}")
+        masks = self._masks(model, rung, maskable, sparsity, after)
+        if not masks.kept:
+            raise BuildError(f"{rung.name}: no layer may be masked: {told(masks.left_dense)}")
+        return masks
+
+    def _masks(
+        self, model: nn.Module, rung: Rung, maskable: Maskable, sparsity: float, after: WeightMasks | None
+    ) -> WeightMasks:
         scores = self.score(model, maskable.layers)
         # Zeros there would count and change nothing.
         maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
-        if rung.n_m is not None:
-            return WeightMasks.n_m(model, maskable, *rung.n_m, scores=scores, after=after)
         progress = sparsity / rung.pruning_ratio
         shares = {n: progress * share for n, share in self._own_shares(model, maskable).items()}
+        if rung.n_m is not None:
+            kept, of = rung.n_m
+            # On the way more of each stay; a share that falls short of one weight by rounding is that weight.
+            kept = of - int(progress * (of - kept) + _ROUNDING)
+            return WeightMasks.n_m(model, maskable, kept, of, scores=scores, after=after)
         spread = Spread(scope=self.pruning.mask_scope, shares=shares)
         if rung.block is not None:
             return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
@@ -105,7 +119,7 @@ class MaskMaker:
         left = [
             x
             for x in self.maskable(model, rung).left_dense
-            if x.reason == MAKES_OUTPUT and form.skips(model.get_submodule(x.layer))
+            if x.reason == MAKES_OUTPUT and form.skips(model.get_submodule(x.layer)) and _fits(rung, model, x.layer)
         ]
         weights = sum(x.weights for x in left)
         if round(rung.pruning_ratio * weights) < path.missing_zeros:
@@ -130,6 +144,13 @@ class MaskMaker:
                 )
             found = {**{n: share for n in maskable.layers if n in matches}, **found}
         return found
+
+
+def _fits(rung: Rung, model: nn.Module, layer: str) -> bool:
+    """Whether a layer's weights can have a rung's pattern of zeros."""
+    found = model.get_submodule(layer)
+    weight = output_first(found, found.weight)  # type: ignore[arg-type]
+    return ZeroPattern(n_m=rung.n_m, block=rung.block).fits(len(weight), weight[0].numel())
 
 
 def told(left_dense: Sequence[WeightedLayer]) -> str:

@@ -92,7 +92,8 @@ class ProbeJob:
         """Digest of all that the outcome depends on."""
         facts = self.session.facts
         versions = compiler_versions(self.rung)
-        return digest(METHOD, facts.fingerprint, self.name, versions, self.patterns, self.claims, self.exhaustive)
+        variants = sorted(v.name for v in self.variants)
+        return digest(METHOD, facts.fingerprint, self.name, versions, variants, self.exhaustive)
 
 
 def kept_probe(job: ProbeJob, folder: Path) -> SparsityProbe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -98,6 +98,10 @@ class PruningRounds:
         )
         ends = {w.group: (w.before, self._rounds(1 - w.after / w.before)) for w in planned.widths if w.after}
         counts = [count for _, count in self._rounds(1.0)]
+        self._tell_idle(subject, counts)
+        if planned.removed_blocks and self._reconstructs:
+            # What is refitted gives what the model without its blocks gave, and that with norms of its own.
+            compressor.settle_(model)
         for number, count in enumerate(counts):
             widths = {group: round(before * (1 - rounds[number][0])) for group, (before, rounds) in ends.items()}
             model, cut = self._cut(model, widths)
@@ -124,6 +128,7 @@ class PruningRounds:
         compressor = self.compressor
         model, epochs = copy.deepcopy(compressor.load(compressor.start_of(rung))), list[EpochResult]()
         rounds = self._rounds(rung.pruning_ratio)
+        self._tell_idle(subject, [count for _, count in rounds])
         before: WeightMasks | None = None
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = compressor.scorer.masker.masks(model, rung, sparsity, after=before)
@@ -149,6 +154,15 @@ class PruningRounds:
     def _rounds(self, final: float) -> tuple[tuple[float, int], ...]:
         return recovery_rounds(self.compressor.recovery, final, self.compressor.bench.target.spec.training.epochs)
 
+    def _tell_idle(self, subject: str, epochs: Sequence[int]) -> None:
+        """Rounds that nothing recovers from are seldom meant."""
+        idle = sum(1 for count in epochs if not count)
+        if idle and any(epochs):
+            told = (
+                f"{idle} of {len(epochs)} rounds have no epoch of recovery: there are more of them than recovery.epochs"
+            )
+            self.compressor.bench.note(f"{subject}: {told}", "warning")
+
     def _cut(self, model: nn.Module, widths: Mapping[str, int]) -> tuple[nn.Module, tuple[Cut, ...]]:
         scorer = self.compressor.scorer
         graph = ChannelGraph(model, self.compressor.bench.example)
@@ -161,7 +175,8 @@ class PruningRounds:
 
     def _settle_(self, model: nn.Module) -> None:
         """Re-estimate batch norms, unless what they read is as before: see `pruning/reconstruction.py`."""
-        if not self._reconstructs:
+        # Weights of an early step never gave what was refitted to.
+        if not self._reconstructs or self.compressor.recovery.rewind == "weights":
             self.compressor.settle_(model)
 
     @property

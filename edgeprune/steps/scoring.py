@@ -43,7 +43,14 @@ class Scorer:
         spec = self.bench.target.spec
         pruning = spec.pruning
         named = (pruning.criterion, pruning.weight_criterion, pruning.scoring_samples)
-        return digest(named, spec.training.loss, spec.training.batch_size, self.learning_rate, spec.seed)
+        return digest(named, self.loss_key, self.learning_rate, spec.seed)
+
+    @property
+    def loss_key(self) -> str:
+        """Digest of what a loss depends on beside model and data, and of what norms are re-estimated with."""
+        training = self.bench.target.spec.training
+        parts = (training.loss, training.focal_gamma, training.class_weights, training.augment, training.batch_size)
+        return digest(*parts)
 
     @cached_property
     def data(self) -> ScoringData:

@@ -113,7 +113,8 @@ class SensitivityBench:
 
     def _block(self, block: str) -> BlockPoint:
         bench = self.compressor.bench
-        key = digest(self.compressor.dense.key, bench.data_key, block, bench.target.spec.seed)
+        loss_key = self.compressor.scorer.loss_key
+        key = digest(self.compressor.dense.key, bench.data_key, block, loss_key, bench.target.spec.seed)
 
         def make(_folder: object) -> BlockPoint:
             found = self._settled_increase(remove_blocks(self.compressor.dense_module, [block]))

@@ -46,6 +46,8 @@ _SLOWEST_RUN_NS = 30 * NS_PER_S
 _INFER_TIMEOUT_PER_SAMPLE_S = 30.0
 _COMMAND_TIMEOUT_S = 30.0
 _PROOF_RUNS = 20
+# The agent's: `Fill` of `agent/device/bench.py`.
+_LEAST_RUNS = 20
 _COMMANDS_A_LEASE = 10
 _LOAD_S = 1.0
 # A block has a run before it and one in it, however long they take.
@@ -55,11 +57,23 @@ _KEPT_IN_USE = 16
 
 @dataclass(frozen=True, slots=True)
 class BlockLength:
-    """At least so many timed runs, and more of them until they take so many seconds, but at most so many."""
+    """How many timed runs a block has.
 
-    fewest: int
+    Attributes:
+        runs: so many; exactly, where nothing else is given.
+        fill_s, most: more of them, until they take so long, but at most so many.
+        most_s: fewer of them where they would take longer, but at least 20.
+    """
+
+    runs: int
+    fill_s: float = 0.0
     most: int = 0
-    seconds: float = 0.0
+    most_s: float = 0.0
+
+    def longest_s(self, run_s: float) -> float:
+        """Where one takes so long."""
+        wanted_s = self.runs * run_s
+        return max(self.fill_s, min(wanted_s, max(self.most_s, _LEAST_RUNS * run_s)) if self.most_s else wanted_s)
 
 
 class DeviceSession:
@@ -127,9 +141,9 @@ class DeviceSession:
             MeasurementError: the runtime is missing there, the process died, or its output makes no sense.
         """
         length = BlockLength(runs) if isinstance(runs, int) else runs
-        slowest_ns = estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS
-        timeout_s = _START_TIMEOUT_S + _PATIENCE * max(length.seconds, length.fewest * slowest_ns / NS_PER_S)
-        request = replace(_request(rung, length.fewest), fill_s=length.seconds, max_runs=length.most)
+        run_ns = estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS
+        timeout_s = _START_TIMEOUT_S + _PATIENCE * length.longest_s(run_ns / NS_PER_S)
+        request = replace(_request(rung, length.runs), fill_s=length.fill_s, max_runs=length.most, max_s=length.most_s)
         with self.leased() as lease, lease.quiet():
             return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
 

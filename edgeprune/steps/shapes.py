@@ -26,18 +26,19 @@ from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.session import BlockLength
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
-from edgeprune.units import format_ms, ms_from_ns, ns_from_ms
+from edgeprune.units import format_ms, ms_from_ns
 
 if TYPE_CHECKING:
     from torch import nn
 
-_LOOK = BlockLength(20, 4000, 0.5)
+_FIRST_RUNS = 20
+_LOOK = BlockLength(60, fill_s=0.5, most=4000, most_s=3.0)
 _ATTEMPTS = 5
 _BACK_OFF_S = 0.5
 
 _TAIL = 0.99
-_TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), 5000, 3.0)
-"""A look at p99 is five times as long: so many runs, at the least, that one is over it at 95 % confidence."""
+_TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), fill_s=3.0, most=5000)
+"""A look at p99 is six times as long: so many runs, at the least, that one is over it at 95 % confidence."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ShapeBench:
                 # Of another session; or disturbed, and not kept.
                 kept, artifact = folder, self._compiled(rung, widths, blocks, folder)
             there = self.bench.device.place(kept, artifact)
-            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail_of_ms=figures.p50_ms)
+            taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
             p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             return replace(
                 figures,
@@ -139,10 +140,8 @@ class ShapeBench:
         artifact = self._compiled(rung, widths, removed_blocks, folder)
         path = sparse_path(artifact, folder, rung, self.bench.device.facts)
         there = self.bench.device.place(folder, artifact)
-        look, tail = quick_look(self.bench, rung, there, self.bench.samples_path), self.shows_tail(rung)
-        if tail:
-            known_ms = p50_ms(look.block)
-            look = quick_look(self.bench, rung, there, self.bench.samples_path, tail_of_ms=known_ms)
+        tail = self.shows_tail(rung)
+        look = quick_look(self.bench, rung, there, self.bench.samples_path, tail=tail)
         block = look.block
         return ShapeFigures(
             rung=rung,
@@ -165,13 +164,14 @@ class ShapeBench:
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
     ) -> Artifact:
         shape = self._shape(rung, widths, removed_blocks)
-        zeros = rung.name if rung.masked else ""
-        key = digest([*((w.group, w.after) for w in widths), *removed_blocks], zeros)
+        key = digest([*((w.group, w.after) for w in widths), *removed_blocks])
 
         def keep(form: str, make: Callable[[Path], CompiledFiles]) -> CompiledFiles:
             return self._floats.of(f"{key} {form}", make)
 
-        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples, keep=keep)
+        # Zeros are asked for in one precision only.
+        keeps = None if rung.masked else keep
+        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples, keep=keeps)
         artifact = compile_artifact(job, rung, folder)
         self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
         return artifact
@@ -254,22 +254,23 @@ class Look:
     disturbed: str = ""
 
 
-def quick_look(
-    bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail_of_ms: float | None = None
-) -> Look:
+def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool = False) -> Look:
     """A look at an untrained shape, not a proof: one short block, undisturbed if the device lets us have one.
 
     Otherwise the fastest of several disturbed ones, because a neighbour makes runs slower and never faster, and leaves
-    p50 nearly where it is (docs/architecture.md, fact 5). With `tail_of_ms`, its p50 as far as it is known, the block
-    is long enough to decide by p99, and the one with the least of those that were disturbed is taken.
+    p50 nearly where it is (docs/architecture.md, fact 5). `tail` asks for a block that is long enough to decide by p99,
+    and takes the one with the least of those that were disturbed.
     """
     with bench.device.leased(bench.note):
-        return _look(bench, rung, artifact_path, samples_path, tail_of_ms)
+        return _look(bench, rung, artifact_path, samples_path, tail=tail)
 
 
-def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, tail_of_ms: float | None) -> Look:
-    length, share = (_LOOK, 0.5) if tail_of_ms is None else (_TAIL_LOOK, _TAIL)
-    estimate_ns = None if tail_of_ms is None else ns_from_ms(tail_of_ms)
+def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *, tail: bool) -> Look:
+    (length, share), estimate_ns = ((_TAIL_LOOK, _TAIL) if tail else (_LOOK, 0.5)), None
+    if tail:
+        # Hundreds of runs have a deadline only where it is known what one takes.
+        first = bench.device.block(rung, artifact_path, samples_path, _FIRST_RUNS)
+        estimate_ns = quantile(first.samples_ns, 0.5)
     looks = list[Look]()
     while len(looks) < _ATTEMPTS and (not looks or looks[-1].disturbed):
         if looks:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
 from edgeprune.planning.sparsity import MaskChoice, decide_patterns
-from edgeprune.profiling.sparsity import PATTERNS, kind_of
+from edgeprune.profiling.sparsity import PATTERNS, can_hold, kind_of
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
@@ -52,11 +52,17 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
     kind = kind_of(bench.fresh_model())
     if kind is None:
         return None
+    wanted = tuple(dict.fromkeys((*PATTERNS, *claims)))
+    patterns = tuple(p for p in wanted if can_hold(kind, p))
+    for pattern in (c for c in claims if c not in patterns):
+        bench.note(
+            f"{runtime}: no micro-model of {kind.name} can have {pattern} zeros: the whole model has to show them"
+        )
     job = ProbeJob(
         session=bench.device,
         rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=bench.profile.threads[0]),
         kind=kind,
-        patterns=tuple(dict.fromkeys((*PATTERNS, *claims))),
+        patterns=patterns,
         claims=tuple(claims),
         tell=bench.note,
     )

@@ -121,6 +121,9 @@ def test_runs_fill_the_time_that_is_asked_for(setup: Setup) -> None:
     assert 5 <= len(slow.samples_ns) < 200
     few = setup.bench(replace(_request(runs=12, warmup_max_runs=20), fill_s=1e-6, max_runs=1000), "slow")
     assert len(few.samples_ns) == 12
+    # Where they would take longer than is wanted, 20 are enough.
+    least = setup.bench(replace(_request(runs=300, warmup_max_runs=20), max_s=1e-3), "slow")
+    assert len(least.samples_ns) == 20
 
 
 def test_bench_on_chosen_cores(here: Setup) -> None:

@@ -54,6 +54,14 @@ def test_zeros_are_tried_only_where_the_device_showed_a_gain() -> None:
     assert [r.name for r in masked] == names
 
 
+def test_a_hint_has_no_rungs_and_a_contradicted_claim_refused_ones() -> None:
+    for contradicted, refused in ((False, 0), (True, 1)):
+        told = mask("block4x1", used=False, contradicted=contradicted)
+        ladder = make_ladder(profile("[runtimes.tflite]"), pruning(), {"tflite": (F32,)}, can_cut=True, masks=[told])
+        assert not [r for r in ladder.rungs if r.masked]
+        assert len([r for r in ladder.refused if r.rung.masked]) == refused
+
+
 def test_rungs_below_the_least_share_that_gained_are_refused_with_the_figures() -> None:
     shown = [mask("unstructured", least_share=0.8, reason="70% zeros: 1.00x")]
     spec = pruning(sparsities=(0.5, 0.7, 0.8, 0.9))

@@ -85,15 +85,22 @@ def test_a_probe_is_kept_as_it_is() -> None:
     assert from_json(SparsityProbe, to_json(taken)) == taken
 
 
-def test_blocks_that_nobody_claimed_must_gain_more_than_as_many_single_zeros() -> None:
+def test_blocks_have_rungs_where_they_are_claimed_and_else_a_hint_where_they_gain_more_than_single_zeros() -> None:
     """Single zeros cost less accuracy, and a rung that nothing speaks for costs a look at the device."""
     alike = {("unstructured", 0.9): 3.0, ("block4x1", 0.9): 3.1}
     assert [c.pattern for c in decide_patterns("tflite", [], probe(alike))] == ["unstructured"]
-    assert [c.pattern for c in decide_patterns("tflite", ["block4x1"], probe(alike))] == ["unstructured", "block4x1"]
-    better = {("unstructured", 0.9): 3.0, ("block4x1", 0.9): 3.2}
-    assert [c.pattern for c in decide_patterns("tflite", [], probe(better))] == ["unstructured", "block4x1"]
-    alone = {("unstructured", 0.9): None, ("unstructured", 0.95): 1.0, ("block4x1", 0.9): 2.0}
-    assert [c.pattern for c in decide_patterns("tflite", [], probe(alone))] == ["block4x1"]
+    claimed = decide_patterns("tflite", ["block4x1"], probe(alike))
+    assert [(c.pattern, c.used) for c in claimed] == [("unstructured", True), ("block4x1", True)]
+    _, hint = decide_patterns("tflite", [], probe({("unstructured", 0.9): 3.0, ("block4x1", 0.9): 3.2}))
+    assert (hint.used, hint.contradicted) == (False, False)
+    assert "as many single zeros gain 3.00x: add 'block4x1' to runtimes.tflite.sparse_kernels" in hint.note
+    noise = probe({("unstructured", 0.9): 0.9, ("block4x1", 0.9): 1.0})
+    assert [c.pattern for c in decide_patterns("tflite", [], noise)] == []
+
+
+def test_a_claim_that_the_micro_models_cannot_hold_goes_on_to_the_whole_model() -> None:
+    (choice,) = decide_patterns("tflite", ["3:5"], probe({("unstructured", 0.9): 1.0}))
+    assert (choice.pattern, choice.used, choice.reason) == ("3:5", True, "not probed")
 
 
 def test_any_pattern_that_gains_is_used_and_any_claim_answered() -> None:

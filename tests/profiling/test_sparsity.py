@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgeprune.errors import BuildError
 from edgeprune.profiling.sparsity import (
     PATTERNS,
     MicroKind,
     Variant,
+    can_hold,
     kept_weights,
     kind_of,
     micro_model,
@@ -116,11 +116,10 @@ def test_zeros_lie_in_their_pattern(variant: Variant, seed: int) -> None:
         assert (kept.reshape(16, 24).reshape(16, -1, of).sum(dim=2) == of // 2).all()
 
 
-def test_a_pattern_that_the_micro_model_cannot_hold_is_refused_by_name() -> None:
-    for pattern in ("block3x1", "block1x7", "2:5"):
-        [variant, *_] = variants_of((pattern,))
-        with pytest.raises(BuildError, match=f"in the pattern {pattern}"):
-            kept_weights(torch.randn(16, 24, 1, 1), variant)
+def test_which_patterns_a_micro_model_can_hold() -> None:
+    micro = MicroKind(kind="pointwise", width=64)
+    assert all(can_hold(micro, p) for p in ("unstructured", "2:4", "1:16", "block4x1", "block16x1", "block1x64"))
+    assert not any(can_hold(micro, p) for p in ("3:5", "block3x1", "block1x7", "block128x1"))
 
 
 @pytest.mark.parametrize("kind", ["pointwise", "conv", "conv1d", "linear"])

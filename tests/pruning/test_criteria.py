@@ -154,11 +154,23 @@ def test_only_magnitudes_see_a_scale_that_the_model_does_not(name: str, granular
     # Without steps: one of movement's would take another one for a weight of another size.
     data = ScoringData(batches=some_data().batches[:1], loss=functional.cross_entropy)
     found, other = (score(name, m, granularity, data=data) for m in (model, scaled))
-    for layer in sorted(set(found) & {"grouped", "dilated"}):
+    judged = sorted(set(found) & {"grouped", "dilated"})
+    # It scores norms alone: see below.
+    assert judged or name == "batchnorm_scale"
+    for layer in judged:
         factor = SCALED_AS.get((name, granularity), 1.0)
         reads = (name, layer) == ("activation_mean", "dilated")
         factor = 4.0 if reads else factor if layer == "grouped" else 1 / factor
         torch.testing.assert_close(other[layer], factor * found[layer], rtol=1e-3, atol=1e-9)
+
+
+def test_the_scale_of_a_norm_is_that_of_its_weight_whatever_its_sign() -> None:
+    model = mixed()
+    scaled = copy.deepcopy(model)
+    with torch.no_grad():
+        scaled.norm.weight *= -4
+    found, other = (score("batchnorm_scale", m, Granularity.OUT_CHANNEL)["norm"] for m in (model, scaled))
+    torch.testing.assert_close(other, 4 * found)
 
 
 @pytest.mark.parametrize("name", [n for n in CRITERIA.names() if CRITERIA.get(n).needs_data])

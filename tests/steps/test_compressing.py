@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from compressors import compressor
+from targets_for_tests import MODEL_CODE
 from torch import Tensor, nn
 
 from edgeprune.errors import BuildError
 from edgeprune.events import Event, Noted, StageFinished
+from edgeprune.graph.blocks import remove_blocks
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.training import Recovery
 from edgeprune.steps.pruning_rounds import recovery_rounds
@@ -95,6 +97,76 @@ def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, ze
     # What is left went on learning.
     left = found != 0
     assert not torch.equal(found[left], dense["conv2.weight"][left])
+
+
+def test_blocks_of_another_shape_are_another_model(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.BLOCK, pruning_ratio=0.5)
+    with compressor(tmp_path, target={"recovery.epochs": 0}) as made:
+        found = [made.compressed(planned(replace(rung, block=block))) for block in ((4, 1), (1, 4))]
+        one, other = (weights(made.load(model))["conv2.weight"] == 0 for model in found)
+    assert found[0].key != found[1].key
+    assert not torch.equal(one, other)
+
+
+def test_rounds_that_nothing_recovers_from_are_told(tmp_path: Path) -> None:
+    heard = Heard()
+    with compressor(tmp_path, heard, {"recovery.rounds": 3, "recovery.epochs": 1}) as made:
+        made.compressed(structured())
+    (note,) = [n for n in heard.notes if "no epoch" in n]
+    assert "2 of 3 rounds have no epoch of recovery" in note
+
+
+BLOCK_CODE = (
+    MODEL_CODE.replace("return TinyNet()", "return Blocks()")
+    + """
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(16)
+
+    def forward(self, x):
+        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
+class Blocks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 16, 3, padding=1)
+        self.first, self.second = Block(), Block()
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
+"""
+)
+
+
+@pytest.mark.parametrize("cuts", [False, True])
+def test_norms_are_those_of_the_model_without_its_blocks_where_the_rest_is_refitted(
+    tmp_path: Path, *, cuts: bool
+) -> None:
+    """A refit gives what the model gave before the cut: that must not be what it gave with norms of other inputs."""
+    once = {"pruning.reconstruct": True, "recovery.rounds": 1, "recovery.epochs": 0, "pruning.scoring_samples": 64}
+    rung = replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5, blocks_out=1)
+    widths = (GroupWidth(group="second.conv1", before=16, after=8 if cuts else 16),)
+    with compressor(tmp_path, target=once, code=BLOCK_CODE) as made:
+        wanted = remove_blocks(made.dense_module, ["first"])
+        made.settle_(wanted)
+        found = made.load(made.compressed(replace(planned(rung, widths), removed_blocks=("first",))))
+    assert found.second.conv1.out_channels == (8 if cuts else 16)
+    if not cuts:
+        assert torch.equal(found.second.bn1.running_mean, wanted.second.bn1.running_mean)
+        return
+    # The refitted layer's outputs are near those that it had; those of stale norms are not.
+    inputs = torch.from_numpy(made.bench.validation_inputs)
+    stale = remove_blocks(made.dense_module, ["first"])
+    with torch.no_grad():
+        errors = [float((m(inputs) - found(inputs)).square().mean()) for m in (wanted.eval(), stale.eval())]
+    assert errors[0] < errors[1]
 
 
 def test_other_recipe_is_another_model_and_the_dense_one_stays(tmp_path: Path) -> None:

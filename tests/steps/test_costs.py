@@ -63,6 +63,9 @@ def test_zeros_cost_what_they_lose_and_never_less_than_fewer(costs: AccuracyCost
     assert many.accuracy_cost is not None
     assert 0.0 <= few.accuracy_cost < many.accuracy_cost
     assert many.cost_error > 0.0
+    blocks = replace(ZEROS, pruning=PruningKind.BLOCK, block=(1, 4))
+    few_blocks, many_blocks = (costs.priced(planned(replace(blocks, pruning_ratio=share))) for share in (0.5, 0.98))
+    assert 0.0 <= (few_blocks.accuracy_cost or 0.0) <= (many_blocks.accuracy_cost or 0.0)
     n_m = costs.priced(planned(replace(FLOAT, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4))))
     assert n_m.accuracy_cost is not None
     assert 0.0 <= n_m.accuracy_cost < many.accuracy_cost

@@ -99,7 +99,7 @@ def folder(tmp_path: Path, name: str) -> Path:
     return path
 
 
-def test_a_planner_makes_two_trips_and_blocks_that_no_mask_makes_go_on_one(tmp_path: Path) -> None:
+def test_a_planner_makes_two_trips_and_blocks_that_nobody_claims_go_on_one(tmp_path: Path) -> None:
     device = Device()
     probe = run_probe(job_on(device), folder(tmp_path, "p"))
     assert device.trips == [

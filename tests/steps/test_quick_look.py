@@ -34,29 +34,35 @@ class _Device:
     """Answers with blocks that are told beforehand, and keeps what it was asked for."""
 
     def __init__(self, *blocks: Block) -> None:
-        self.blocks, self.asked = list(blocks), list[tuple[BlockLength, float | None]]()
+        self.blocks, self.asked = list(blocks), list[tuple[int | BlockLength, float | None]]()
 
     def leased(self, _tell: object) -> nullcontext[None]:
         return nullcontext()
 
     def block(
-        self, _rung: Rung, _artifact: str, _samples: str, runs: BlockLength, estimate_ns: float | None = None
+        self, _rung: Rung, _artifact: str, _samples: str, runs: int | BlockLength, estimate_ns: float | None = None
     ) -> Block:
         self.asked.append((runs, estimate_ns))
         return self.blocks.pop(0)
 
 
-def look(device: _Device, tail_of_ms: float | None = None) -> shapes.Look:
-    return quick_look(SimpleNamespace(device=device, note=print), RUNG, "a", "s", tail_of_ms=tail_of_ms)
+def look(device: _Device, *, tail: bool = False) -> shapes.Look:
+    return quick_look(SimpleNamespace(device=device, note=print), RUNG, "a", "s", tail=tail)
 
 
 def test_a_look_is_one_process_and_one_at_the_tail_takes_enough_runs_to_bound_a_p99() -> None:
-    for tail_of_ms, estimate_ns in ((None, None), (2.0, 2.0 * MS)):
-        device = _Device(block([2.0] * 50))
-        look(device, tail_of_ms)
-        [(length, estimate)] = device.asked
-        assert estimate == estimate_ns
-        assert (length.fewest >= smallest_sample_count(0.99, 0.95)) == (tail_of_ms is not None)
+    device = _Device(block([2.0] * 50))
+    look(device)
+    [(length, estimate_ns)] = device.asked
+    assert isinstance(length, BlockLength)
+    assert estimate_ns is None
+    device = _Device(block([2.0] * 20), block([2.0] * 50))
+    look(device, tail=True)
+    first, (length, estimate_ns) = device.asked
+    assert first == (20, None)
+    assert isinstance(length, BlockLength)
+    assert length.runs >= smallest_sample_count(0.99, 0.95)
+    assert estimate_ns == 2.0 * MS
 
 
 def test_the_deadline_of_another_look_is_by_what_the_first_showed() -> None:
@@ -65,12 +71,24 @@ def test_the_deadline_of_another_look_is_by_what_the_first_showed() -> None:
     assert [estimate for _, estimate in device.asked] == [None, 2.0 * MS]
 
 
+def test_how_long_a_block_may_take() -> None:
+    quick, slow = 0.001, 5.0
+    assert BlockLength(100).longest_s(slow) == 500.0
+    length = BlockLength(60, fill_s=0.5, most=4000, most_s=3.0)
+    assert length.longest_s(quick) == 0.5
+    assert length.longest_s(0.04) == 60 * 0.04
+    assert length.longest_s(0.1) == 3.0
+    # 20 of them in any case.
+    assert length.longest_s(slow) == 100.0
+
+
 def test_of_disturbed_looks_the_one_with_the_least_of_what_is_compared_counts(monkeypatch: Any) -> None:
     monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
     fast_with_a_tail, slow_without = [1.0] * 90 + [9.0] * 10, [2.0] * 100
-    for tail_of_ms, wanted in ((None, fast_with_a_tail), (1.0, slow_without)):
+    for tail, wanted in ((False, fast_with_a_tail), (True, slow_without)):
         told = [block(b, disturbed=True) for b in (slow_without, fast_with_a_tail, slow_without, slow_without)]
-        found = look(_Device(*told, block(slow_without, disturbed=True)), tail_of_ms)
+        first = [block([1.0] * 20)] if tail else []
+        found = look(_Device(*first, *told, block(slow_without, disturbed=True)), tail=tail)
         assert found.block.samples_ns == block(wanted).samples_ns
         assert "had its core 50%" in found.disturbed
 
@@ -103,10 +121,10 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         block([1.1] * 98 + [5.0] * 2),
         block([0.7] * 100),
     ]
-    asked: list[float | None] = []
+    asked: list[bool] = []
 
-    def look(*_: Any, tail_of_ms: float | None = None) -> shapes.Look:
-        asked.append(tail_of_ms)
+    def look(*_: Any, tail: bool) -> shapes.Look:
+        asked.append(tail)
         taken = told[len(asked) - 1]
         return shapes.Look(taken, "a neighbour" if taken.cpu_ns < taken.wall_ns else "")
 
@@ -122,7 +140,7 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         again = settled(bench, longer, Limits(p99_ms=3.0))
         assert (again.p50_ms, again.p99_ms, again.long_looks, again.disturbed) == (1.0, 4.0, 2, "")
         assert bench.measure(RUNG) is again
-        assert asked == [None, 1.0, 1.0]
+        assert asked == [False, True, True]
         # It is refused after two looks, and looked at no more.
         assert settled(bench, again, Limits(p99_ms=3.0)) is again
         assert over_budget(again, Limits(p99_ms=3.0)) is not None

@@ -15,7 +15,7 @@ from edgeprune.records.rung import GroupWidth, Limits, Precision, PruningKind, R
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.open_model import OpenModel
-from edgeprune.steps.selecting import SelectedWidths
+from edgeprune.steps.selecting import Selected, SelectedWidths
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.workbench import Workbench
 
@@ -97,6 +97,26 @@ def test_limits_that_no_share_meets_refuse_the_place(made: Compressor) -> None:
     )
     assert rung.status is RungStatus.REFUSED
     assert "the most" in rung.reason
+
+
+def test_told_shares_are_one_shape_that_fits_or_does_not(made: Compressor) -> None:
+    spec = made.bench.target.spec
+    told = {"selection": "told", "group_ratios": {"conv2": 0.5, "*": 0.25}}
+    bench = made.bench.with_spec(spec.model_copy(update={"pruning": spec.pruning.model_copy(update=told)}))
+    shapes = Scales(bench)
+
+    def search(p50_ms: float) -> Selected:
+        def measure(shape: Configuration) -> ShapeFigures:
+            return shapes.measure(FLOAT, OpenModel(bench).cut(shape)[0])
+
+        rule = SelectedWidths(OpenModel(bench), GroupLosses(made, may_train=False), measure)
+        return rule.search(Limits(p50_ms=p50_ms))
+
+    found = search(100.0)
+    assert found.figures is not None
+    assert {w.group: w.after for w in found.figures.widths} == {"conv1": 12, "conv2": 16}
+    assert search(0.1 * 27).figures is None
+    assert len(shapes.asked) == 2
 
 
 def test_an_untrained_model_has_no_ranks_yet(made: Compressor, tmp_path: Path) -> None:

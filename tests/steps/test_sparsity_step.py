@@ -45,6 +45,30 @@ def masked(masks: WeightMasks) -> dict[str, float]:
     return {x.layer: x.sparsity for x in masks.sparsities() if x.sparsity}
 
 
+def test_a_pattern_that_no_layer_can_hold_is_refused_with_the_layers() -> None:
+    rung = replace(MASKED, pruning=PruningKind.BLOCK, block=(7, 1))
+    with pytest.raises(BuildError, match=r"no layer may be masked: .*no whole number of 7x1 blocks"):
+        maker().masks(separable_net(16), rung, 0.9)
+
+
+def test_layers_with_a_share_of_their_own_that_cannot_hold_the_blocks_stay_dense() -> None:
+    """32 times 10 weights of the classifier are no whole number of 4x1 blocks."""
+    rung = replace(MASKED, pruning=PruningKind.BLOCK, block=(4, 1))
+    masks = maker(classifier=True, layer_sparsities={"*": 0.75}).masks(separable_net(16), rung, 0.9)
+    assert masked(masks) == {"4": 0.75, "9": 0.75}
+    assert "4x1 blocks" in {x.layer: x.reason for x in masks.left_dense}["12"]
+
+
+def test_n_of_m_grows_over_the_rounds() -> None:
+    rung = replace(MASKED, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4))
+    net, shares = separable_net(16), []
+    before = None
+    for sparsity in (0.1, 0.25, 0.4, 0.5):
+        before = maker().masks(net, rung, sparsity, after=before)
+        shares.append(masked(before).get("4", 0.0))
+    assert shares == [0.0, 0.25, 0.25, 0.5]
+
+
 @pytest.mark.parametrize("classifier", [False, True])
 @pytest.mark.parametrize("n_m", [None, (2, 4)])
 def test_tflite_masks_what_its_kernels_skip_and_the_classifier_only_if_asked(

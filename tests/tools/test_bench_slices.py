@@ -104,7 +104,7 @@ def test_the_pruning_benchmark_times_each_criterion(capsys: pytest.CaptureFixtur
 
 @pytest.mark.slow
 def test_the_training_benchmark_compares_both_loops(capsys: pytest.CaptureFixture[str]) -> None:
-    bench_training.main(["--target", str(DIGITS), "--rounds", "2", "--steps", "2"])
+    assert bench_training.main(["--target", str(DIGITS), "--rounds", "2", "--steps", "2"]) in {0, 1}
     printed = capsys.readouterr().out
     assert re.findall(r"^ *([\w-]+_?): +\d+ images/s", printed, re.MULTILINE) == ["hand-written", "fit_"]
     ratios = re.findall(r"seconds: ([\d.]+) \(quartiles ([\d.]+) to ([\d.]+)\)", printed)

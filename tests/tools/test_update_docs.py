@@ -92,4 +92,4 @@ def test_every_key_has_a_meaning(kind: type[DeviceProfile | TargetSpec | DeviceS
 def test_keys_of_tables_by_name_are_shown() -> None:
     text = update_docs.file_keys(DeviceProfile)
     assert "**`[runtimes.NAME]`**" in text
-    assert '| `sparse_kernels` | list of: string | `[]` | Zero patterns' in text
+    assert "| `sparse_kernels` | list of: string | `[]` | Zero patterns" in text

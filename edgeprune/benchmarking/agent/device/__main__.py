@@ -66,7 +66,7 @@ def _bench(replies: Replies, a: argparse.Namespace) -> None:
     warmup = Warmup(a.warmup_min_runs, a.warmup_max_runs, a.warmup_max_s)
     model = (a.runtime, a.artifact, a.precision, a.threads)
     pacing = Pacing(a.rate, a.seconds, a.bucket_s or a.seconds) if a.seconds else None
-    fill = Fill(a.fill_s, max(a.runs, a.max_runs))
+    fill = Fill(a.fill_s, a.max_runs, a.max_s)
     job = Job(a.work, *model, a.runs, warmup, a.cpus, a.inputs, fill, pacing)
     folders = [os.path.dirname(path) for path in (a.artifact, a.inputs)]
     with lease.block(a.lease_folder, a.lease, a.deadline_s, folders):
@@ -263,6 +263,7 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", type=_positive, required=True)
     command.add_argument("--fill-s", type=float, default=0.0, help="more runs than --runs, until they take so long")
     command.add_argument("--max-runs", type=int, default=0, help="with --fill-s: but not more")
+    command.add_argument("--max-s", type=float, default=0.0, help="fewer than --runs where they would take longer")
     command.add_argument("--seconds", type=float, default=0.0, help="for this long, in place of --runs")
     command.add_argument("--rate", type=float, default=0.0, help="with --seconds: frames per second; 0: flat out")
     command.add_argument("--bucket-s", type=float, default=0.0, help="with --seconds: sum up each such stretch")

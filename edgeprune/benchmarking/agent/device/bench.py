@@ -22,6 +22,7 @@ _SLOW_RUN_NS = 20000000
 _STEADY_SPREAD = 0.03
 _STEADY_WINDOWS = 3
 _WINDOW_RUNS = 20
+_LEAST_RUNS = 20
 _WINDOW_NS = 2000000
 _SLOW_WINDOW_RUNS = 5
 # Samples and at least one axis of the model's input.
@@ -38,15 +39,20 @@ class Warmup(NamedTuple):
 
 
 class Fill(NamedTuple):
-    """More runs than were asked for, until they take `seconds` (0: none more), but at most so many."""
+    """More runs than were asked for, until they take `seconds`, but at most `most`; 0 seconds: as many as asked for.
+
+    Of slow ones fewer: as many as `most_s` has, but at least 20. 0: as many as asked for.
+    """
 
     seconds: float = 0.0
     most: int = 0
+    most_s: float = 0.0
 
-    def runs(self, least: int, typical_ns: float) -> int:
+    def runs(self, wanted: int, typical_ns: float) -> int:
         """How many, where one is expected to take so long."""
-        wanted = int(self.seconds * 1e9 / max(typical_ns, 1.0))
-        return max(least, min(self.most, wanted))
+        a_second = 1e9 / max(typical_ns, 1.0)
+        runs = max(wanted, min(self.most, int(self.seconds * a_second)))
+        return max(min(wanted, _LEAST_RUNS), min(runs, int(self.most_s * a_second))) if self.most_s else runs
 
 
 class Job(NamedTuple):
