@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.agent.package import agent_bytes, agent_digest
 from edgeprune.benchmarking.client import AgentClient
 from edgeprune.benchmarking.trip import ProfileJob, write_trip
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.deployment.connections import connect
 from edgeprune.deployment.inventory import load_device
 from edgeprune.deployment.lease import TTL_S, WAIT_S, DeviceLease, LeaseStatus, lease_status
@@ -94,6 +95,8 @@ class DeviceSession:
         self._agent = Agent(connection, spec.python, self._agent_path)
         self._lease: DeviceLease | None = None
         self._placed: dict[str, None] = {}
+        self.watch = Watch()
+        """Judges quick looks, each beside the fastest core of this session: one that is slow all through shows so."""
         started_s = time.monotonic()
         self.facts: DeviceFacts = self._client.probe()
         # A sign of life is a command too, and a command may wait for another one.

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.benchmarking.validity import disturbance
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
 from edgeprune.protocols import CompiledFiles
@@ -277,7 +276,7 @@ def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *
             time.sleep(_BACK_OFF_S * len(looks))
         block = bench.device.block(rung, artifact_path, samples_path, length, estimate_ns)
         estimate_ns = quantile(block.samples_ns, 0.5)
-        looks.append(Look(block, disturbance(block) or ""))
+        looks.append(Look(block, bench.device.watch.disturbance(block) or ""))
     return min(looks, key=lambda look: (bool(look.disturbed), quantile(look.block.samples_ns, share)))
 
 

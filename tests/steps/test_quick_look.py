@@ -12,6 +12,7 @@ import pytest
 from compressors import compressor
 from records_for_tests import make_block
 
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
@@ -35,6 +36,7 @@ class _Device:
 
     def __init__(self, *blocks: Block) -> None:
         self.blocks, self.asked = list(blocks), list[tuple[int | BlockLength, float | None]]()
+        self.watch = Watch()
 
     def leased(self, _tell: object) -> nullcontext[None]:
         return nullcontext()
@@ -69,6 +71,18 @@ def test_the_deadline_of_another_look_is_by_what_the_first_showed() -> None:
     device = _Device(block([2.0] * 50, disturbed=True), block([2.0] * 50))
     look(device)
     assert [estimate for _, estimate in device.asked] == [None, 2.0 * MS]
+
+
+def test_a_core_that_is_slow_all_through_is_a_disturbance_beside_the_looks_before(monkeypatch: Any) -> None:
+    monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
+    quiet = replace(block([1.0] * 100), probe_before_ns=1_240_000, probe_after_ns=1_240_000)
+    slow = replace(block([1.5] * 100), probe_before_ns=1_850_000, probe_after_ns=1_850_000)
+    device = _Device(quiet, slow, quiet)
+    for _ in range(2):
+        assert look(device).block == quiet
+    assert len(device.asked) == 3
+    # Without one before, nobody can tell.
+    assert look(_Device(slow)).block == slow
 
 
 def test_how_long_a_block_may_take() -> None:
