@@ -38,6 +38,7 @@ def render_html(result: BuildResult) -> str:
     from the build is escaped.
     """
     subject = subject_of(result)
+    planned = planned_as(result.plan, subject.rung) if subject else None
     rows = rungs(result)
     return template("report.html.j2").render(
         result=result,
@@ -52,7 +53,8 @@ def render_html(result: BuildResult) -> str:
         test_reading=_test_reading(result),
         changes=result.changes,
         drawings=_drawings(result, rows, subject),
-        plan_drawings=plan_drawings(result.plan, planned_as(result.plan, subject.rung) if subject else None),
+        plan_title="Why these widths" if planned and planned.widths else "What cuts would have cost",
+        plan_drawings=plan_drawings(result.plan, planned),
         rungs=rows,
         variants=variant_tables(result),
         evidence=_evidence_rows(result.dense, subject),

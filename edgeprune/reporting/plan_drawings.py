@@ -24,11 +24,10 @@ def rung_to_draw(plan: Plan) -> PlannedRung | None:
 
 
 def plan_drawings(plan: Plan, planned: PlannedRung | None) -> tuple[Drawing, ...]:
-    """The drawings of a rung; none where its operators were not priced."""
-    if planned is None or planned.breakdown is None:
-        return ()
+    """The drawings of a rung: what operators take, where they were priced; what groups lose, where that is known."""
     panels = _panels(plan, planned)
-    made = (_waterfall(plan, planned), _staircases(panels), _curves(panels))
+    priced = planned is not None and planned.breakdown is not None
+    made = (_waterfall(plan, planned) if planned else None, _staircases(panels) if priced else None, _curves(panels))
     return tuple(drawing for drawing in made if drawing is not None)
 
 
@@ -53,10 +52,12 @@ def _waterfall(plan: Plan, planned: PlannedRung) -> Drawing | None:
     return Drawing(title="Where the milliseconds go", svg=svg, caption=f"{caption}. The dashed line is the budget.")
 
 
-def _panels(plan: Plan, planned: PlannedRung) -> tuple[GroupPanel, ...]:
-    survey, sensitivity = plan.survey(planned.rung), plan.sensitivity
+def _panels(plan: Plan, planned: PlannedRung | None) -> tuple[GroupPanel, ...]:
+    curves = {c.group: c for c in plan.sensitivity.curves} if plan.sensitivity else {}
+    if planned is None or not planned.widths:
+        return tuple(GroupPanel(group=name, full=c.width, chosen=None, curve=c) for name, c in curves.items())
+    survey = plan.survey(planned.rung)
     stairs = survey.staircases if survey else {}
-    curves = {c.group: c for c in sensitivity.curves} if sensitivity else {}
     return tuple(
         GroupPanel(
             group=w.group, full=w.before, chosen=w.after, staircase=stairs.get(w.group), curve=curves.get(w.group)
@@ -82,8 +83,11 @@ def _curves(panels: Sequence[GroupPanel]) -> Drawing | None:
         return None
     caption = (
         "Increase of the validation loss where one group alone is cut, before any recovery. Dots were measured, the "
-        f"line is what the plan reckons with. Ringed: the width of this rung.{left_out}"
+        "line is what the plan reckons with."
     )
+    if any(panel.chosen is not None for panel in shown):
+        caption += " Ringed: the width of this rung."
+    caption += left_out
     return Drawing(title="What each group loses", svg=plan_plots.plot_curves(shown), caption=caption)
 
 
@@ -92,4 +96,5 @@ def _most_cut(panels: Sequence[GroupPanel]) -> tuple[list[GroupPanel], str]:
     by_cut = sorted(panels, key=lambda p: (p.chosen if p.chosen is not None else p.full) / p.full)
     kept = {p.group for p in by_cut[:_MOST_PANELS]}
     others = len(panels) - len(kept)
-    return [p for p in panels if p.group in kept], f" {others} groups that are cut less are left out." if others else ""
+    left_out = f" {others} groups that are cut less, or as little, are left out." if others else ""
+    return [p for p in panels if p.group in kept], left_out

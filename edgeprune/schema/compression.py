@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from edgeprune.schema.base import FileModel, Share
 from edgeprune.schema.profile import Positive
 
+_REFITS = "obc"
+
 
 class Pruning(FileModel):
     """What may be cut, and in which steps."""
@@ -19,8 +21,9 @@ class Pruning(FileModel):
     """Which single weights go first in mask rungs: a file of `edgeprune/pruning/criteria` that scores weights."""
     scoring_samples: Annotated[int, Field(ge=16)] = 1024
     """Examples that criteria and `reconstruct` look at, taken from the training split, at a fixed seed."""
-    reconstruct: bool = False
-    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before."""
+    reconstruct: bool | None = None
+    """Whether the weights that are left are refitted after each cut, so that layers give what they gave before; by
+    default with the criterion `obc` alone, which is of that method."""
     ratios: Annotated[tuple[Share, ...], Field(min_length=1)] = (0.25, 0.375, 0.5, 0.625, 0.75)
     """No group loses more than the largest of these shares; sensitivity is probed at the first, middle and last."""
     selection: Literal["planner", "uniform", "global", "sensitivity", "told"] = "planner"
@@ -47,6 +50,16 @@ class Pruning(FileModel):
     """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
+
+    @property
+    def refits_channels(self) -> bool:
+        """Whether weights are refitted after channels were cut."""
+        return self.criterion == _REFITS if self.reconstruct is None else self.reconstruct
+
+    @property
+    def refits_weights(self) -> bool:
+        """Whether weights are refitted after single ones became zero."""
+        return self.weight_criterion == _REFITS if self.reconstruct is None else self.reconstruct
 
     @model_validator(mode="after")
     def _told(self) -> Self:
@@ -81,8 +94,20 @@ Quantizer = Literal[
 
 
 FixedQuantizer = Literal[
-    "min_max", "percentile", "entropy", "squared_error", "bias_correction", "equalization", "smoothing", "qat"
+    "min_max",
+    "percentile",
+    "entropy",
+    "squared_error",
+    "bias_correction",
+    "equalization",
+    "smoothing",
+    "weights8",
+    "dynamic8",
+    "weights4",
+    "weights16",
+    "qat",
 ]
+_WEIGHTS_ALONE = frozenset({"weights8", "dynamic8", "weights4", "weights16"})
 _RANGES = frozenset({"min_max", "percentile", "entropy", "squared_error"})
 
 
@@ -93,7 +118,7 @@ class Quantization(FileModel):
     """Taken from the training split, at a fixed seed."""
     fixed: tuple[FixedQuantizer, ...] = ()
     """How INT8 artifacts are quantized, all of these together, in the place of each quantizer's default; at most one
-    way to take ranges. Nothing else is tried then."""
+    way to take ranges, and weights alone (`weights8` and the like) by themselves. Nothing else is tried then."""
     variants: tuple[Quantizer, ...] = get_args(Quantizer)
     """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
     tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -119,6 +144,8 @@ class Quantization(FileModel):
     def _fixed_is_one_way(self) -> Self:
         if len(set(self.fixed)) < len(self.fixed) or len(_RANGES.intersection(self.fixed)) > 1:
             raise ValueError(f"fixed with each word once, and at most one of {', '.join(sorted(_RANGES))}")
+        if len(self.fixed) > 1 and _WEIGHTS_ALONE.intersection(self.fixed):
+            raise ValueError(f"fixed with nothing beside {', '.join(sorted(_WEIGHTS_ALONE.intersection(self.fixed)))}")
         if self.fixed and "variants" in self.model_fields_set:
             raise ValueError("fixed or variants, not both: with fixed nothing else is tried")
         return self

@@ -133,8 +133,8 @@ class TargetSpec(FileModel):
         if self.recovery.rewind == "weights":
             if self.model.weights is not None or self.training.epochs == 0:
                 raise ValueError('recovery.rewind "weights" only where the dense model is trained here')
-            if self.pruning.reconstruct:
-                raise ValueError("pruning.reconstruct or recovery.rewind of the weights, not both")
+            if self.pruning.refits_channels or self.pruning.refits_weights:
+                raise ValueError("pruning.reconstruct (which obc implies) or recovery.rewind of the weights, not both")
         if self.recovery.rewind != "none" and self.recovery.epochs is None and self.training.epochs == 0:
             raise ValueError("recovery.epochs beside recovery.rewind: training.epochs is 0, and nothing of it is left")
         return self

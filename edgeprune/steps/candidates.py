@@ -33,7 +33,8 @@ from edgeprune.steps.measuring import (
 )
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
-from edgeprune.steps.quantizing import VariantSearcher, fixed_variant
+from edgeprune.steps.quantizing import VariantSearcher
+from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.variants import Quantizable
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.artifacts import Manifest, write_manifest

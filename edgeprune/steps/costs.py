@@ -25,8 +25,8 @@ from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, Ru
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
-from edgeprune.steps.quantizing import fixed_variant
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
+from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
 

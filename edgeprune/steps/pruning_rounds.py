@@ -21,6 +21,7 @@ from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
 from edgeprune.recovery.job import batches_per_epoch
+from edgeprune.schema.compression import Pruning
 from edgeprune.schema.training import RECOVERY_EPOCHS, Recovery
 from edgeprune.steps.masking import told
 from edgeprune.store.run_folder import digest, step_name
@@ -99,7 +100,7 @@ class PruningRounds:
         ends = {w.group: (w.before, self._rounds(1 - w.after / w.before)) for w in planned.widths if w.after}
         counts = [count for _, count in self._rounds(1.0)]
         self._tell_idle(subject, counts)
-        if planned.removed_blocks and self._reconstructs:
+        if planned.removed_blocks and self._pruning.refits_channels:
             # What is refitted gives what the model without its blocks gave, and that with norms of its own.
             compressor.settle_(model)
         for number, count in enumerate(counts):
@@ -109,7 +110,7 @@ class PruningRounds:
             recipe = PruningRecipe(cuts=tuple(cuts), removed_blocks=planned.removed_blocks)
             if compressor.recovery.rewind == "weights":
                 model = rebuild(self._early_model(), compressor.bench.example, recipe)
-            self._settle_(model)
+            self._settle_(model, refitted=self._pruning.refits_channels)
             settings = compressor.recovery_settings(count)
             title = f"{subject} round {number + 1} of {len(counts)}"
             rounding = compressor.rounds_first(planned.rung)
@@ -135,14 +136,14 @@ class PruningRounds:
             if before is None and masks.left_dense:
                 compressor.bench.note(f"{subject}: without zeros stay {told(masks.left_dense)}")
             before = masks
-            whole = copy.deepcopy(model) if self._reconstructs else None
+            whole = copy.deepcopy(model) if self._pruning.refits_weights else None
             masks.apply_()
             if whole is not None:
                 reconstruct_weights_(model, whole, masks, compressor.scorer.inputs, seed=self._seed)
             if compressor.recovery.rewind == "weights":
                 model.load_state_dict(self._early)
                 masks.apply_()
-            self._settle_(model)
+            self._settle_(model, refitted=self._pruning.refits_weights)
             title = f"{subject} round {number} of {len(rounds)}"
             settings = compressor.recovery_settings(count)
             rounding = compressor.rounds_first(rung)
@@ -168,20 +169,20 @@ class PruningRounds:
         graph = ChannelGraph(model, self.compressor.bench.example)
         narrowed = [group for group, width in widths.items() if width != graph.width(group)]
         pruned, cuts = cut_by_scores(model, graph, widths, scorer.channels(model, graph, narrowed))
-        if self._reconstructs and cuts:
+        if self._pruning.refits_channels and cuts:
             edits = [edit for cut in cuts for edit in graph.edits(cut.group, cut.removed)]
             reconstruct_channels_(pruned, model, edits, scorer.inputs, seed=self._seed)
         return pruned, cuts
 
-    def _settle_(self, model: nn.Module) -> None:
+    def _settle_(self, model: nn.Module, *, refitted: bool) -> None:
         """Re-estimate batch norms, unless what they read is as before: see `pruning/reconstruction.py`."""
         # Weights of an early step never gave what was refitted to.
-        if not self._reconstructs or self.compressor.recovery.rewind == "weights":
+        if not refitted or self.compressor.recovery.rewind == "weights":
             self.compressor.settle_(model)
 
     @property
-    def _reconstructs(self) -> bool:
-        return self.compressor.bench.target.spec.pruning.reconstruct
+    def _pruning(self) -> Pruning:
+        return self.compressor.bench.target.spec.pruning
 
     @property
     def _seed(self) -> int:

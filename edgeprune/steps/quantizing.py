@@ -16,19 +16,13 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, NotInstalledError
 from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.quantization import (
-    DEFAULT_VARIANT,
-    BiasCorrection,
-    Calibration,
-    QuantizationVariant,
-    VariantSearch,
-    VariantTrial,
-)
+from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant, VariantSearch, VariantTrial
 from edgeprune.records.rung import Precision
 from edgeprune.records.verdict import Verdict
 from edgeprune.schema.compression import Quantization, Quantizer
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.variant_kinds import changed
 from edgeprune.steps.variants import Quantizable, VariantBench, accuracy_gates, linear_share
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
@@ -177,14 +171,6 @@ class VariantSearcher:
         return self.bench.target.spec.quantization
 
 
-def fixed_variant(spec: Quantization) -> QuantizationVariant | None:
-    """What the target fixes for all its INT8 artifacts; None where it fixes nothing."""
-    variant = DEFAULT_VARIANT
-    for kind in spec.fixed:
-        variant = changed(variant, kind, spec)
-    return variant if spec.fixed else None
-
-
 def is_good(trial: VariantTrial, least_quality: float) -> bool:
     """Whether nothing dearer need be tried: within the budget, over the floors, and near enough to the float model."""
     if trial.accuracy is None or trial.over or not trial.meets_floors:
@@ -199,21 +185,6 @@ def best_of(trials: list[VariantTrial]) -> VariantTrial:
     """
     fitting = [trial for trial in trials if trial.accuracy is not None and not trial.over]
     return max(fitting, key=lambda trial: (trial.meets_floors, trial.quality), default=trials[0])
-
-
-def changed(best: QuantizationVariant, kind: Quantizer, spec: Quantization) -> QuantizationVariant:
-    """The best variant so far with one thing changed; weights alone start anew, because ranges mean nothing to them."""
-    made: dict[Quantizer, QuantizationVariant] = {
-        "bias_correction": replace(best, bias_correction=BiasCorrection.SEQUENTIAL),
-        "equalization": replace(best, equalized=True),
-        "smoothing": replace(best, smoothing=spec.smoothing),
-        "weights8": QuantizationVariant(weight_only_bits=8),
-        "dynamic8": QuantizationVariant(weight_only_bits=8, dynamic=True),
-        "weights4": QuantizationVariant(weight_only_bits=4),
-        "weights16": QuantizationVariant(weight_only_bits=16),
-        "qat": replace(best, qat_epochs=spec.qat_epochs),
-    }
-    return made.get(kind) or replace(best, calibration=Calibration(kind), percentile=spec.percentile)
 
 
 def _summary(search: VariantSearch) -> str:

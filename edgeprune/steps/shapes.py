@@ -23,6 +23,7 @@ from edgeprune.steps.float_files import FloatFiles
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.session import BlockLength
+from edgeprune.steps.variant_kinds import shape_variant
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 from edgeprune.units import format_ms, ms_from_ns
@@ -119,6 +120,7 @@ class ShapeBench:
             rung.name,
             [*((w.group, w.after) for w in widths), *removed_blocks],
             self.bench.input_shape,
+            shape_variant(self.bench.target.spec.quantization).name,
             self._masker.key,
             self._limits_memory,
         )
@@ -170,7 +172,8 @@ class ShapeBench:
 
         # Zeros are asked for in one precision only.
         keeps = None if rung.masked else keep
-        job = CompileJob(shape, self.bench.input_shape, self.bench.frozen_samples, keep=keeps)
+        samples, spec = self.bench.frozen_samples, self.bench.target.spec.quantization
+        job = CompileJob(shape, self.bench.input_shape, samples, shape_variant(spec), keep=keeps)
         artifact = compile_artifact(job, rung, folder)
         self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
         return artifact

@@ -93,7 +93,20 @@ def test_of_many_groups_those_are_drawn_that_are_cut_most() -> None:
     many = replace(plan, surveys=(replace(survey, groups=groups),), sensitivity=None)
     _, stairs = plan_drawings(many, replace(drawn, widths=widths))
     assert [t for t in texts(stairs.svg) if t.startswith("g")] == [f"g{k}" for k in range(6, 30)]
-    assert "6 groups that are cut less are left out" in stairs.caption
+    assert "6 groups that are cut less, or as little, are left out" in stairs.caption
+
+
+def test_curves_that_were_taken_are_drawn_whatever_rung_it_came_to() -> None:
+    """A rule of the literature, zeros or INT8 alone may be what was chosen: no operator was priced for it."""
+    plan = make_plan()
+    drawn = rung_to_draw(plan)
+    assert drawn is not None
+    (curves,) = plan_drawings(plan, replace(drawn, breakdown=None))
+    assert "Ringed" in curves.caption
+    for planned in (None, plan.rungs[0]):
+        (curves,) = plan_drawings(plan, planned)
+        assert {w.group for w in WIDTHS} <= set(texts(curves.svg))
+        assert "Ringed" not in curves.caption
 
 
 def test_a_build_report_shows_them_for_the_model_that_was_chosen() -> None:
@@ -105,3 +118,4 @@ def test_a_build_report_shows_them_for_the_model_that_was_chosen() -> None:
     assert len(ids) == len(set(ids))
     unpruned = replace(result, chosen=result.candidates[1])
     assert "Why these widths" not in render_html(unpruned)
+    assert "What cuts would have cost" in render_html(unpruned)

@@ -78,7 +78,12 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
             ("[data]", '[quantization]\nfixed = ["qat"]\nvariants = []\n[data]'),
             "quantization: expected fixed or variants, not both",
         ),
-        (("[data]", '[quantization]\nfixed = ["weights8"]\n[data]'), "t.toml: quantization.fixed.0: expected"),
+        (
+            ("[data]", '[quantization]\nfixed = ["weights8", "entropy"]\n[data]'),
+            "quantization: expected fixed with nothing beside weights8",
+        ),
+        (("[data]", '[quantization]\nfixed = ["mixed_precision"]\n[data]'), "t.toml: quantization.fixed.0: expected"),
+        (("[data]", '[pruning]\nselection = "told"\n[data]'), "pruning: expected group_ratios with selection"),
         (("[data]", '[recovery]\nschedule = "steps"\n[data]'), "recovery: expected `steps` where `schedule` is"),
         (
             ("[data]", '[recovery]\nschedule = "steps"\nsteps = [[0, 0.5], [9, 1.0]]\n[data]'),
@@ -90,7 +95,7 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
         ),
         (
             ("[data]", '[recovery]\nrewind = "weights"\n[pruning]\nreconstruct = true\n[data]'),
-            "expected pruning.reconstruct or recovery.rewind of the weights",
+            "expected pruning.reconstruct (which obc implies) or recovery.rewind of the weights",
         ),
         (
             ("[data]", '[recovery]\nrewind = "weights"\n[training]\nepochs = 0\n[data]'),

@@ -259,8 +259,8 @@ def test_other_weights_go_by_another_criterion_and_the_rest_makes_up_for_them(tm
     found = {}
     for name, target in {
         "lamp": {},
-        "obc": {"pruning.weight_criterion": "obc"},
-        "refitted": {"pruning.weight_criterion": "obc", "pruning.reconstruct": True},
+        "obc": {"pruning.weight_criterion": "obc", "pruning.reconstruct": False},
+        "refitted": {"pruning.weight_criterion": "obc"},
     }.items():
         once = {"recovery.rounds": 1, "recovery.epochs": 0, "pruning.scoring_samples": 128}
         with compressor(tmp_path / name, target={**once, **target}) as made:

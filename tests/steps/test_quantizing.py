@@ -37,9 +37,10 @@ from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.model_card import making_of
-from edgeprune.steps.quantizing import VariantSearcher, best_of, changed, fixed_variant, is_good
+from edgeprune.steps.quantizing import VariantSearcher, best_of, is_good
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import Look
+from edgeprune.steps.variant_kinds import changed, fixed_variant, shape_variant
 from edgeprune.steps.variants import LayerRanking, Quantizable, linear_share
 from edgeprune.store.artifacts import read_manifest
 
@@ -394,6 +395,14 @@ def test_all_ways_there_are_may_be_tried() -> None:
         bias_correction=BiasCorrection.SEQUENTIAL,
         qat_epochs=2,
     )
+
+
+def test_shapes_are_measured_by_the_kernels_that_will_run() -> None:
+    assert shape_variant(Quantization()) == DEFAULT_VARIANT
+    # Ranges and biases are data: the kernels are those of the default.
+    assert shape_variant(Quantization(fixed=("entropy", "bias_correction"))) == DEFAULT_VARIANT
+    assert shape_variant(Quantization(fixed=("weights8",))) == QuantizationVariant(weight_only_bits=8)
+    assert shape_variant(Quantization(fixed=("dynamic8",))) == QuantizationVariant(weight_only_bits=8, dynamic=True)
 
 
 def test_worst_layers_come_in_the_files_order() -> None:
