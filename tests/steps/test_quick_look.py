@@ -85,6 +85,19 @@ def test_a_core_that_is_slow_all_through_is_a_disturbance_beside_the_looks_befor
     assert look(_Device(slow)).block == slow
 
 
+def test_a_core_that_stays_slow_is_what_the_device_has_now(monkeypatch: Any) -> None:
+    """A board that is warm after a minute must not have every later look taken five times, and none of them kept."""
+    monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
+    cool = replace(block([1.0] * 100), probe_before_ns=1_000_000, probe_after_ns=1_000_000)
+    warm = replace(block([1.4] * 100), probe_before_ns=1_400_000, probe_after_ns=1_400_000)
+    device = _Device(cool, *[warm] * 6)
+    look(device)
+    assert look(device).disturbed == ""
+    assert len(device.asked) == 1 + 5
+    assert look(device).disturbed == ""
+    assert len(device.asked) == 1 + 5 + 1
+
+
 def test_how_long_a_block_may_take() -> None:
     quick, slow = 0.001, 5.0
     assert BlockLength(100).longest_s(slow) == 500.0
