@@ -199,7 +199,9 @@ class _Build:
         """Try the planned rungs in order; where none passes, what is searched for only then."""
         climbed = _Climbed(plan)
         dense_p50_ms = dense.percentile_ms(50.0) or plan.dense.p50_ms or 1.0
-        if not self._ended_by(plan.planned, climbed, compiled, dense_p50_ms):
+        ended = self._ended_by(plan.planned, climbed, compiled, dense_p50_ms)
+        # Widths that a person tells are not searched for.
+        if not ended and self.bench.target.spec.pruning.selection != "told":
             late = LateFallback(Narrower(ShapeBench(self.bench), self.losses), AccuracyCosts(self.losses))
             climbed.plan = late.extended(plan, [a.candidate for a in climbed.attempts])
             self._ended_by(planned_of(plan, climbed.plan), climbed, compiled, dense_p50_ms)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeprune.deployment.inventory import load_device
 from edgeprune.errors import EdgepruneError
-from edgeprune.profiling.sparsity import PATTERNS, ROUNDS, MicroKind
+from edgeprune.profiling.sparsity import PATTERNS, ROUNDS, MicroKind, can_hold
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import GainStatus, SparsityProbe
 from edgeprune.runtimes import RUNTIMES
@@ -62,11 +62,17 @@ def _probe(options: argparse.Namespace) -> None:
             known = form.refusals(session.facts) if form else ("it has no sparse kernels for float weights",)
             print(f"\n{runtime}, by its own rule: {'; '.join(known) or 'zeros may buy time here'}")
             for kind in options.kind or ["pointwise", "linear"]:
+                micro = MicroKind(kind=kind, width=options.width)
+                patterns = tuple(p for p in options.pattern or PATTERNS if can_hold(micro, p))
+                for pattern in (p for p in options.pattern or () if p not in patterns):
+                    print(f"  {micro.name} cannot have {pattern} zeros")
+                if not patterns:
+                    continue
                 job = ProbeJob(
                     session=session,
                     rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=options.threads),
-                    kind=MicroKind(kind=kind, width=options.width),
-                    patterns=tuple(options.pattern or PATTERNS),
+                    kind=micro,
+                    patterns=patterns,
                     rounds=options.rounds,
                     exhaustive=not options.strongest_first,
                     tell=lambda text: print(text, file=sys.stderr),

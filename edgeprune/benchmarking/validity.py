@@ -52,8 +52,10 @@ class Watch:
 
     def disturbance(self, block: Block) -> str | None:
         """Why the block must not be counted; its own probes count from now on."""
-        found = [p for p in (self._fastest_probe_ns, block.probe_before_ns, block.probe_after_ns) if p]
-        self._fastest_probe_ns = min(found, default=None)
+        if len(block.cpus) == 1:
+            # Of several cores nobody knows on which one the probe ran, and they need not be alike.
+            found = [p for p in (self._fastest_probe_ns, block.probe_before_ns, block.probe_after_ns) if p]
+            self._fastest_probe_ns = min(found, default=None)
         return disturbance(block, self._fastest_probe_ns, waits=self._waits)
 
 

@@ -53,7 +53,7 @@ def render_html(result: BuildResult) -> str:
         test_reading=_test_reading(result),
         changes=result.changes,
         drawings=_drawings(result, rows, subject),
-        plan_title="Why these widths" if planned and planned.widths else "What cuts would have cost",
+        plan_title="Why these widths" if planned and planned.breakdown else "What cuts would have cost",
         plan_drawings=plan_drawings(result.plan, planned),
         rungs=rows,
         variants=variant_tables(result),

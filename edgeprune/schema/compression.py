@@ -65,6 +65,8 @@ class Pruning(FileModel):
     def _told(self) -> Self:
         if (self.selection == "told") != bool(self.group_ratios):
             raise ValueError('group_ratios with selection = "told", and not without')
+        if self.group_ratios and max(self.group_ratios.values()) > self.ratios[-1]:
+            raise ValueError(f"group_ratios of at most {self.ratios[-1]:g}, the largest of ratios")
         return self
 
     @model_validator(mode="after")
@@ -146,6 +148,8 @@ class Quantization(FileModel):
             raise ValueError(f"fixed with each word once, and at most one of {', '.join(sorted(_RANGES))}")
         if len(self.fixed) > 1 and _WEIGHTS_ALONE.intersection(self.fixed):
             raise ValueError(f"fixed with nothing beside {', '.join(sorted(_WEIGHTS_ALONE.intersection(self.fixed)))}")
+        if self.order == "quantize_first" and _WEIGHTS_ALONE.intersection(self.fixed):
+            raise ValueError('order = "prune_first" with weights alone: their activations are not rounded')
         if self.fixed and "variants" in self.model_fields_set:
             raise ValueError("fixed or variants, not both: with fixed nothing else is tried")
         return self

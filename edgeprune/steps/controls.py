@@ -89,7 +89,9 @@ class ControlMaker:
         """By the compressor itself, for a target that differs in its criteria alone: all else follows."""
         bench = self.compressor.bench
         spec = bench.target.spec
-        by_lot = {"criterion": RANDOM, "weight_criterion": RANDOM}
+        # What is left is refitted as the result's was, which may follow from the criterion.
+        refits = spec.pruning.refits_weights if planned.rung.masked else spec.pruning.refits_channels
+        by_lot = {"criterion": RANDOM, "weight_criterion": RANDOM, "reconstruct": refits}
         other = spec.model_copy(update={"pruning": spec.pruning.model_copy(update=by_lot)})
         compressor = replace(self.compressor, bench=bench.with_spec(other))
         return compressor, compressor.compressed(planned)

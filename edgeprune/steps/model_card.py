@@ -126,6 +126,8 @@ def _quantization(candidate: Candidate) -> str:
 def _settings(spec: TargetSpec) -> Iterator[tuple[str, str]]:
     """`pruning.criterion`, `l2` and so on: whatever keys those sections have."""
     values = spec.model_dump(mode="json", include=set(_HOW_IT_WAS_MADE))
+    refits = {"channels": spec.pruning.refits_channels, "weights": spec.pruning.refits_weights}
+    values["pruning"]["reconstruct"] = " and ".join(what for what, asked in refits.items() if asked) or "no"
     for section in _HOW_IT_WAS_MADE:
         for key, value in values[section].items():
             if value is not None:

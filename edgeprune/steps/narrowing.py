@@ -157,11 +157,25 @@ class Narrower:
         """The rung of widths that the target wants chosen by another rule."""
         place = narrow.rung.unpruned
         rule = SelectedWidths(self._model, self.loss, partial(self._measure, place))
+        if self.shapes.bench.target.spec.pruning.selection == "told":
+            return self._told(place, rule.told(), limits)
         found = rule.search(scaled(limits, HEADROOM / SLACK))
         if found.figures is None:
-            return refuse(replace(place, pruning=PruningKind.STRUCTURED), self._cost(narrow), found.ended)
+            cost = structured_cost(place.precision, None)
+            return refuse(replace(place, pruning=PruningKind.STRUCTURED), cost, found.ended)
         rung = decide(found.figures, limits, self._cost(found.figures))
         return replace(rung, ended=found.ended, reason=f"{rung.reason}; {found.ended}")
+
+    def _told(self, place: Rung, shape: Configuration, limits: Limits) -> PlannedRung:
+        """The rung of widths that the target tells: one shape, which fits or does not."""
+        unknown = structured_cost(place.precision, None)
+        if shape.widths == self._model.full:
+            rung = replace(place, pruning=PruningKind.STRUCTURED)
+            return refuse(rung, unknown, "pruning.group_ratios are too small to take a whole channel out")
+        figures = settled(self.shapes, self._measure(place, shape), limits)
+        fits = over_budget(figures, limits) is None
+        rung = decide(figures, limits, self._cost(figures) if fits else unknown)
+        return replace(rung, ended="pruning.group_ratios", reason=f"{rung.reason}; widths of pruning.group_ratios")
 
     def likely_loss(self, dense: ShapeFigures, limits: Limits) -> float | None:
         """What widths that meet the limits would lose at a place whose operators were not priced: no trip, no compiler.

@@ -10,6 +10,7 @@ from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, re
 from edgeprune.planning.ladder import Ladder, accuracy_cost
 from edgeprune.planning.rung_order import drop_dominated, ordered
 from edgeprune.planning.threads import choose_threads
+from edgeprune.pruning.selection import Room, told_widths
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
 from edgeprune.schema.profile import Budget
@@ -34,15 +35,20 @@ def make_plan(bench: Workbench, loss: GroupLosses) -> Plan:
         loss: what a group loses at a width; it is asked only when widths are searched for.
 
     Raises:
+        InputError: `pruning.group_ratios` names a group that is not there.
         BuildError: no dense float32 model can be compiled and run.
         MeasurementError: no runtime of the profile is on the device, or the device cannot be measured on.
     """
+    told_widths({g.name: Room(width=g.width) for g in bench.groups.groups}, bench.target.spec.pruning.group_ratios)
     notes: list[str] = []
     ladder = reachable_ladder(bench, notes)
     notes += [f"{g.name} keeps its width: {g.reason}" for g in bench.groups.refused]
     notes += [f"{b.name} stays: {b.reason}" for b in bench.blocks.refused]
     shapes = ShapeBench(bench)
     plan = _Planner(shapes, Narrower(shapes, loss), AccuracyCosts(loss), ladder, bench.profile.budget, notes).plan()
+    if bench.target.spec.pruning.group_ratios and not any(r.rung.pruning is PruningKind.STRUCTURED for r in plan.rungs):
+        note = "pruning.group_ratios was not tried: the full widths fit with room to spare"
+        plan = replace(plan, notes=(*plan.notes, note))
     return with_what_limits(bench, replace(plan, sensitivity=loss.taken))
 
 

@@ -53,8 +53,6 @@ class SelectedWidths:
             BuildError: a shape cannot be compiled.
             MeasurementError: a shape cannot be run there.
         """
-        if self._name == "told":
-            return self._told(limits)
         full = sum(self.model.full.values())
         high = 1 - sum(room.lowest for room in self._rooms.values()) / full if full else 0.0
         best, low = self._try(high, limits), 0.0
@@ -66,12 +64,14 @@ class SelectedWidths:
             low, high, best = (low, middle, found) if found else (middle, high, best)
         return Selected(best, f"{self._name} widths fit with {high:.1%} of the channels out, and not with {low:.1%}")
 
-    def _told(self, limits: Limits) -> Selected:
+    def told(self) -> Configuration:
+        """The widths of `pruning.group_ratios`.
+
+        Raises:
+            InputError: a name there matches no group.
+        """
         ratios = self.model.bench.target.spec.pruning.group_ratios
-        figures, over = self._judged(Configuration(widths=dict(told_widths(self._rooms, ratios))), limits)
-        if over is None:
-            return Selected(figures, "the widths of pruning.group_ratios fit")
-        return Selected(None, f"the widths of pruning.group_ratios do not fit: {over}")
+        return Configuration(widths=dict(told_widths(self._rooms, ratios)))
 
     def at(self, share: float) -> Configuration:
         """The rule's widths with a share of the channels out, as far as the groups' least widths allow."""
@@ -82,17 +82,11 @@ class SelectedWidths:
         # The full widths are measured already, and are over: else nobody would search.
         if shape.widths == self.model.full:
             return None
-        figures, over = self._judged(shape, limits)
-        return figures if over is None else None
-
-    def _judged(self, shape: Configuration, limits: Limits) -> tuple[ShapeFigures, str | None]:
-        """What was measured of a shape, and why it does not fit."""
         figures = self.measure(shape)
         over = over_budget(figures, limits)
-        out = 1 - sum(shape.widths.values()) / sum(self.model.full.values())
         told = "fits" if over is None else over
-        self.model.bench.note(f"{self._name} widths, {out:.1%} out: p50 {format_ms(figures.p50_ms)}, {told}")
-        return figures, over
+        self.model.bench.note(f"{self._name} widths, {share:.1%} out: p50 {format_ms(figures.p50_ms)}, {told}")
+        return figures if over is None else None
 
     @property
     def _name(self) -> str:

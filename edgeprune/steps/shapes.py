@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _FIRST_RUNS = 20
 _LOOK = BlockLength(60, fill_s=0.5, most=4000, most_s=3.0)
 _ATTEMPTS = 5
+_STEADY = 2
 _BACK_OFF_S = 0.5
 
 _TAIL = 0.99
@@ -263,6 +264,9 @@ def quick_look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: s
     Otherwise the fastest of several disturbed ones, because a neighbour makes runs slower and never faster, and leaves
     p50 nearly where it is (docs/architecture.md, fact 5). `tail` asks for a block that is long enough to decide by p99,
     and takes the one with the least of those that were disturbed.
+
+    A core that is slow all through shows beside the session's earlier looks. One that stays so is taken for what the
+    device has now, which is told.
     """
     with bench.device.leased(bench.note):
         return _look(bench, rung, artifact_path, samples_path, tail=tail)
@@ -281,10 +285,12 @@ def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *
         block = bench.device.block(rung, artifact_path, samples_path, length, estimate_ns)
         estimate_ns = quantile(block.samples_ns, 0.5)
         looks.append(Look(block, bench.device.watch.disturbance(block) or ""))
-    if all(look.disturbed and not disturbance(look.block) for look in looks):
-        # A core that is slow only beside earlier looks, and stays so, is what the device has now: warm, or shared.
+    steady = [Look(look.block) for look in looks if not disturbance(look.block)]
+    if len(steady) >= _STEADY and all(look.disturbed for look in looks):
+        # Slow only beside earlier looks, and again and again: what the device has now.
+        bench.note(f"{rung.name}: the device's cores stay slower than they were, warm or shared", "warning")
         bench.device.watch = Watch()
-        looks = [Look(look.block) for look in looks]
+        looks = steady
     return min(looks, key=lambda look: (bool(look.disturbed), quantile(look.block.samples_ns, share)))
 
 

@@ -127,3 +127,10 @@ def test_a_watch_holds_each_block_against_the_fastest_core_so_far() -> None:
     assert watch.disturbance(slow) is None
     assert watch.disturbance(fast) is None
     assert "1.50x its best" in str(watch.disturbance(slow))
+
+
+def test_a_watch_does_not_hold_one_core_against_a_block_on_several() -> None:
+    watch = Watch()
+    many = make_block(cpus=(0, 1), probe_before_ns=1_000_000, probe_after_ns=1_000_000)
+    assert watch.disturbance(many) is None
+    assert watch.disturbance(make_block(probe_before_ns=1_500_000, probe_after_ns=1_500_000)) is None

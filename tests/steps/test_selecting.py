@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from compressors import compressor
 
+from edgeprune.errors import InputError
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.records.rung import GroupWidth, Limits, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.rung import GroupWidth, Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.narrowing import Narrower
 from edgeprune.steps.open_model import OpenModel
-from edgeprune.steps.selecting import Selected, SelectedWidths
+from edgeprune.steps.selecting import SelectedWidths
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.workbench import Workbench
 
@@ -101,22 +102,29 @@ def test_limits_that_no_share_meets_refuse_the_place(made: Compressor) -> None:
 
 def test_told_shares_are_one_shape_that_fits_or_does_not(made: Compressor) -> None:
     spec = made.bench.target.spec
-    told = {"selection": "told", "group_ratios": {"conv2": 0.5, "*": 0.25}}
-    bench = made.bench.with_spec(spec.model_copy(update={"pruning": spec.pruning.model_copy(update=told)}))
-    shapes = Scales(bench)
 
-    def search(p50_ms: float) -> Selected:
-        def measure(shape: Configuration) -> ShapeFigures:
-            return shapes.measure(FLOAT, OpenModel(bench).cut(shape)[0])
+    def planned(p50_ms: float, ratios: Mapping[str, float]) -> tuple[PlannedRung, Scales]:
+        told = {"selection": "told", "group_ratios": ratios}
+        bench = made.bench.with_spec(spec.model_copy(update={"pruning": spec.pruning.model_copy(update=told)}))
+        shapes = Scales(bench)
+        narrower = Narrower(shapes, GroupLosses(made, may_train=False))  # type: ignore[arg-type]
+        narrow = narrower.fastest_admissible(FLOAT)
+        (rung,) = narrower.plan(DENSE, narrow, Limits(p50_ms=p50_ms))
+        return rung, shapes
 
-        rule = SelectedWidths(OpenModel(bench), GroupLosses(made, may_train=False), measure)
-        return rule.search(Limits(p50_ms=p50_ms))
-
-    found = search(100.0)
-    assert found.figures is not None
-    assert {w.group: w.after for w in found.figures.widths} == {"conv1": 12, "conv2": 16}
-    assert search(0.1 * 27).figures is None
-    assert len(shapes.asked) == 2
+    halves = {"conv2": 0.5, "*": 0.25}
+    rung, shapes = planned(2.8, halves)
+    assert {w.group: w.after for w in rung.widths} == {"conv1": 12, "conv2": 16}
+    assert (rung.status, rung.p50_ms, len(shapes.asked)) == (RungStatus.PLANNED, pytest.approx(2.8), 2)
+    rung, _ = planned(2.6, halves)
+    # What was measured of it is told with the refusal.
+    assert (rung.status, rung.p50_ms) == (RungStatus.REFUSED, pytest.approx(2.8))
+    assert rung.reason.endswith("widths of pruning.group_ratios")
+    rung, shapes = planned(2.8, {"conv1": 0.02})
+    assert (rung.status, len(shapes.asked)) == (RungStatus.REFUSED, 1)
+    assert "too small to take a whole channel out" in rung.reason
+    with pytest.raises(InputError, match="no group is named 'conv9'"):
+        planned(2.8, {"conv9": 0.5})
 
 
 def test_an_untrained_model_has_no_ranks_yet(made: Compressor, tmp_path: Path) -> None:
