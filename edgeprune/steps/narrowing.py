@@ -170,8 +170,8 @@ class Narrower:
         """The rung of widths that the target tells: one shape, which fits or does not."""
         unknown = structured_cost(place.precision, None)
         if shape.widths == self._model.full:
-            rung = replace(place, pruning=PruningKind.STRUCTURED)
-            return refuse(rung, unknown, "pruning.group_ratios are too small to take a whole channel out")
+            nothing = replace(place, pruning=PruningKind.STRUCTURED)
+            return refuse(nothing, unknown, "pruning.group_ratios are too small to take a whole channel out")
         figures = settled(self.shapes, self._measure(place, shape), limits)
         fits = over_budget(figures, limits) is None
         rung = decide(figures, limits, self._cost(figures) if fits else unknown)
