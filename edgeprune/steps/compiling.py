@@ -83,7 +83,7 @@ def compile_float(job: CompileJob, rung: Rung, folder: Path) -> CompiledFiles:
     if refused is not None:
         raise BuildError(f"{rung.name}: {job.variant.name}: {refused}")
     model = prepared(job.model, job.variant, scheme.needs(job.variant), job.calibration)
-    inputs = TensorSpec(name="input", shape=job.input_shape, dtype="float32")
+    inputs = TensorSpec(name="input", shape=job.input_shape, dtype=job.calibration.dtype.name)
     return _float_files(job, rung, model, inputs, folder)
 
 

@@ -84,7 +84,7 @@ def test_several_outputs_come_in_the_models_order(
     assert noise_of(tuple(found), expected) < (1e-5 if precision is Precision.FLOAT32 else 0.3)
 
 
-@pytest.mark.parametrize("precision", [Precision.FLOAT32, pytest.param(Precision.INT8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
 @pytest.mark.parametrize("dtype", ["int64", pytest.param("int32", marks=pytest.mark.slow)])
 @each_runtime
 def test_token_ids_pass_as_they_are_and_padding_is_still_masked(
