@@ -270,17 +270,13 @@ class _Build:
         return made
 
 
-_OF_ONE_KIND = ("runtime", "precision", "pruning", "n_m", "block")
-"""Of such rungs the one that costs less takes out a part of what the other does."""
-
-
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
     """A rung that takes less from the same model, and failed for accuracy: taking more cannot help."""
     costs = {r.rung: r.accuracy_cost or 0.0 for r in plan.rungs}
 
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
-        alike = all(getattr(ours, name) == getattr(theirs, name) for name in _OF_ONE_KIND)
+        alike = (ours.runtime, ours.precision, ours.pattern) == (theirs.runtime, theirs.precision, theirs.pattern)
         return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)

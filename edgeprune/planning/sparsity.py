@@ -58,7 +58,7 @@ def decide_patterns(
         in_doubt = probe is not None and claimed and bool(probe.disturbed)
         if claimed and not gains:
             choices.append(MaskChoice(runtime=runtime, pattern=pattern, used=True, reason="not probed"))
-        elif parse_pattern(pattern).block and not claimed:
+        elif probe is not None and not claimed and parse_pattern(pattern).block:
             choices += _unclaimed_blocks(runtime, pattern, probe)
         elif (least := _least_share(gains, in_doubt=in_doubt)) is not None:
             choices.append(_gained(runtime, pattern, gains, least, claimed=claimed))
@@ -82,21 +82,20 @@ def _least_share(gains: Sequence[SparsityGain], *, in_doubt: bool) -> float | No
     return least
 
 
-def _unclaimed_blocks(runtime: str, pattern: str, probe: SparsityProbe | None) -> list[MaskChoice]:
+def _unclaimed_blocks(runtime: str, pattern: str, probe: SparsityProbe) -> list[MaskChoice]:
     """A hint where blocks gain more than single zeros, at the largest share at which both were measured."""
-    single = {g.share: g for g in probe.of(UNSTRUCTURED)} if probe else {}
-    for gain in reversed(probe.of(pattern) if probe else ()):
-        other = single.get(gain.share)
-        if gain.ratio is None or other is None or other.ratio is None:
-            continue
-        if gain.status is not GainStatus.GAIN or gain.ratio < LEAST_SPARSE_GAIN * other.ratio:
-            return []
-        note = (
-            f"{runtime}: {gain.reason}, where as many single zeros gain {other.ratio:.2f}x: add {pattern!r} to "
-            f"runtimes.{runtime}.sparse_kernels of the profile to have them tried"
-        )
-        return [MaskChoice(runtime=runtime, pattern=pattern, used=False, reason=note, note=note)]
-    return []
+    single = {g.share: g.ratio for g in probe.of(UNSTRUCTURED) if g.ratio is not None}
+    both = [(g, g.ratio, single[g.share]) for g in probe.of(pattern) if g.ratio is not None and g.share in single]
+    if not both:
+        return []
+    gain, ratio, other = both[-1]
+    if gain.status is not GainStatus.GAIN or ratio < LEAST_SPARSE_GAIN * other:
+        return []
+    note = (
+        f"{runtime}: {gain.reason}, where as many single zeros gain {other:.2f}x: add {pattern!r} to "
+        f"runtimes.{runtime}.sparse_kernels of the profile to have them tried"
+    )
+    return [MaskChoice(runtime=runtime, pattern=pattern, used=False, reason=note, note=note)]
 
 
 def _gained(runtime: str, pattern: str, gains: Sequence[SparsityGain], least: float, *, claimed: bool) -> MaskChoice:

@@ -75,6 +75,11 @@ class Rung:
         return self.place if self.pruning is PruningKind.NONE else f"{self.place}-{self.pruning_name}"
 
     @property
+    def pattern(self) -> tuple[PruningKind, tuple[int, int] | None, tuple[int, int] | None]:
+        """What is taken out, whatever the share of it."""
+        return self.pruning, self.n_m, self.block
+
+    @property
     def pruning_name(self) -> str:
         """The part of the name that says what is taken out; equal wherever the same is."""
         if self.n_m is not None:

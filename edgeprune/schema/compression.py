@@ -95,20 +95,6 @@ Quantizer = Literal[
 ]
 
 
-FixedQuantizer = Literal[
-    "min_max",
-    "percentile",
-    "entropy",
-    "squared_error",
-    "bias_correction",
-    "equalization",
-    "smoothing",
-    "weights8",
-    "dynamic8",
-    "weights4",
-    "weights16",
-    "qat",
-]
 _WEIGHTS_ALONE = frozenset({"weights8", "dynamic8", "weights4", "weights16"})
 _RANGES = frozenset({"min_max", "percentile", "entropy", "squared_error"})
 
@@ -118,9 +104,10 @@ class Quantization(FileModel):
 
     calibration_samples: Annotated[int, Field(ge=16)] = 256
     """Taken from the training split, at a fixed seed."""
-    fixed: tuple[FixedQuantizer, ...] = ()
+    fixed: tuple[Quantizer, ...] = ()
     """How INT8 artifacts are quantized, all of these together, in the place of each quantizer's default; at most one
-    way to take ranges, and weights alone (`weights8` and the like) by themselves. Nothing else is tried then."""
+    way to take ranges, weights alone (`weights8` and the like) by themselves, and not `mixed_precision`, which is found
+    by trying. Nothing else is tried then."""
     variants: tuple[Quantizer, ...] = get_args(Quantizer)
     """What is tried where the default INT8 artifact misses an accuracy floor or drops too far; empty for nothing."""
     tolerated_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -146,6 +133,8 @@ class Quantization(FileModel):
     def _fixed_is_one_way(self) -> Self:
         if len(set(self.fixed)) < len(self.fixed) or len(_RANGES.intersection(self.fixed)) > 1:
             raise ValueError(f"fixed with each word once, and at most one of {', '.join(sorted(_RANGES))}")
+        if "mixed_precision" in self.fixed:
+            raise ValueError("fixed without mixed_precision: which layers stay in float is found by trying")
         if len(self.fixed) > 1 and _WEIGHTS_ALONE.intersection(self.fixed):
             raise ValueError(f"fixed with nothing beside {', '.join(sorted(_WEIGHTS_ALONE.intersection(self.fixed)))}")
         if self.order == "quantize_first" and _WEIGHTS_ALONE.intersection(self.fixed):

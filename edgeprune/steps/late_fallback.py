@@ -58,12 +58,12 @@ class LateFallback:
             return plan
         known = {r.rung for r in plan.rungs}
         after = f"searched for after {planned.rung.name} failed {why}"
-        rungs = [replace(r, reason=f"{r.reason}; {after}") for r in found if r.rung not in known]
+        told = [replace(r, reason=f"{r.reason}; {after}") for r in found if r.rung not in known]
         places = {survey.place for survey in plan.surveys}
         note = f"{planned.rung.name} failed {why}; narrower widths were searched for then"
         return replace(
             plan,
-            rungs=(*plan.rungs, *rungs),
+            rungs=(*plan.rungs, *told),
             notes=(*plan.notes, note),
             surveys=(*plan.surveys, *(s for s in self.narrower.surveys if s.place not in places)),
             sensitivity=self.narrower.loss.taken,

@@ -159,8 +159,8 @@ class PruningRounds:
         """Rounds that nothing recovers from are seldom meant."""
         idle = sum(1 for count in epochs if not count)
         if idle and any(epochs):
-            told = f"{idle} of {len(epochs)} rounds have no epoch of recovery after them"
-            self.compressor.bench.note(f"{subject}: {told}", "warning")
+            rounds = f"{idle} of {len(epochs)} rounds"
+            self.compressor.bench.note(f"{subject}: {rounds} have no epoch of recovery after them", "warning")
 
     def _cut(self, model: nn.Module, widths: Mapping[str, int]) -> tuple[nn.Module, tuple[Cut, ...]]:
         scorer = self.compressor.scorer

@@ -124,8 +124,7 @@ def entrants_of(plan: Plan, *, rounds_first: bool = False) -> list[PlannedRung]:
         close = (rung.accuracy_cost or 0.0) - (head.accuracy_cost or 0.0) <= noise(head, rung)
         if close and rung.p50_ms is not None and rung.rung.pruning is not PruningKind.NONE:
             place = rung.rung
-            kind = place.pruning, place.n_m, place.block
-            by_place.setdefault((place.runtime, place.precision, place.threads, kind), rung)
+            by_place.setdefault((place.runtime, place.precision, place.threads, place.pattern), rung)
     by_model: dict[object, PlannedRung] = {}
     for rung in by_place.values():
         model = _model_of(rung), rounds_first and rung.rung.precision is Precision.INT8
@@ -139,7 +138,7 @@ def _model_of(planned: PlannedRung) -> object:
     rung = planned.rung
     layers = rung.runtime if rung.masked else ""
     share = rung.pruning_ratio if rung.masked else 0.0
-    return rung.pruning, layers, share, rung.n_m, rung.block, planned.widths, planned.removed_blocks
+    return rung.pattern, layers, share, planned.widths, planned.removed_blocks
 
 
 def race_epochs(entrants: int, first_epochs: int) -> int:

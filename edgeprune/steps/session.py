@@ -62,19 +62,19 @@ class BlockLength:
 
     Attributes:
         runs: so many; exactly, where nothing else is given.
-        fill_s, most: more of them, until they take so long, but at most so many.
-        most_s: fewer of them where they would take longer, but at least 20.
+        fill_s, max_runs: more of them, until they take so long, but at most so many.
+        max_s: fewer of them where they would take longer, but at least 20.
     """
 
     runs: int
     fill_s: float = 0.0
-    most: int = 0
-    most_s: float = 0.0
+    max_runs: int = 0
+    max_s: float = 0.0
 
     def longest_s(self, run_s: float) -> float:
         """Where one takes so long."""
         wanted_s = self.runs * run_s
-        return max(self.fill_s, min(wanted_s, max(self.most_s, _LEAST_RUNS * run_s)) if self.most_s else wanted_s)
+        return max(self.fill_s, min(wanted_s, max(self.max_s, _LEAST_RUNS * run_s)) if self.max_s else wanted_s)
 
 
 class DeviceSession:
@@ -146,7 +146,9 @@ class DeviceSession:
         length = BlockLength(runs) if isinstance(runs, int) else runs
         run_ns = estimate_ns if estimate_ns is not None else _SLOWEST_RUN_NS
         timeout_s = _START_TIMEOUT_S + _PATIENCE * length.longest_s(run_ns / NS_PER_S)
-        request = replace(_request(rung, length.runs), fill_s=length.fill_s, max_runs=length.most, max_s=length.most_s)
+        request = replace(
+            _request(rung, length.runs), fill_s=length.fill_s, max_runs=length.max_runs, max_s=length.max_s
+        )
         with self.leased() as lease, lease.quiet():
             return self._client.bench(request, artifact_path, samples_path, timeout_s=timeout_s, lease=lease.token)
 

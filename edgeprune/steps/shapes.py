@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FIRST_RUNS = 20
-_LOOK = BlockLength(60, fill_s=0.5, most=4000, most_s=3.0)
+_LOOK = BlockLength(60, fill_s=0.5, max_runs=4000, max_s=3.0)
 _ATTEMPTS = 5
 _STEADY = 2
 _BACK_OFF_S = 0.5
 
 _TAIL = 0.99
-_TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), fill_s=3.0, most=5000)
+_TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), fill_s=3.0, max_runs=5000)
 """A look at p99 is six times as long: so many runs, at the least, that one is over it at 95 % confidence."""
 
 

@@ -82,7 +82,10 @@ def test_a_wrong_profile_names_file_key_expected_and_found(change: tuple[str, st
             ("[data]", '[quantization]\nfixed = ["weights8", "entropy"]\n[data]'),
             "quantization: expected fixed with nothing beside weights8",
         ),
-        (("[data]", '[quantization]\nfixed = ["mixed_precision"]\n[data]'), "t.toml: quantization.fixed.0: expected"),
+        (
+            ("[data]", '[quantization]\nfixed = ["mixed_precision"]\n[data]'),
+            "quantization: expected fixed without mixed_precision",
+        ),
         (("[data]", '[pruning]\nselection = "told"\n[data]'), "pruning: expected group_ratios with selection"),
         (("[data]", '[recovery]\nschedule = "steps"\n[data]'), "recovery: expected `steps` where `schedule` is"),
         (

@@ -11,6 +11,7 @@ import pytest
 from compressors import compressor
 
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
@@ -63,12 +64,21 @@ def test_zeros_cost_what_they_lose_and_never_less_than_fewer(costs: AccuracyCost
     assert many.accuracy_cost is not None
     assert 0.0 <= few.accuracy_cost < many.accuracy_cost
     assert many.cost_error > 0.0
-    blocks = replace(ZEROS, pruning=PruningKind.BLOCK, block=(1, 4))
-    few_blocks, many_blocks = (costs.priced(planned(replace(blocks, pruning_ratio=share))) for share in (0.5, 0.98))
-    assert 0.0 <= (few_blocks.accuracy_cost or 0.0) <= (many_blocks.accuracy_cost or 0.0)
     n_m = costs.priced(planned(replace(FLOAT, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4))))
     assert n_m.accuracy_cost is not None
     assert 0.0 <= n_m.accuracy_cost < many.accuracy_cost
+
+
+def test_blocks_that_lose_less_by_chance_cost_what_fewer_of_them_do(
+    costs: AccuracyCosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falling(_: SensitivityBench, rung: Rung) -> LossIncrease:
+        return LossIncrease(loss=1.0 - rung.pruning_ratio, error=0.1, accuracy=0.5)
+
+    monkeypatch.setattr(SensitivityBench, "masked_increase", falling)
+    blocks = replace(ZEROS, pruning=PruningKind.BLOCK, block=(2, 1))
+    found = [costs.priced(planned(replace(blocks, pruning_ratio=share))).accuracy_cost for share in (0.5, 0.98)]
+    assert found == pytest.approx([0.5, 0.5])
 
 
 def test_the_error_is_that_of_the_differences(costs: AccuracyCosts) -> None:

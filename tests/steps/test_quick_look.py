@@ -101,7 +101,7 @@ def test_a_core_that_stays_slow_is_what_the_device_has_now(monkeypatch: Any) -> 
 def test_how_long_a_block_may_take() -> None:
     quick, slow = 0.001, 5.0
     assert BlockLength(100).longest_s(slow) == 500.0
-    length = BlockLength(60, fill_s=0.5, most=4000, most_s=3.0)
+    length = BlockLength(60, fill_s=0.5, max_runs=4000, max_s=3.0)
     assert length.longest_s(quick) == 0.5
     assert length.longest_s(0.04) == 60 * 0.04
     assert length.longest_s(0.1) == 3.0
