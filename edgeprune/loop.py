@@ -246,14 +246,13 @@ class _Build:
             return error.message
 
     def _dense_on_same_runtime(self, plan: Plan, chosen: Candidate | None) -> tuple[Candidate, ...]:
-        """Dense float32 on the chosen model's own runtime and threads, where the fastest dense one is another."""
+        """Dense float32 on the chosen model's own runtime and placement, where the fastest dense one is another."""
         if chosen is None:
             return ()
-        place = (chosen.rung.runtime, chosen.rung.threads)
+        place = replace(chosen.rung.unpruned, precision=Precision.FLOAT32)
         for planned in plan.rungs:
             rung = planned.rung
-            is_dense = rung.precision is Precision.FLOAT32 and rung.pruning is PruningKind.NONE
-            if is_dense and rung != plan.dense.rung and (rung.runtime, rung.threads) == place:
+            if rung == place and rung != plan.dense.rung:
                 return (self.maker.dense(planned)[1],)
         return ()
 

@@ -42,7 +42,7 @@ def bench(
     from edgeprune.steps.benching import bench_artifact, bench_subject
 
     spec = usable(device)
-    subject = bench_subject(Path(artifact), policy.threads)
+    subject = bench_subject(Path(artifact), policy.threads, policy.cpus)
     return bench_artifact(subject, spec, policy.measurement, policy.limits, reporter or NullReporter())
 
 
@@ -73,7 +73,7 @@ def bench_fleet(
     from edgeprune.steps.benching import bench_subject
     from edgeprune.steps.fleet_devices import choose_devices
 
-    specs, subject = choose_devices(devices), bench_subject(Path(artifact), policy.threads)
+    specs, subject = choose_devices(devices), bench_subject(Path(artifact), policy.threads, policy.cpus)
     if not {50.0, 99.0} <= set(policy.percentiles):
         policy = replace(policy, percentiles=tuple(sorted({50.0, 99.0, *policy.percentiles})))
     told = reporter or NullReporter()
@@ -110,7 +110,7 @@ def bench_paced(
     if rate_hz is not None and rate_hz <= 0:
         raise InputError(f"rate: expected a number > 0, got {rate_hz:g}")
     spec, told = usable(device), reporter or NullReporter()
-    subject = bench_subject(Path(artifact), policy.threads)
+    subject = bench_subject(Path(artifact), policy.threads, policy.cpus)
     if sustain_s is not None:
         if policy.limits != Limits(memory_of=policy.memory_of):
             raise InputError("sustain: one long process certifies no limit; leave the limits out, or measure without")
@@ -136,7 +136,7 @@ def compare(
         second: as `bench` takes it.
         device: as for `bench`.
         rounds: at least five: fresh processes of each.
-        policy: threads and confidence; limits are refused, and `runs` are those of `processes` processes.
+        policy: threads, cores and confidence; limits are refused, and `runs` are those of `processes` processes.
         reporter: hears what happens; None for silence.
 
     Raises:
@@ -149,8 +149,8 @@ def compare(
     if policy.limits != Limits(memory_of=policy.memory_of):
         raise InputError("compare: a comparison judges no limit; leave the limits out, or measure each on its own")
     spec, told = usable(device), reporter or NullReporter()
-    subjects = (bench_subject(Path(first), policy.threads), bench_subject(Path(second), policy.threads))
-    return compare_artifacts(subjects, spec, policy.measurement, told, rounds=rounds)
+    one, other = (bench_subject(Path(path), policy.threads, policy.cpus) for path in (first, second))
+    return compare_artifacts((one, other), spec, policy.measurement, told, rounds=rounds)
 
 
 def calibrate(

@@ -40,7 +40,7 @@ MOST_THROTTLE_EVENTS = 0
 
 
 class Watch:
-    """Judges the blocks of one device, each beside the fastest core that was seen so far.
+    """Judges the blocks of one device, each beside the fastest that its own core was seen so far.
 
     Args:
         waits: whether the process waits between its runs; see `disturbance`.
@@ -48,15 +48,16 @@ class Watch:
 
     def __init__(self, *, waits: bool = False) -> None:
         self._waits = waits
-        self._fastest_probe_ns: int | None = None
+        self._fastest_probe_ns: dict[tuple[int, ...], int | None] = {}
 
     def disturbance(self, block: Block) -> str | None:
         """Why the block must not be counted; its own probes count from now on."""
         if len(block.cpus) == 1:
             # Of several cores nobody knows on which one the probe ran, and they need not be alike.
-            found = [p for p in (self._fastest_probe_ns, block.probe_before_ns, block.probe_after_ns) if p]
-            self._fastest_probe_ns = min(found, default=None)
-        return disturbance(block, self._fastest_probe_ns, waits=self._waits)
+            known = self._fastest_probe_ns.get(block.cpus)
+            found = [p for p in (known, block.probe_before_ns, block.probe_after_ns) if p]
+            self._fastest_probe_ns[block.cpus] = min(found, default=None)
+        return disturbance(block, self._fastest_probe_ns.get(block.cpus), waits=self._waits)
 
 
 def disturbance(block: Block, fastest_probe_ns: int | None = None, *, waits: bool = False) -> str | None:

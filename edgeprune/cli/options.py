@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeprune.cpu_list import parse_cpus
+
 if TYPE_CHECKING:
     from edgeprune.events import Reporter
 
@@ -42,6 +44,21 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
+class _Cpus(click.ParamType[tuple[int, ...]]):
+    """`0-3,8`: cores by number."""
+
+    name = "cpus"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_cpus(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+CPUS = _Cpus()
 DURATION = _Duration()
 NAMES = _Names()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from edgeprune.records.memory import Schedule
@@ -53,6 +54,18 @@ class ShapeFigures:
     def memory_bytes(self, of: str) -> int:
         """Of the whole process, or of the model alone."""
         return self.peak_bytes if of == "process" else max(0, self.peak_bytes - self.base_bytes)
+
+
+def tightness(shape: PlannedRung | ShapeFigures, limits: Limits) -> float:
+    """How near a measured shape is to the limits of latency: the largest share of one that it uses.
+
+    It compares placements by the budget's own percentile: two threads can halve p50 and multiply p99 by ten. Without
+    a limit of latency it is p50 in ms; a rung that was not measured is the least near of all: infinite.
+    """
+    if shape.p50_ms is None or shape.p99_ms is None:
+        return math.inf
+    values = ((shape.p50_ms, limits.p50_ms), (shape.p99_ms, limits.p99_ms))
+    return max((value / limit for value, limit in values if limit is not None), default=shape.p50_ms)
 
 
 def over_budget(shape: ShapeFigures, limits: Limits, slack: float = SLACK) -> str | None:

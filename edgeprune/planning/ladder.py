@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from edgeprune.planning.placement import Placement, placements
 from edgeprune.planning.sparsity import MaskChoice
+from edgeprune.records.cores import Core
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
@@ -42,7 +44,8 @@ class Ladder:
 
     Attributes:
         rungs: those whose shape is known, by ascending accuracy cost.
-        places: runtime, precision and threads where widths are to be searched for, at the runtime's fastest precision.
+        places: runtime, precision, threads and cores where widths are to be searched for, at the runtime's fastest
+            precision.
         finer_places: the same at its other precisions, for where cutting costs less than INT8.
         refused: rungs that are ruled out.
     """
@@ -54,7 +57,7 @@ class Ladder:
 
 
 def accuracy_cost(rung: Rung) -> float:
-    """Expected order of accuracy cost; equal for rungs that differ in runtime and threads only."""
+    """Expected order of accuracy cost; equal for rungs that differ in runtime and placement only."""
     cost = PRECISION_COST[rung.precision]
     if rung.pruning is not PruningKind.NONE:
         cost += _PRUNED + rung.pruning_ratio
@@ -73,6 +76,7 @@ def make_ladder(
     *,
     can_cut: bool,
     masks: Sequence[MaskChoice] = (),
+    topology: Sequence[Core] = (),
 ) -> Ladder:
     """Every combination that the profile declares and the device can run.
 
@@ -82,7 +86,9 @@ def make_ladder(
         precisions: by runtime name, what it can compute in on this device. Runtimes that are missing there are absent.
         can_cut: whether the model has channel groups that can be cut.
         masks: what the device was measured to gain from zeros: `planning.sparsity.decide_patterns`.
+        topology: of the device.
     """
+    spots = placements(profile, topology)
     rungs: list[Rung] = []
     places: list[Rung] = []
     finer: list[Rung] = []
@@ -94,15 +100,14 @@ def make_ladder(
                 rung = Rung(runtime=runtime, precision=precision)
                 refused.append(RefusedRung(rung=rung, reason=f"runtimes.{runtime}.int8 = false in the profile"))
                 continue
-            rungs += [Rung(runtime=runtime, precision=precision, threads=t) for t in profile.threads]
+            rungs += _everywhere(runtime, precision, spots)
         usable = [p for p in available if p is not Precision.INT8 or support.int8]
         fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
         if can_cut:
-            places += [Rung(runtime=runtime, precision=fastest, threads=t) for t in profile.threads]
-            others = [p for p in usable if p is not fastest]
-            finer += [Rung(runtime=runtime, precision=p, threads=t) for p in others for t in profile.threads]
+            places += _everywhere(runtime, fastest, spots)
+            finer += [rung for p in usable if p is not fastest for rung in _everywhere(runtime, p, spots)]
         for choice in (m for m in masks if m.runtime == runtime and (m.used or m.contradicted)):
-            kept, out = _mask_rungs(choice, profile, pruning)
+            kept, out = _mask_rungs(choice, spots, pruning)
             rungs += kept
             refused += out
     return Ladder(
@@ -113,15 +118,20 @@ def make_ladder(
     )
 
 
-def _mask_rungs(choice: MaskChoice, profile: DeviceProfile, pruning: Pruning) -> tuple[list[Rung], list[RefusedRung]]:
+def _everywhere(runtime: str, precision: Precision, spots: Sequence[Placement]) -> list[Rung]:
+    return [Rung(runtime=runtime, precision=precision, threads=s.threads, cpus=s.cpus) for s in spots]
+
+
+def _mask_rungs(
+    choice: MaskChoice, spots: Sequence[Placement], pruning: Pruning
+) -> tuple[list[Rung], list[RefusedRung]]:
     """The rungs of one pattern of zeros, and those of them that the device showed to gain nothing.
 
     In float32: sparse kernels of today's runtimes take float weights only (XNNPACK: docs/architecture.md, fact 2).
     """
     rungs: list[Rung] = []
     refused: list[RefusedRung] = []
-    for threads in profile.threads:
-        place = Rung(runtime=choice.runtime, threads=threads, precision=Precision.FLOAT32)
+    for place in _everywhere(choice.runtime, Precision.FLOAT32, spots):
         for rung in _masked(place, parse_pattern(choice.pattern), pruning):
             ratio = rung.pruning_ratio
             # A share between two measured ones is given the benefit of the doubt: the whole model is measured yet.

@@ -6,22 +6,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from edgeprune.planning.feasibility import ShapeFigures
+from edgeprune.planning.feasibility import tightness
 from edgeprune.planning.ladder import accuracy_cost
 from edgeprune.records.rung import Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.units import format_mb, format_ms
-
-
-def tightness(shape: PlannedRung | ShapeFigures, limits: Limits) -> float:
-    """How near a measured shape is to the limits of latency: the largest share of one that it uses.
-
-    It compares thread counts by the budget's own percentile: two threads can halve p50 and multiply p99 by ten. Without
-    a limit of latency it is p50 in ms; a rung that was not measured is the least near of all: infinite.
-    """
-    if shape.p50_ms is None or shape.p99_ms is None:
-        return math.inf
-    values = ((shape.p50_ms, limits.p50_ms), (shape.p99_ms, limits.p99_ms))
-    return max((value / limit for value, limit in values if limit is not None), default=shape.p50_ms)
 
 
 def noise(one: PlannedRung, other: PlannedRung) -> float:
@@ -34,16 +22,16 @@ def ordered(rungs: Iterable[PlannedRung], limits: Limits) -> list[PlannedRung]:
 
     Costs within one standard error of the lowest that is left are taken as equal. Of such, those that need no training
     come first, in the order of habit (float32, bf16, fp16, INT8) and then the faster; pruned ones by their cost. Faster
-    is by p50, and between rungs that differ in threads alone by `tightness`: those were measured for it.
+    is by p50, and between rungs that differ in placement alone by `tightness`: those were measured for it.
     """
     found = tuple(rungs)
     best: dict[Rung, PlannedRung] = {}
     for rung in found:
-        alike = replace(rung.rung, threads=1)
+        alike = rung.rung.unplaced
         best[alike] = min(best.get(alike, rung), rung, key=lambda r: tightness(r, limits))
 
     def latency(rung: PlannedRung) -> tuple[float, str, float]:
-        first = best[replace(rung.rung, threads=1)]
+        first = best[rung.rung.unplaced]
         p50_ms = math.inf if first.p50_ms is None else first.p50_ms
         return p50_ms, first.rung.name, tightness(rung, limits)
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeprune.records.cores import Core
 from edgeprune.records.rung import Precision
 
 # The facts that a fingerprint is made of, in its order.
@@ -20,6 +21,7 @@ class DeviceFacts:
         runtimes: (name, version) of each runtime that can be imported there.
         disk_free_bytes: on the file system of the agent's work folder.
         boot_id: changes when the device restarts; empty where unreadable.
+        topology: the physical cores that a process may use.
     """
 
     machine: str
@@ -34,6 +36,7 @@ class DeviceFacts:
     numpy: str
     runtimes: tuple[tuple[str, str], ...]
     boot_id: str = ""
+    topology: tuple[Core, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -179,6 +182,7 @@ class Measurement:
 
     Attributes:
         artifact_digest: of the artifact that was measured.
+        cpus: the cores that were asked for; empty for the last ones.
         blocks: the valid ones, one a process; percentiles are taken over their pooled samples.
         disturbed: the ones that were not counted.
         looks: how many times the samples were judged while sampling went on (the confidence is split over the looks
@@ -199,6 +203,7 @@ class Measurement:
     planned_looks: int = 1
     confidence: float = 0.95
     gave_up: bool = False
+    cpus: tuple[int, ...] = ()
 
     @property
     def processes_ns(self) -> tuple[tuple[int, ...], ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from edgeprune.cpu_list import format_cpus
 from edgeprune.records.breakdown import Breakdown, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.sensitivity import Sensitivity
@@ -36,9 +37,10 @@ class PruningKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """Runtime x precision x threads x pruning.
+    """Runtime x precision x threads and their cores x pruning.
 
     Attributes:
+        cpus: the cores to run on; empty where only one choice is worth a look: the last `threads` ones there.
         pruning_ratio: share taken out, in [0, 1): of each group's channels when structured, of the weights otherwise.
         n_m: for N:M pruning, (2, 4) keeps 2 of every 4 weights along the input channels.
         block: for block pruning, (output channels, inputs) that are zero together.
@@ -48,6 +50,7 @@ class Rung:
     runtime: str
     precision: Precision
     threads: int = 1
+    cpus: tuple[int, ...] = ()
     pruning: PruningKind = PruningKind.NONE
     pruning_ratio: float = 0.0
     n_m: tuple[int, int] | None = None
@@ -61,13 +64,19 @@ class Rung:
 
     @property
     def unpruned(self) -> Rung:
-        """At the same runtime, precision and threads, whole."""
-        return Rung(runtime=self.runtime, precision=self.precision, threads=self.threads)
+        """At the same place, whole."""
+        return Rung(runtime=self.runtime, precision=self.precision, threads=self.threads, cpus=self.cpus)
+
+    @property
+    def unplaced(self) -> Rung:
+        """Equal for rungs that differ only in threads and their cores."""
+        return replace(self, threads=1, cpus=())
 
     @property
     def place(self) -> str:
-        """Runtime, precision and threads: what the price of an operator belongs to."""
-        return f"{self.runtime}-{self.precision}-t{self.threads}"
+        """Runtime, precision, threads and their cores: what the price of an operator belongs to."""
+        cores = f"-cpu{format_cpus(self.cpus).replace(',', '+')}" if self.cpus else ""
+        return f"{self.runtime}-{self.precision}-t{self.threads}{cores}"
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from edgeprune.cpu_list import on_cores
 from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.control import Control
 from edgeprune.records.model_card import CardModel, Making, ModelCard
@@ -58,12 +59,13 @@ def _judged(card: ModelCard) -> str:
 
 
 def _identity(card: ModelCard) -> Iterator[tuple[str, str]]:
-    artifact = card.final.artifact
+    artifact, rung = card.final.artifact, card.final.rung
+    placed = on_cores(rung.threads, rung.cpus)
     yield "sha256 over its files", artifact.digest
     yield "format", escape(artifact.format)
     yield (
         "runtime, precision, threads",
-        (f"{escape(artifact.runtime)}, {escape(artifact.precision)}, {card.final.rung.threads}"),
+        f"{escape(artifact.runtime)}, {escape(artifact.precision)}, {placed}",
     )
     for name, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
         for tensor in tensors:

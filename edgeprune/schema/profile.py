@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from edgeprune.cpu_list import checked_cpus, parse_cpus
 from edgeprune.schema.base import FileModel
 from edgeprune.zero_patterns import PATTERN, checked_pattern
 
@@ -103,10 +104,16 @@ class DeviceProfile(FileModel):
     budget: Budget
     threads: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1,)
     """Thread counts to try."""
+    cpus: tuple[Annotated[str, AfterValidator(checked_cpus)], ...] = ()
+    """Sets of cores to try, as Linux writes them: `["4-7", "0-3"]`. Empty: one for each kind of core that the device
+    tells apart, and of cores that are all alike the last ones."""
     measurement: MeasurementPolicy = MeasurementPolicy()
 
     @model_validator(mode="after")
     def _threads_fit(self) -> Self:
         if max(self.threads) > self.hardware.cores:
             raise ValueError(f"threads at most hardware.cores = {self.hardware.cores}")
+        largest = max((len(parse_cpus(text)) for text in self.cpus), default=self.hardware.cores)
+        if max(self.threads) > largest:
+            raise ValueError(f"a set in cpus with as many cores as the largest of threads: {max(self.threads)}")
         return self

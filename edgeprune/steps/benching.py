@@ -32,7 +32,7 @@ ESTIMATE_RUNS = 20
 """Timed before anything is counted, for the length of a block."""
 
 
-def bench_subject(path: Path, threads: int | None) -> Subject:
+def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] = ()) -> Subject:
     """What a path names: an artifact folder of ours, or a model file of anybody's.
 
     Raises:
@@ -40,7 +40,11 @@ def bench_subject(path: Path, threads: int | None) -> Subject:
     """
     if path.is_dir():
         manifest = read_manifest(path)
-        rung = replace(manifest.rung, threads=threads or manifest.rung.threads)
+        rung = manifest.rung
+        if threads not in {None, rung.threads}:
+            # The cores were chosen for another number of threads.
+            rung = replace(rung, threads=threads, cpus=())
+        rung = replace(rung, cpus=cpus or rung.cpus)
         return Subject(rung=rung, artifact=manifest.artifact, folder=path)
     if not path.is_file():
         raise InputError(
@@ -49,7 +53,7 @@ def bench_subject(path: Path, threads: int | None) -> Subject:
     for name in RUNTIMES.names():
         opened = RUNTIMES.get(name).open_file(path)
         if opened is not None:
-            rung = Rung(runtime=name, precision=Precision.FLOAT32, threads=threads or 1)
+            rung = Rung(runtime=name, precision=Precision.FLOAT32, threads=threads or 1, cpus=cpus)
             artifact = describe_files(
                 path.parent,
                 opened.names,

@@ -86,7 +86,7 @@ def calibrate(
 @contextmanager
 def _subject(session: DeviceSession, artifact: Path | None) -> Iterator[Subject]:
     if artifact is not None:
-        yield bench_subject(artifact, None)
+        yield bench_subject(artifact)
         return
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         yield _small_model(session, Path(folder))

@@ -104,6 +104,7 @@ class Duel:
             runtime=rung.runtime,
             precision=rung.precision,
             threads=rung.threads,
+            cpus=rung.cpus,
             device=self.session.facts,
             blocks=series.blocks,
             disturbed=series.disturbed,

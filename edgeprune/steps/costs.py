@@ -117,7 +117,7 @@ class AccuracyCosts:
         bench = self._workbench
         place = Rung(runtime=rung.runtime, precision=Precision.FLOAT32)
         # Which layers are masked follows from the runtime's kernels.
-        subject = replace(rung, precision=place.precision, threads=place.threads).name
+        subject = replace(rung.unplaced, precision=place.precision).name
         scorer = self.losses.compressor.scorer
         key = digest(self._dense_key, compiler_versions(place), scorer.masker.key, scorer.key)
         return bench.step(

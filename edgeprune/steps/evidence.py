@@ -174,9 +174,9 @@ def _foreign_measurements(bundle: EvidenceBundle, manifest: Manifest) -> Iterato
             continue
         if measurement.artifact_digest != artifact_digest:
             yield f"what was measured is not the {name}"
-        if (measurement.runtime, measurement.precision, measurement.threads) != (
-            rung.runtime, rung.precision, rung.threads,
-        ):  # fmt: skip
+        if (measurement.runtime, measurement.precision, measurement.threads, measurement.cpus) != (
+            rung.runtime, rung.precision, rung.threads, rung.cpus,
+        ) or (rung.cpus and any(block.cpus != rung.cpus for block in measurement.blocks)):  # fmt: skip
             yield f"the {name} was not measured as {rung.name}"
         reasons = (disturbance(block) for block in measurement.blocks)
         yield from (f"a disturbed block of the {name} is counted: {r}" for r in reasons if r is not None)

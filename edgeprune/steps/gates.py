@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgeprune.cpu_list import format_cpus
 from edgeprune.errors import InputError
 from edgeprune.files import write_atomically
 from edgeprune.gating.judge import judge
@@ -195,12 +196,13 @@ def _device_differences(ours: DeviceFacts, theirs: DeviceFacts) -> tuple[str, ..
 def _dense_differences(
     run: StoredEvidence, release: StoredEvidence, ours: Measurement, theirs: Measurement
 ) -> tuple[str, ...]:
-    """Retrained weights are the same model to run; another shape, runtime, precision or thread count is not."""
+    """Retrained weights are the same model to run; another shape, runtime, precision or placement is not."""
     here, there = run.bundle.origin.dense, release.bundle.origin.dense
     pairs = (
         ("runtime", ours.runtime, theirs.runtime),
         ("precision", ours.precision, theirs.precision),
         ("threads", ours.threads, theirs.threads),
+        ("cores", format_cpus(ours.cpus) or "the last", format_cpus(theirs.cpus) or "the last"),
         ("parameters", here.parameters, there.parameters),
         ("multiply-accumulates", here.macs, there.macs),
     )

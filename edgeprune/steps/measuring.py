@@ -115,6 +115,7 @@ def _record(campaign: Campaign, subject: Subject, blocks: tuple[Block, ...]) -> 
         runtime=subject.rung.runtime,
         precision=subject.rung.precision,
         threads=subject.rung.threads,
+        cpus=subject.rung.cpus,
         device=campaign.session.facts,
         blocks=blocks,
         planned_looks=campaign.policy.looks,

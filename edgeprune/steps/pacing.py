@@ -157,6 +157,7 @@ def _measurement(
         runtime=subject.rung.runtime,
         precision=subject.rung.precision,
         threads=subject.rung.threads,
+        cpus=subject.rung.cpus,
         device=session.facts,
         blocks=blocks,
         confidence=policy.confidence,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
 from edgeprune.planning.ladder import Ladder, accuracy_cost
+from edgeprune.planning.placement import choose_placement
 from edgeprune.planning.rung_order import drop_dominated, ordered
-from edgeprune.planning.threads import choose_threads
 from edgeprune.pruning.selection import Room, told_widths
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sparsity import LEAST_SPARSE_GAIN
@@ -104,7 +104,7 @@ class _Planner:
         decided = places.decided_places
         measured_places = [self.figures[p] for p in self.ladder.finer_places if p in self.figures]
         over = {f.rung for f in measured_places if f.rung not in decided and over_budget(f, limits) is not None}
-        finer, choice = FinerPlaces(self.narrower, self.costs), choose_threads(measured_places, limits)
+        finer, choice = FinerPlaces(self.narrower, self.costs), choose_placement(measured_places, limits)
         for rung, reason in choice.left_out:
             if rung in over:
                 self.decided.append(refused_place(rung, f"{reason}, at full widths; {places.known_of(rung)}"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -264,10 +264,4 @@ def _rung_of(rung: Rung, variant: Variant | None) -> Rung:
     """A mask rung, so that the file gets the storage that sparse kernels need."""
     if variant is None:
         return rung
-    return Rung(
-        runtime=rung.runtime,
-        precision=rung.precision,
-        threads=rung.threads,
-        pruning=PruningKind.UNSTRUCTURED,
-        pruning_ratio=variant.share,
-    )
+    return replace(rung, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=variant.share)

@@ -124,7 +124,7 @@ def entrants_of(plan: Plan, *, rounds_first: bool = False) -> list[PlannedRung]:
         close = (rung.accuracy_cost or 0.0) - (head.accuracy_cost or 0.0) <= noise(head, rung)
         if close and rung.p50_ms is not None and rung.rung.pruning is not PruningKind.NONE:
             place = rung.rung
-            by_place.setdefault((place.runtime, place.precision, place.threads, place.pattern), rung)
+            by_place.setdefault((place.place, place.pattern), rung)
     by_model: dict[object, PlannedRung] = {}
     for rung in by_place.values():
         model = _model_of(rung), rounds_first and rung.rung.precision is Precision.INT8

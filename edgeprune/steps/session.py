@@ -315,7 +315,7 @@ def _loaded(path: Path) -> Arrays:
 
 
 def _request(rung: Rung, runs: int) -> BenchRequest:
-    return BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs)
+    return BenchRequest(runtime=rung.runtime, precision=rung.precision, threads=rung.threads, runs=runs, cpus=rung.cpus)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.validity import Watch, disturbance
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
+from edgeprune.planning.placement import placements
 from edgeprune.protocols import CompiledFiles
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
@@ -128,13 +129,14 @@ class ShapeBench:
         )
 
     def shows_tail(self, rung: Rung) -> bool:
-        """Whether it is looked at long enough to compare p99: where that is limited and thread counts are to be chosen.
+        """Whether it is looked at long enough to compare p99: where that is limited and placements are to be chosen.
 
         They are chosen at full widths, before any are cut. Elsewhere `settled` says what is looked at longer.
         """
         profile = self.bench.profile
         limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
-        usable = [t for t in profile.threads if t <= self.bench.device.facts.cores]
+        facts = self.bench.device.facts
+        usable = [p for p in placements(profile, facts.topology) if p.threads <= facts.cores]
         return limited and len(usable) > 1 and rung.pruning is not PruningKind.STRUCTURED
 
     def _figures(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
+from edgeprune.planning.placement import placements
 from edgeprune.planning.sparsity import MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, can_hold, kind_of
 from edgeprune.records.rung import Precision, Rung
@@ -58,9 +59,10 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
         bench.note(
             f"{runtime}: no micro-model of {kind.name} can have {pattern} zeros: the whole model has to show them"
         )
+    first = placements(bench.profile, bench.device.facts.topology)[0]
     job = ProbeJob(
         session=bench.device,
-        rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=bench.profile.threads[0]),
+        rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=first.threads, cpus=first.cpus),
         kind=kind,
         patterns=patterns,
         claims=tuple(claims),

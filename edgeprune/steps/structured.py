@@ -10,7 +10,7 @@ from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, no_room, over_budget, refuse, scaled
 from edgeprune.planning.ladder import Ladder, structured_cost
 from edgeprune.planning.last_resort import most_asked, most_promising
-from edgeprune.planning.threads import choose_threads
+from edgeprune.planning.placement import choose_placement
 from edgeprune.records.rung import Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.steps.narrowing import ROUNDED_WITHIN, TIGHTER, Narrower
 from edgeprune.steps.open_model import VECTOR
@@ -99,8 +99,8 @@ class StructuredPlaces:
         return any(r.status is RungStatus.PLANNED for r in self.found)
 
     def _places(self, limits: Limits) -> list[ShapeFigures]:
-        """One thread count a runtime, those with room for any widths, the fastest first."""
-        choice = choose_threads([self.figures[p] for p in self.ladder.places if p in self.figures], limits)
+        """One placement a runtime, those with room for any widths, the fastest first."""
+        choice = choose_placement([self.figures[p] for p in self.ladder.places if p in self.figures], limits)
         for place, reason in choice.left_out:
             if over_budget(self.figures[place], limits) is not None:
                 self._passed_over[place] = f"{reason}, at full widths"

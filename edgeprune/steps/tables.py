@@ -79,7 +79,7 @@ class OperatorTables:
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             with _one_thread():
                 jobs = dict(self._compiled(tuple(missing.values()), place, Path(folder)))
-            request = ProfileRequest(runtime=place.runtime, threads=place.threads)
+            request = ProfileRequest(runtime=place.runtime, threads=place.threads, cpus=place.cpus)
             timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
         entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
         known.update({e.operator: e for e in entries})

@@ -72,6 +72,7 @@ def test_probe_tells_this_machine(agent: Path, tmp_path: Path) -> None:
     assert code == 0
     assert (facts["schema"], facts["event"]) == (1, "facts")
     assert facts["cores"] == len(os.sched_getaffinity(0))
+    assert {cpu for core in facts["topology"] for cpu in core["cpus"]} == os.sched_getaffinity(0)
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert not (tmp_path / "not").exists()
 

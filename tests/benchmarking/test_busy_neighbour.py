@@ -91,7 +91,7 @@ def core_ticks() -> tuple[int, int]:
 def measured(model: Path, work: Path, limits: Limits, *, max_disturbed: int) -> BenchResult:
     device = here_device(work.parent, work_folder=str(work))
     policy = MeasurementPolicy(processes=3, min_runs=900, looks=1, max_disturbed=max_disturbed, time_limit_s=60)
-    return bench_artifact(bench_subject(model, None), device, policy, limits, NullReporter())
+    return bench_artifact(bench_subject(model), device, policy, limits, NullReporter())
 
 
 @pytest.mark.parametrize("limit_ms", [EASY, HARD])

@@ -129,6 +129,18 @@ def test_a_watch_holds_each_block_against_the_fastest_core_so_far() -> None:
     assert "1.50x its best" in str(watch.disturbance(slow))
 
 
+def test_a_watch_does_not_hold_a_slow_kind_of_core_against_a_fast_one() -> None:
+    watch = Watch()
+    little, big = (
+        make_block(cpus=cpus, probe_before_ns=ns, probe_after_ns=ns)
+        for cpus, ns in (((0,), 2_500_000), ((4,), 900_000))
+    )
+    assert watch.disturbance(big) is None
+    assert watch.disturbance(little) is None
+    slowed = replace(little, probe_after_ns=4_000_000)
+    assert "1.60x its best" in str(watch.disturbance(slowed))
+
+
 def test_a_watch_does_not_hold_one_core_against_a_block_on_several() -> None:
     watch = Watch()
     many = make_block(cpus=(0, 1), probe_before_ns=1_000_000, probe_after_ns=1_000_000)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeprune.planning.rung_order import drop_dominated, ordered, tightness
+from edgeprune.planning.feasibility import tightness
+from edgeprune.planning.rung_order import drop_dominated, ordered
 from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 
 F32, BF16, INT8 = Precision.FLOAT32, Precision.BF16, Precision.INT8

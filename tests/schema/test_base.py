@@ -48,6 +48,11 @@ def test_minimal_files_are_accepted() -> None:
         (("cores = 2", "cores = 2\nthread = 1"), "p.toml: hardware.thread: unknown key; known keys:"),
         (("[budget]", "[measurement]\npercentiles = [101.0]\n[budget]"), "p.toml: measurement.percentiles.0: expected"),
         (("[budget]", "[measurement]\nconfidence = 1.5\n[budget]"), "p.toml: measurement.confidence: expected"),
+        (("schema = 1", 'schema = 1\ncpus = ["4-"]'), "p.toml: cpus.0: expected '4-' is no list of cores"),
+        (
+            ("schema = 1", 'schema = 1\nthreads = [2]\ncpus = ["1"]'),
+            "(file): expected a set in cpus with as many cores",
+        ),
         (("schema = 1", "schema = 1\nthreads = [4]"), "p.toml: (file): expected threads at most hardware.cores = 2"),
         (
             ("[runtimes.tflite]", "[runtimes.tflite]\nint = true"),

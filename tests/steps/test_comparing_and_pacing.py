@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import onnx
 import pytest
@@ -17,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeprune import api
 from edgeprune.benchmarking.validity import Watch
 from edgeprune.cli.render import series
-from edgeprune.errors import InputError
+from edgeprune.errors import InputError, MeasurementError
 from edgeprune.records.codec import from_json
 from edgeprune.records.comparison import CompareResult
 from edgeprune.steps import calibrations, comparing, pacing
@@ -97,6 +99,19 @@ def test_a_damaged_calibration_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_text("{")
     with pytest.raises(InputError, match="`edgeprune device calibrate box` writes it anew"):
         calibrations.smallest_resolvable("box", "a" * 64, 50.0)
+
+
+def test_on_chosen_cores(run: Run, quick: Path) -> None:
+    first = min(os.sched_getaffinity(0))
+    result = run("bench", quick, "--cpus", first, "--runs", 300, "-q", "--format", "json")
+    told: dict[str, Any] = json.loads(result.stdout)
+    assert told["measurement"]["cpus"] == [first]
+    assert {tuple(b["cpus"]) for b in told["measurement"]["blocks"]} == {(first,)}
+    assert f"1 thread(s) on core(s) {first}\n" in run("bench", quick, "--cpus", first, "--runs", 300, "-q").stdout
+    with pytest.raises(click.BadParameter, match="is no list of cores"):
+        run("bench", quick, "--cpus", "3-1")
+    with pytest.raises(MeasurementError, match=r"cannot run on core\(s\) 4095: .*; it may use"):
+        run("bench", quick, "--cpus", 4095)
 
 
 def test_at_a_rate_with_a_limit(run: Run, quick: Path) -> None:

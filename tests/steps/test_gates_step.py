@@ -12,6 +12,7 @@ from records_for_tests import make_accuracy, make_block, make_facts
 import edgeprune
 from edgeprune.errors import InputError
 from edgeprune.gating.evidence import EvidenceBundle, pack_evidence
+from edgeprune.records.codec import to_json
 from edgeprune.records.rung import Precision
 from edgeprune.records.verdict import Floors, Release, Verdict
 from edgeprune.steps.evidence import contradictions_of, read_evidence
@@ -51,7 +52,8 @@ def changed(bundle: EvidenceBundle, **changes: object) -> EvidenceBundle:
 
 
 def test_parts_that_do_not_follow_from_one_another_are_refused(tmp_path: Path) -> None:
-    bundle = make_bundle(make_manifest(tmp_path))
+    manifest = make_manifest(tmp_path)
+    bundle = make_bundle(manifest)
     measurement = bundle.evidence.measurement
     assert measurement is not None
     busy = replace(measurement, blocks=(*measurement.blocks, make_block(involuntary_switches=500, cpu_ns=1)))
@@ -65,6 +67,11 @@ def test_parts_that_do_not_follow_from_one_another_are_refused(tmp_path: Path) -
         ),
         "the artifact was not measured as openvino-int8-t1": changed(
             bundle, measurement=replace(measurement, precision=Precision.BF16)
+        ),
+        "the artifact was not measured as openvino-int8": changed(bundle, measurement=replace(measurement, cpus=(7,))),
+        "the artifact was not measured as openvino-int8-t1-cpu7": replace(
+            changed(bundle, measurement=replace(measurement, cpus=(7,))),
+            manifest=to_json(replace(manifest, rung=replace(manifest.rung, cpus=(7,)))),
         ),
         "a disturbed block of the artifact is counted: 500 involuntary": changed(bundle, measurement=busy),
         "what was measured is not the dense model": changed(bundle, baseline=measurement),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from edgeprune.errors import BuildError
 from edgeprune.planning.feasibility import ShapeFigures, decide
 from edgeprune.planning.ladder import make_ladder
 from edgeprune.records.breakdown import PlaceSurvey
+from edgeprune.records.cores import Core
 from edgeprune.records.rung import GroupWidth, Limits, Plan, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.base import parse_toml
 from edgeprune.schema.compression import Pruning
@@ -83,6 +84,7 @@ def made(
     least: float = 0.1,
     narrowest: Mapping[str, float] | None = None,
     rounded: Mapping[str, float] | None = None,
+    topology: Sequence[Core] = (),
 ) -> tuple[Plan, _Narrower]:
     """Plan for the runtimes that are named.
 
@@ -100,7 +102,9 @@ def made(
     runtimes = tuple(dict.fromkeys(name.split("-")[0] for name in full))
     checked = profile(budget, threads, runtimes)
     precisions = dict.fromkeys(runtimes, (F32, INT8))
-    ladder = make_ladder(checked, Pruning(ratios=(0.5,), sparsities=(0.7,)), precisions, can_cut=True)
+    ladder = make_ladder(
+        checked, Pruning(ratios=(0.5,), sparsities=(0.7,)), precisions, can_cut=True, topology=topology
+    )
     shapes = SimpleNamespace(
         bench=SimpleNamespace(note=lambda *_: None), measure=lambda r: figures(r, *full[r.name])
     )  # fmt: skip
@@ -176,6 +180,27 @@ def test_threads_are_chosen_by_the_tail_where_that_is_limited() -> None:
     )
     plan, narrower = made(both, losses, "p50_ms = 1.0", "[1, 2]")
     assert narrower.searched == ["tflite-int8-t2"]
+
+
+def test_cores_are_chosen_by_the_tail_where_that_is_limited() -> None:
+    """Fast cores that are throttled now and then, and slow ones that never are."""
+    both = {
+        "tflite-float32-t1-cpu4": (5.0, 40.0), "tflite-float32-t1-cpu3": (9.0, 9.9),
+        "tflite-int8-t1-cpu4": (1.2, 20.0), "tflite-int8-t1-cpu3": (1.8, 2.0),
+    }  # fmt: skip
+    kinds = [Core(cpus=(number,), capacity=1024 if number == 4 else 400) for number in range(5)]
+    losses = {"float32": 0.0, "int8": 0.0, "cut": 0.2}
+    plan, narrower = made(both, losses, "p50_ms = 1.0\np99_ms = 2.0", topology=kinds)
+    assert narrower.searched == ["tflite-int8-t1-cpu3"]
+    assert [r.rung.cpus for r in plan.planned] == [(3,)]
+    assert reasons(plan)["int8-t1-cpu4-structured"] == (
+        "p99 20.0 ms, and 2.00 ms with 1 thread(s) on core(s) 3, at full widths; "
+        "narrower widths were not measured there"
+    )
+    # The dense model that speedups are of is the fastest, wherever that is.
+    assert plan.dense.rung.cpus == (4,)
+    _, narrower = made(both, losses, "p50_ms = 1.0", topology=kinds)
+    assert narrower.searched == ["tflite-int8-t1-cpu4"]
 
 
 def test_a_dominated_rung_is_refused_by_name() -> None:

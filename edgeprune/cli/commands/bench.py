@@ -24,6 +24,10 @@ from edgeprune.cli import options
     "--threads", type=click.IntRange(1, 256), help="Threads; by default those of the artifact's manifest, or 1."
 )
 @click.option(
+    "--cpus", type=options.CPUS, default=(), metavar="LIST",
+    help="Cores to run on, as Linux writes them (4-7); by default those of the artifact's manifest, or the last ones.",
+)  # fmt: skip
+@click.option(
     "--processes",
     type=click.IntRange(3, 50),
     default=5,
@@ -76,6 +80,7 @@ def command(
     devices: tuple[str, ...],
     fleet_share: float | None,
     threads: int | None,
+    cpus: tuple[int, ...],
     processes: int,
     runs: int,
     p50_ms: float | None,
@@ -114,6 +119,7 @@ def command(
 
     policy = api.BenchPolicy(
         threads=threads,
+        cpus=cpus,
         processes=processes,
         runs=runs,
         p50_ms=p50_ms,

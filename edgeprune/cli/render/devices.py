@@ -13,6 +13,7 @@ from rich.table import Table
 from edgeprune.cli.render.results import render
 from edgeprune.errors import DeployError
 from edgeprune.records.codec import to_plain
+from edgeprune.records.cores import core_kinds, describe_kinds
 from edgeprune.records.health import DeviceHealth, Grade
 from edgeprune.units import format_seconds
 
@@ -65,6 +66,8 @@ def report(found: DeviceReport, output_format: str) -> str:
     if health.facts is not None:
         told = ", ".join(f for f in _TELLING_FLAGS if f in health.facts.cpu_flags) or "none of note"
         lines.append(f"  cpu flags: {told} ({len(health.facts.cpu_flags)} in all)")
+        if len(core_kinds(health.facts.topology)) > 1:
+            lines.append(f"  cores of {describe_kinds(health.facts.topology)}")
     if found.lease is not None:
         lines.append(f"  {found.lease}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from edgeprune.cpu_list import on_cores
 from edgeprune.records.codec import to_plain
 from edgeprune.records.control import Control
 from edgeprune.records.verdict import Verdict
@@ -120,7 +121,7 @@ def bench(result: BenchResult, output_format: str) -> str:
     measurement = result.measurement
     head = (
         f"{result.artifact.files[0].name} on {result.device}: {measurement.runtime}, {measurement.precision}, "
-        f"{measurement.threads} thread(s)"
+        f"{on_cores(measurement.threads, measurement.cpus)}"
     )
     load = "load -" if result.load_ms is None else f"load {format_ms(result.load_ms)}"
     foot = f"{load}, {len(measurement.blocks)} processes, {len(measurement.disturbed)} disturbed and not counted"

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from edgeprune.cli.render.results import gate, memory, render
 from edgeprune.comparison import significant
+from edgeprune.cpu_list import on_cores
 from edgeprune.records.codec import to_plain
 from edgeprune.records.verdict import Verdict
 from edgeprune.units import format_ms, format_seconds, ms_from_ns
@@ -100,7 +101,7 @@ def paced(result: PacedResult, output_format: str) -> str:
     measurement = result.measurement
     head = (
         f"{result.artifact.files[0].name} on {result.device}: {measurement.runtime}, {measurement.precision}, "
-        f"{measurement.threads} thread(s)"
+        f"{on_cores(measurement.threads, measurement.cpus)}"
     )
     lines = [head, _rate(result), render(_percentiles(result))]
     if result.sustained:

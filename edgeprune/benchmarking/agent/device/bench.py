@@ -198,11 +198,17 @@ def pin(cpus: Sequence[int], threads: int) -> List[int]:
     Args:
         cpus: the cores; empty for the last `threads` allowed ones (core 0 gets most interrupts).
         threads: of the runtime.
+
+    Raises:
+        AgentError: cores that were asked for cannot be had.
     """
     allowed = sorted(os.sched_getaffinity(0))
     try:
         os.sched_setaffinity(0, cpus or allowed[-threads:])
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if cpus:
+            asked, may = (",".join(map(str, some)) for some in (cpus, allowed))
+            raise AgentError("cores", "cannot run on core(s) %s: %s; it may use %s" % (asked, error, may)) from error
         # Some containers and kernels forbid it: measured as it is, and the record tells the cores.
         return allowed
     return sorted(os.sched_getaffinity(0))

@@ -80,12 +80,12 @@ def surroundings(cpus: List[int], root: str = "/") -> Dict[str, Any]:
     """
     system = os.path.join(root, "sys/devices/system")
     cores = [os.path.join(system, "cpu/cpu%d" % c) for c in cpus]
-    clocks_khz = [_number(os.path.join(c, "cpufreq/scaling_cur_freq")) for c in cores]
+    clocks_khz = [number(os.path.join(c, "cpufreq/scaling_cur_freq")) for c in cores]
     zones = glob.glob(os.path.join(root, "sys/class/thermal/thermal_zone*/temp"))
-    throttles = [_number(p) for c in cores for p in sorted(glob.glob(os.path.join(c, "thermal_throttle/*_count")))]
+    throttles = [number(p) for c in cores for p in sorted(glob.glob(os.path.join(c, "thermal_throttle/*_count")))]
     load = read(os.path.join(root, "proc/loadavg")).split()
     clock_khz = _extreme(min, clocks_khz)
-    temperature = _extreme(max, [_number(z) for z in zones])
+    temperature = _extreme(max, [number(z) for z in zones])
     counted = [t for t in throttles if t is not None]
     return {
         "load_average": float(load[0]) if load else None,
@@ -123,7 +123,7 @@ def micro_probe_ns() -> int:
     return best
 
 
-def _number(path: str) -> Optional[int]:
+def number(path: str) -> Optional[int]:
     """The whole number in a file; None where there is none. Some thermal zones cannot be read while asleep."""
     try:
         return int(read(path))
