@@ -20,7 +20,7 @@ from edgeprune.planning.feasibility import over_budget
 from edgeprune.records.control import Control
 from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus, TimelineEntry
-from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind, RungStatus
+from edgeprune.records.rung import Plan, PlannedRung, Precision, RungStatus
 from edgeprune.records.verdict import Evidence, Verdict
 from edgeprune.reporting.timeline import time_line
 from edgeprune.steps.candidates import Attempt, CandidateMaker, Compiled
@@ -234,7 +234,8 @@ class _Build:
         plan = climbed.plan
         weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts], plan)
         if weaker is not None:
-            return f"{weaker.rung.name} takes out less and lost too much accuracy already"
+            which = "takes out less" if planned.rung != planned.rung.unpruned else "is the same model"
+            return f"{weaker.rung.name} {which} and lost too much accuracy already"
         if planned.p50_ms is not None:
             return None
         try:
@@ -276,7 +277,8 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pattern) == (theirs.runtime, theirs.precision, theirs.pattern)
-        return alike and ours.pruning is not PruningKind.NONE and costs[theirs] <= costs[ours]
+        # Unpruned, it is the same model elsewhere.
+        return alike and costs[theirs] <= costs[ours]
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)
 

@@ -69,6 +69,7 @@ def make_bundle(
     profile: DeviceProfile | None = None,
     facts: DeviceFacts | None = None,
     dense_macs: int = 41_000_000,
+    dense_cpus: tuple[int, ...] = (1,),
     runs: int = 200,
 ) -> EvidenceBundle:
     """What `evidence.zip` holds, each part following from the others."""
@@ -77,6 +78,8 @@ def make_bundle(
         rung=FLOAT, artifact_digest="d" * 64, parameters=272_000, macs=dense_macs, validation=make_accuracy(482),
         test=make_accuracy(480, split="test"),
     )  # fmt: skip
+    baseline = _measured(FLOAT, dense.artifact_digest, dense_p50_ms, seed + 50, facts, runs)
+    blocks = tuple(replace(block, cpus=dense_cpus) for block in baseline.blocks)
     wanted = AccuracyFloors(min_class_recall=0.7)
     limits, speedups = limits_to_judge(profile.budget)
     evidence = Evidence(
@@ -85,7 +88,7 @@ def make_bundle(
         floors=floors_from(wanted, dense.validation),
         artifact_bytes=manifest.artifact.size_bytes,
         measurement=_measured(INT8, manifest.artifact.digest, p50_ms, seed + 10, facts, runs),
-        baseline=_measured(FLOAT, dense.artifact_digest, dense_p50_ms, seed + 50, facts, runs),
+        baseline=replace(baseline, blocks=blocks),
         accuracy=make_accuracy(480),
     )
     origin = Origin(

@@ -268,7 +268,10 @@ def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> 
     if factor > 1.0:
         cut = engine.cut_to(factor)
         planned = replace(
-            cut, rung=replace(cut.rung, runtime=place.runtime, precision=place.precision, threads=place.threads)
+            cut,
+            rung=replace(
+                cut.rung, runtime=place.runtime, precision=place.precision, threads=place.threads, cpus=place.cpus
+            ),
         )
     maker = CandidateMaker(engine.bench, engine.cutting)
     compiled = maker.compile(planned)

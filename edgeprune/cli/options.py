@@ -45,13 +45,13 @@ class _Names(click.ParamType[tuple[str, ...]]):
 
 
 class _Cpus(click.ParamType[tuple[int, ...]]):
-    """`0-3,8`: cores by number."""
+    """`0-3,8`: cores by number; `last`: none in particular."""
 
     name = "cpus"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
+        if value == "last":
+            return ()
         try:
             return parse_cpus(str(value))
         except ValueError as error:

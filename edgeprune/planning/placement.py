@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edgeprune.cpu_list import on_cores, parse_cpus
+from edgeprune.cpu_list import format_cpus, on_cores, parse_cpus
 from edgeprune.planning.feasibility import ShapeFigures, tightness
 from edgeprune.records.cores import Core, core_kinds
+from edgeprune.records.measurement import DeviceFacts
 from edgeprune.records.rung import Limits, Rung
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.units import format_ms
@@ -36,10 +37,10 @@ class PlacementChoice:
 
 
 def placements(profile: DeviceProfile, topology: Sequence[Core]) -> tuple[Placement, ...]:
-    """Every thread count of a profile, on each of its sets of cores, else on each kind of core of the device.
+    """Every thread count of a profile, on each of its sets of cores, else on those of the device that are worth a look.
 
-    As many physical cores as threads, the last of a set or kind. Where no kind has so many, the fastest kinds together;
-    where all together have not, the last hardware threads.
+    As many physical cores as threads: the fastest of all, and the last of each kind or set that has so many; where all
+    together have not, the last hardware threads.
 
     Args:
         profile: thread counts, and sets of cores if it has any.
@@ -57,14 +58,12 @@ def placements(profile: DeviceProfile, topology: Sequence[Core]) -> tuple[Placem
 
 
 def _on_kinds(topology: Sequence[Core], threads: int) -> list[tuple[int, ...]]:
-    """One set of cores for each kind that has so many; an empty one where that is the last cores of all anyway."""
+    """The fastest cores, and those of each kind that has so many; an empty set where that is the last cores of all."""
     kinds = core_kinds(topology)
-    found = [cpus for kind in kinds if (cpus := _spread(kind, threads))]
-    if not found:
-        fastest = [core for kind in kinds for core in reversed(kind)]
-        found = [tuple(sorted(core.cpus[-1] for core in fastest[:threads]))] if len(fastest) >= threads else [()]
+    fastest = [core for kind in kinds for core in reversed(kind)]
+    found = dict.fromkeys(cpus for cores in (fastest[:threads], *kinds) if (cpus := _spread(cores, threads)))
     everything = sorted(cpu for core in topology for cpu in core.cpus)
-    return [()] if found == [tuple(everything[-threads:])] else found
+    return list(found) if found.keys() - {tuple(everything[-threads:])} else [()]
 
 
 def _spread(cores: Sequence[Core], threads: int) -> tuple[int, ...]:
@@ -74,9 +73,26 @@ def _spread(cores: Sequence[Core], threads: int) -> tuple[int, ...]:
 
 
 def _within(topology: Sequence[Core], cpus: Iterable[int]) -> list[Core]:
-    allowed = frozenset(cpus)
-    kept = ((core, tuple(c for c in core.cpus if c in allowed)) for core in topology)
+    wanted = frozenset(cpus)
+    kept = ((core, tuple(c for c in sorted((*core.cpus, *core.apart)) if c in wanted)) for core in topology)
     return [replace(core, cpus=some) for core, some in kept if some]
+
+
+def out_of_reach(place: Placement | Rung, facts: DeviceFacts) -> str | None:
+    """Why nothing can run there so; None where it can."""
+    if place.threads > facts.cores:
+        return f"{place.threads} threads, and the device lets us use {facts.cores} core(s)"
+    if place.cpus and not facts.topology:
+        return "the device does not let us choose cores"
+    there = {cpu for core in facts.topology for cpu in (*core.cpus, *core.apart)}
+    if missing := set(place.cpus) - there:
+        return f"no core(s) {format_cpus(missing)} that the device lets us use: {format_cpus(there)}"
+    return None
+
+
+def reachable(profile: DeviceProfile, facts: DeviceFacts) -> tuple[Placement, ...]:
+    """The `placements` that the device has."""
+    return tuple(p for p in placements(profile, facts.topology) if out_of_reach(p, facts) is None)
 
 
 def choose_placement(places: Sequence[ShapeFigures], limits: Limits) -> PlacementChoice:

@@ -100,7 +100,7 @@ class GroupSteps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceSurvey:
-    """What was learned of one place (runtime, precision, threads) where widths were searched for.
+    """What was learned of one place (runtime, precision, threads and their cores) where widths were searched for.
 
     Attributes:
         place: as `Rung.place` names it.

@@ -69,6 +69,7 @@ class Calibration:
         fingerprint: of the device when it was calibrated: it holds for no other.
         rounds, runs: of each campaign: rounds, and timed runs a process.
         campaigns: the ratios that were found, by campaign.
+        cpus: the cores that were asked for; empty for the last ones.
         taken_unix_s: by this host's clock.
     """
 
@@ -84,6 +85,7 @@ class Calibration:
     campaigns: tuple[tuple[Ratio, ...], ...]
     taken_unix_s: float
     schema: int = 1
+    cpus: tuple[int, ...] = ()
 
     def resolution(self, percent: float) -> Resolution | None:
         """Of one percentile."""

@@ -17,13 +17,15 @@ class Core:
     """One physical core, as the kernel tells of it; what it does not tell is None or empty.
 
     Attributes:
-        cpus: its hardware threads that a process may use, by number.
+        cpus: its hardware threads that a process has, by number.
+        apart: those that a process gets only by asking for them.
         capacity: `cpu_capacity`: of the fastest core of the device it is 1024.
         max_mhz: the highest clock.
         part: which design it is: ARM's part number.
     """
 
     cpus: tuple[int, ...]
+    apart: tuple[int, ...] = ()
     capacity: int | None = None
     max_mhz: float | None = None
     part: str = ""
@@ -32,8 +34,10 @@ class Core:
 def core_kinds(cores: Sequence[Core]) -> tuple[tuple[Core, ...], ...]:
     """Cores of one design and about one speed together; the fastest kind first, its cores by number.
 
-    Speed is the capacity where the kernel tells all of them, else the highest clock, likewise.
+    Speed is the capacity where the kernel tells it of all and they differ, else the highest clock, likewise. Cores that
+    are all kept apart are of no kind.
     """
+    cores = [core for core in cores if core.cpus]
     speeds = _speeds(cores)
     kinds: list[list[Core]] = []
     for core in sorted(cores, key=lambda c: (-speeds[c], c.cpus)):
@@ -50,10 +54,9 @@ def describe_kinds(cores: Sequence[Core]) -> str:
     kinds = core_kinds(cores)
     found = []
     for kind in kinds:
-        fastest = kind[0]
-        told = [f"part {fastest.part}"] if fastest.part else []
-        told += [f"capacity {fastest.capacity}"] if fastest.capacity else []
-        told += [f"{fastest.max_mhz:.0f} MHz"] if fastest.max_mhz else []
+        told = [f"part {kind[0].part}"] if kind[0].part else []
+        told += [f"capacity {max(capacities)}"] if (capacities := [c.capacity for c in kind if c.capacity]) else []
+        told += [f"{max(clocks):.0f} MHz"] if (clocks := [c.max_mhz for c in kind if c.max_mhz]) else []
         cpus = format_cpus(cpu for core in kind for cpu in core.cpus)
         found.append(f"{cpus} ({', '.join(told)})" if told else cpus)
     return f"{len(kinds)} kind{'s' * (len(kinds) != 1)}: {', '.join(found)}"
@@ -62,5 +65,6 @@ def describe_kinds(cores: Sequence[Core]) -> str:
 def _speeds(cores: Sequence[Core]) -> dict[Core, float]:
     capacities = {c: float(c.capacity) for c in cores if c.capacity}
     clocks_mhz = {c: c.max_mhz for c in cores if c.max_mhz}
-    known = next((told for told in (capacities, clocks_mhz) if len(told) == len(cores)), {})
-    return known or dict.fromkeys(cores, 1.0)
+    # Device trees without capacities show the same one for every core.
+    tells = (told for told in (capacities, clocks_mhz) if len(told) == len(cores) and len(set(told.values())) > 1)
+    return next(tells, dict.fromkeys(cores, 1.0))

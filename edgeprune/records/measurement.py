@@ -10,7 +10,7 @@ from edgeprune.records.cores import Core
 from edgeprune.records.rung import Precision
 
 # The facts that a fingerprint is made of, in its order.
-_DECISIVE = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "python", "runtimes")
+_DECISIVE = ("machine", "kernel", "cpu_model", "cpu_flags", "cores", "topology", "python", "runtimes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,12 @@ class DeviceFacts:
         return hashlib.sha256(repr(tuple(getattr(self, name) for name in _DECISIVE)).encode()).hexdigest()
 
     def differing(self, other: DeviceFacts) -> tuple[str, ...]:
-        """The names of the facts by which two fingerprints differ; none where they are equal."""
-        return tuple(name for name in _DECISIVE if getattr(self, name) != getattr(other, name))
+        """The names of the facts by which two fingerprints differ; none where they are equal.
+
+        Evidence from before the topology was told says nothing about it.
+        """
+        told = [name for name in _DECISIVE if name != "topology" or (self.topology and other.topology)]
+        return tuple(name for name in told if getattr(self, name) != getattr(other, name))
 
     def runtime_version(self, name: str) -> str | None:
         """The version of a runtime there, or None where it is missing."""

@@ -140,7 +140,7 @@ def _short(values: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableEntry:
-    """What one operator costs at one place: a device, a runtime, a precision and a number of threads.
+    """What one operator costs at one place: a device, a runtime, a precision, threads and their cores.
 
     Attributes:
         operator: the name of its shape.

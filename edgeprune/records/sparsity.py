@@ -88,6 +88,7 @@ class SparsityProbe:
 
     Attributes:
         fingerprint: of the device, as `DeviceFacts.fingerprint`.
+        cpus: as for `Rung`.
         kind: of the micro-models, such as `pointwise-w128-e28`.
         compilers: (distribution, version) of what made the files.
         dense_p50_ms: the median over the rounds.
@@ -109,6 +110,7 @@ class SparsityProbe:
     gains: tuple[SparsityGain, ...]
     taken_unix_s: float
     disturbed: str = ""
+    cpus: tuple[int, ...] = ()
 
     def of(self, pattern: str) -> tuple[SparsityGain, ...]:
         """A pattern's gains, by ascending share."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeprune.clustering import ProcessSamples
+from edgeprune.cpu_list import format_cpus
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.measurement import Block, Measurement
 from edgeprune.records.result import BuildResult, Candidate
@@ -178,4 +179,4 @@ def _range(blocks: tuple[Block, ...], value: Callable[[Block], int]) -> str:
 
 
 def _cores(blocks: tuple[Block, ...]) -> str:
-    return ", ".join(sorted({"+".join(map(str, b.cpus)) or "not pinned" for b in blocks}))
+    return " and ".join(sorted({format_cpus(b.cpus) for b in blocks}))

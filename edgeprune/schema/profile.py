@@ -105,8 +105,8 @@ class DeviceProfile(FileModel):
     threads: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1,)
     """Thread counts to try."""
     cpus: tuple[Annotated[str, AfterValidator(checked_cpus)], ...] = ()
-    """Sets of cores to try, as Linux writes them: `["4-7", "0-3"]`. Empty: one for each kind of core that the device
-    tells apart, and of cores that are all alike the last ones."""
+    """Sets of cores to try, as Linux writes them: `["4-7", "0-3"]`; of each that has so many, the last as many as there
+    are threads. Empty: each kind of core that the device tells apart; of cores that are all alike the last ones."""
     measurement: MeasurementPolicy = MeasurementPolicy()
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.clustering import ProcessSamples
+from edgeprune.cpu_list import format_cpus
 from edgeprune.errors import InputError, MeasurementError
 from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import judge
@@ -32,11 +33,16 @@ ESTIMATE_RUNS = 20
 """Timed before anything is counted, for the length of a block."""
 
 
-def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] = ()) -> Subject:
+def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] | None = None) -> Subject:
     """What a path names: an artifact folder of ours, or a model file of anybody's.
 
+    Args:
+        path: a folder or a file.
+        threads: None for those of the manifest, or 1.
+        cpus: cores to run on; empty for the last ones, None for those of the manifest.
+
     Raises:
-        InputError: nothing there, or no runtime opens such a file.
+        InputError: nothing there, no runtime opens such a file, or fewer cores than threads.
     """
     if path.is_dir():
         manifest = read_manifest(path)
@@ -44,7 +50,7 @@ def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] 
         if threads not in {None, rung.threads}:
             # The cores were chosen for another number of threads.
             rung = replace(rung, threads=threads, cpus=())
-        rung = replace(rung, cpus=cpus or rung.cpus)
+        rung = _placed(rung, cpus)
         return Subject(rung=rung, artifact=manifest.artifact, folder=path)
     if not path.is_file():
         raise InputError(
@@ -53,7 +59,7 @@ def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] 
     for name in RUNTIMES.names():
         opened = RUNTIMES.get(name).open_file(path)
         if opened is not None:
-            rung = Rung(runtime=name, precision=Precision.FLOAT32, threads=threads or 1, cpus=cpus)
+            rung = Rung(runtime=name, precision=Precision.FLOAT32, threads=threads or 1)
             artifact = describe_files(
                 path.parent,
                 opened.names,
@@ -63,8 +69,17 @@ def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] 
                 outputs=opened.outputs,
                 file_format=opened.format,
             )
-            return Subject(rung=rung, artifact=artifact, folder=path.parent)
+            return Subject(rung=_placed(rung, cpus), artifact=artifact, folder=path.parent)
     raise InputError(f"{path}: no runtime opens a {path.suffix or 'nameless'} file; expected .onnx, .tflite or .xml")
+
+
+def _placed(rung: Rung, cpus: tuple[int, ...] | None) -> Rung:
+    """On the last of the cores, as many as it has threads, as in a build; None leaves it where it is."""
+    if cpus is None:
+        return rung
+    if 0 < len(cpus) < rung.threads:
+        raise InputError(f"cpus: expected at least {rung.threads} cores for as many threads, got {format_cpus(cpus)}")
+    return replace(rung, cpus=cpus[-rung.threads :])
 
 
 def bench_artifact(

@@ -70,6 +70,7 @@ def calibrate(
             device=device.name,
             fingerprint=session.facts.fingerprint,
             runtime=subject.rung.runtime,
+            cpus=subject.rung.cpus,
             artifact_digest=subject.artifact.digest,
             p50_ms=found[0][0].first_ms,
             rounds=rounds,

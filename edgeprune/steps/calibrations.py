@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from edgeprune.cpu_list import format_cpus
 from edgeprune.deployment.inventory import config_folder
 from edgeprune.errors import BuildError, InputError
 from edgeprune.files import write_atomically
@@ -13,8 +14,9 @@ from edgeprune.records.comparison import Calibration
 
 
 def save_calibration(calibration: Calibration) -> Path:
-    """Write it in place of an earlier one of the same device, fingerprint and runtime."""
-    path = _folder(calibration.device) / f"{calibration.fingerprint[:16]}-{calibration.runtime}.json"
+    """Write it in place of an earlier one of the same device, fingerprint, runtime and cores."""
+    cores = f"-cpu{format_cpus(calibration.cpus).replace(',', '+')}" if calibration.cpus else ""
+    path = _folder(calibration.device) / f"{calibration.fingerprint[:16]}-{calibration.runtime}{cores}.json"
     write_atomically(path, to_json(calibration, indent=1))
     return path
 
@@ -38,21 +40,29 @@ def load_calibrations(device: str, fingerprint: str) -> tuple[Calibration, ...]:
     return tuple(found)
 
 
-def smallest_resolvable(device: str, fingerprint: str, percent: float, runtimes: Collection[str] = ()) -> float | None:
+def smallest_resolvable(
+    device: str,
+    fingerprint: str,
+    percent: float,
+    runtimes: Collection[str] = (),
+    cpus: Collection[tuple[int, ...]] = (),
+) -> float | None:
     """The smallest relative difference of a percentile that a device can resolve, such as 0.018 for 1.8 %.
 
     Args:
         device: its name.
         fingerprint: of its state now; a calibration of another state says nothing.
         percent: 50.0 or 99.0.
-        runtimes: that are compared; where none of them, or no runtime, was asked for or calibrated, the coarsest
-            calibration that there is stands in.
+        runtimes: that are compared.
+        cpus: the sets of cores that they run on, as for `Rung`.
+            Where none of these was asked for or calibrated, the coarsest calibration that there is stands in.
 
     Returns:
         None where the device was not calibrated in this state.
     """
     calibrations = load_calibrations(device, fingerprint)
     chosen = [c for c in calibrations if c.runtime in runtimes] or calibrations
+    chosen = [c for c in chosen if c.cpus in cpus] or chosen
     resolutions = [found.smallest for c in chosen if (found := c.resolution(percent)) is not None]
     return max(resolutions, default=None)
 

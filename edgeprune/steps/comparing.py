@@ -137,7 +137,7 @@ def compare_artifacts(
             runs = runs_per_process(session, placed, policy)
             measured = Duel(session=session, policy=policy, rounds=rounds, runs=runs, told=told).fight(*placed)
     fingerprint = session.facts.fingerprint
-    runtimes = {first.rung.runtime, second.rung.runtime}
+    places = {first.rung.runtime, second.rung.runtime}, {first.rung.cpus, second.rung.cpus}
     return CompareResult(
         device=device.name,
         first_artifact=first.artifact,
@@ -145,7 +145,7 @@ def compare_artifacts(
         first=measured[0],
         second=measured[1],
         ratios=ratios(*measured),
-        smallest=tuple((p, smallest_resolvable(device.name, fingerprint, p, runtimes)) for p in PERCENTS),
+        smallest=tuple((p, smallest_resolvable(device.name, fingerprint, p, *places)) for p in PERCENTS),
     )
 
 

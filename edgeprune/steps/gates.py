@@ -163,7 +163,8 @@ def _resolvable(device: str, measurement: Measurement, comparison: Comparison) -
         InputError: it is known not to.
     """
     fingerprint, margin = measurement.device.fingerprint, comparison.max_regression
-    found = {p: smallest_resolvable(device, fingerprint, p, {measurement.runtime}) for p in _PERCENTS}
+    place = {measurement.runtime}, {measurement.cpus}
+    found = {p: smallest_resolvable(device, fingerprint, p, *place) for p in _PERCENTS}
     for percent, smallest in found.items():
         if smallest is not None and margin < smallest:
             raise InputError(
@@ -202,11 +203,16 @@ def _dense_differences(
         ("runtime", ours.runtime, theirs.runtime),
         ("precision", ours.precision, theirs.precision),
         ("threads", ours.threads, theirs.threads),
-        ("cores", format_cpus(ours.cpus) or "the last", format_cpus(theirs.cpus) or "the last"),
+        ("cores", _cores(ours), _cores(theirs)),
         ("parameters", here.parameters, there.parameters),
         ("multiply-accumulates", here.macs, there.macs),
     )
     return tuple(f"dense model's {n}: {then} in the release, {now} here" for n, now, then in pairs if now != then)
+
+
+def _cores(measurement: Measurement) -> str:
+    """Where it ran, whatever was asked for."""
+    return " and ".join(sorted({format_cpus(block.cpus) for block in measurement.blocks}))
 
 
 def _short(value: object, limit: int = 120) -> str:

@@ -133,6 +133,7 @@ def run_probe(job: ProbeJob, folder: Path) -> SparsityProbe:
         runtime=job.rung.runtime,
         runtime_version=facts.runtime_version(job.rung.runtime) or "",
         threads=job.rung.threads,
+        cpus=job.rung.cpus,
         kind=job.kind.name,
         compilers=compiler_versions(job.rung),
         dense_p50_ms=gains.dense_p50_ms,
@@ -212,6 +213,7 @@ class _Looker:
         request = ProfileRequest(
             runtime=job.rung.runtime,
             threads=job.rung.threads,
+            cpus=job.rung.cpus,
             rounds=job.rounds,
             round_s=_ROUND_S,
             hold_bytes=2 * _TRIP_BYTES,

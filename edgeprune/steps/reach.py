@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from edgeprune.cpu_list import format_cpus
 from edgeprune.errors import MeasurementError, NotInstalledError
 from edgeprune.planning.ladder import Ladder, RefusedRung, make_ladder
-from edgeprune.records.measurement import DeviceFacts
+from edgeprune.planning.placement import out_of_reach
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.compiling import compiler_versions
@@ -35,7 +34,7 @@ def reachable_ladder(bench: Workbench, notes: list[str]) -> Ladder:
         masks=masks,
         topology=bench.device.facts.topology,
     )
-    out = {rung: why for rung in ladder.rungs if (why := _out_of_reach(rung, bench.device.facts))}
+    out = {rung: why for rung in ladder.rungs if (why := out_of_reach(rung, bench.device.facts))}
     refused = [RefusedRung(rung=rung, reason=why) for rung, why in out.items()]
     return Ladder(
         rungs=tuple(r for r in ladder.rungs if r not in out),
@@ -43,16 +42,6 @@ def reachable_ladder(bench: Workbench, notes: list[str]) -> Ladder:
         finer_places=tuple(p for p in ladder.finer_places if p not in out),
         refused=(*explain_refused(bench, ladder.refused), *refused),
     )
-
-
-def _out_of_reach(rung: Rung, facts: DeviceFacts) -> str | None:
-    """Why it cannot be placed there."""
-    if rung.threads > facts.cores:
-        return f"{rung.threads} threads, and the device lets us use {facts.cores} core(s)"
-    there = {cpu for core in facts.topology for cpu in core.cpus}
-    if missing := set(rung.cpus) - there:
-        return f"no core(s) {format_cpus(missing)} that the device lets us use: {format_cpus(there)}"
-    return None
 
 
 def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Precision, ...]]:

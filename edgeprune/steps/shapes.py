@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeprune.benchmarking.validity import Watch, disturbance
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
-from edgeprune.planning.placement import placements
+from edgeprune.planning.placement import reachable
 from edgeprune.protocols import CompiledFiles
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import structured_prune
@@ -46,10 +47,11 @@ _TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), fill_s=3.0, max_run
 
 @dataclass(frozen=True)
 class ShapeBench:
-    """Compiles and times untrained shapes, each once a device, runtime version and thread count."""
+    """Compiles and times untrained shapes, each once a device, runtime version and placement."""
 
     bench: Workbench
     _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
+    _elsewhere: dict[str, tuple[str, Artifact]] = field(default_factory=dict, init=False, repr=False)
     """By key, of the shapes that were compiled here."""
     _floats: FloatFiles = field(default_factory=FloatFiles, init=False, repr=False)
 
@@ -135,9 +137,8 @@ class ShapeBench:
         """
         profile = self.bench.profile
         limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
-        facts = self.bench.device.facts
-        usable = [p for p in placements(profile, facts.topology) if p.threads <= facts.cores]
-        return limited and len(usable) > 1 and rung.pruning is not PruningKind.STRUCTURED
+        several = len(reachable(profile, self.bench.device.facts)) > 1
+        return limited and several and rung.pruning is not PruningKind.STRUCTURED
 
     def _figures(
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
@@ -168,8 +169,28 @@ class ShapeBench:
     def _compiled(
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
     ) -> Artifact:
+        key = _cut(widths, removed_blocks)
+        anywhere = f"{key} {rung.unplaced.name}"
+        artifact = self._same_elsewhere(anywhere, folder) or self._compiled_now(rung, widths, removed_blocks, folder)
+        self._elsewhere[anywhere] = _subject(rung, widths, removed_blocks), artifact
+        self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
+        return artifact
+
+    def _same_elsewhere(self, key: str, folder: Path) -> Artifact | None:
+        """The files that were made for other threads or cores, if their step was kept: they are the same here."""
+        subject, artifact = self._elsewhere.get(key, ("", None))
+        kept = self.bench.run.path(step_name("shape", subject))
+        if artifact is None or not kept.is_dir():
+            return None
+        for file in artifact.files:
+            shutil.copy2(kept / file.name, folder / file.name)
+        return artifact
+
+    def _compiled_now(
+        self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
+    ) -> Artifact:
         shape = self._shape(rung, widths, removed_blocks)
-        key = digest([*((w.group, w.after) for w in widths), *removed_blocks])
+        key = _cut(widths, removed_blocks)
 
         def keep(form: str, make: Callable[[Path], CompiledFiles]) -> CompiledFiles:
             return self._floats.of(f"{key} {form}", make)
@@ -178,9 +199,7 @@ class ShapeBench:
         keeps = None if rung.masked else keep
         samples, spec = self.bench.frozen_samples, self.bench.target.spec.quantization
         job = CompileJob(shape, self.bench.input_shape, samples, shape_variant(spec), keep=keeps)
-        artifact = compile_artifact(job, rung, folder)
-        self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
-        return artifact
+        return compile_artifact(job, rung, folder)
 
     @property
     def _limits_memory(self) -> bool:
@@ -230,9 +249,12 @@ def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: 
 
 
 def _subject(rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str:
-    after = [*((w.group, w.after) for w in widths), *removed_blocks]
     # Two shapes may have the same share out, and each is kept.
-    return f"{rung.name}-{digest(after)[:8]}" if after else rung.name
+    return f"{rung.name}-{_cut(widths, removed_blocks)[:8]}" if widths or removed_blocks else rung.name
+
+
+def _cut(widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str:
+    return digest([*((w.group, w.after) for w in widths), *removed_blocks])
 
 
 def _summary(figures: ShapeFigures) -> str:

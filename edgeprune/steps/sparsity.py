@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.ladder import RefusedRung
-from edgeprune.planning.placement import placements
+from edgeprune.planning.placement import Placement, reachable
 from edgeprune.planning.sparsity import MaskChoice, decide_patterns
 from edgeprune.profiling.sparsity import PATTERNS, can_hold, kind_of
 from edgeprune.records.rung import Precision, Rung
@@ -31,11 +31,12 @@ def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoi
         MeasurementError: the device went away, or stays disturbed.
     """
     choices: list[MaskChoice] = []
-    for name in runtimes:
+    spots = reachable(bench.profile, bench.device.facts)
+    for name in runtimes if spots else ():
         claims = bench.profile.runtimes[name].sparse_kernels
         why_not = _known_refusals(name, bench)
         if claims or not why_not:
-            choices += decide_patterns(name, claims, _probe_for(bench, name, claims), why_not)
+            choices += decide_patterns(name, claims, _probe_for(bench, name, claims, spots[0]), why_not)
     for choice in choices:
         if choice.note:
             bench.note(choice.note, "warning" if choice.contradicted else "info")
@@ -48,7 +49,7 @@ def _known_refusals(runtime: str, bench: Workbench) -> tuple[str, ...]:
     return ("it has no sparse kernels for float weights",) if form is None else form.refusals(bench.device.facts)
 
 
-def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> SparsityProbe | None:
+def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str], spot: Placement) -> SparsityProbe | None:
     """None where the micro-models cannot be made or run: then the whole model has to show it."""
     kind = kind_of(bench.fresh_model())
     if kind is None:
@@ -59,10 +60,9 @@ def _probe_for(bench: Workbench, runtime: str, claims: Sequence[str]) -> Sparsit
         bench.note(
             f"{runtime}: no micro-model of {kind.name} can have {pattern} zeros: the whole model has to show them"
         )
-    first = placements(bench.profile, bench.device.facts.topology)[0]
     job = ProbeJob(
         session=bench.device,
-        rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=first.threads, cpus=first.cpus),
+        rung=Rung(runtime=runtime, precision=Precision.FLOAT32, threads=spot.threads, cpus=spot.cpus),
         kind=kind,
         patterns=patterns,
         claims=tuple(claims),

@@ -1,7 +1,7 @@
 """Operator tables: what the model's own operators cost on the device, many measured in one trip, each only once.
 
 An operator's latency is the difference of two micro-models (`profiling/micro.py`). Tables are kept beside the inventory
-by device fingerprint, runtime, precision, threads, compiler versions and the code that measures
+by device fingerprint, runtime, precision, threads, cores, compiler versions and the code that measures
 (`steps/measuring_code.py`), and the operator's shape: a second model that shares shapes costs nothing.
 """
 
@@ -61,7 +61,7 @@ class OperatorTables:
 
         Args:
             shapes: any, repeated ones once.
-            place: runtime, precision and threads; its pruning is not looked at.
+            place: runtime, precision, threads and cores; its pruning is not looked at.
 
         Returns:
             How many were measured now.

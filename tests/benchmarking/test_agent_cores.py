@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pytest
+
+from edgeprune.benchmarking.agent.device import cores
 from edgeprune.benchmarking.agent.device.cores import cores_here
 from edgeprune.records.codec import from_json
 from edgeprune.records.cores import Core, core_kinds, describe_kinds
@@ -23,9 +27,9 @@ def board(root: Path, cpu: int, *, siblings: str = "", part: str = "", **files: 
         cpuinfo.write(f"processor\t: {cpu}\nBogoMIPS\t: 48.00\n" + (f"CPU part\t: {part}\n\n" if part else "\n"))
 
 
-def told(root: Path, allowed: list[int]) -> tuple[Core, ...]:
+def told(root: Path, given: list[int], apart: tuple[int, ...] = ()) -> tuple[Core, ...]:
     """As it comes to the host."""
-    return tuple(from_json(Core, json.dumps(core)) for core in cores_here(allowed, str(root)))
+    return tuple(from_json(Core, json.dumps(core)) for core in cores_here(given, apart, str(root)))
 
 
 def test_a_board_with_fast_and_slow_cores(tmp_path: Path) -> None:
@@ -66,3 +70,36 @@ def test_speeds_that_are_told_of_some_cores_only_tell_no_kinds_apart(tmp_path: P
     board(tmp_path, 0, cpuinfo_max_freq="4000000")
     board(tmp_path, 1)
     assert len(core_kinds(told(tmp_path, [0, 1]))) == 1
+
+
+def test_clocks_tell_kinds_apart_where_capacities_do_not(tmp_path: Path) -> None:
+    """A device tree without capacities: the kernel shows 1024 for all."""
+    for cpu, max_khz in enumerate((1400000, 1400000, 2400000, 2400000)):
+        board(tmp_path, cpu, cpu_capacity="1024", cpuinfo_max_freq=str(max_khz))
+    assert [[c.cpus[0] for c in kind] for kind in core_kinds(told(tmp_path, [0, 1, 2, 3]))] == [[2, 3], [0, 1]]
+
+
+def test_cores_that_are_kept_apart_are_told_and_are_of_no_kind(tmp_path: Path) -> None:
+    for cpu in range(3):
+        board(tmp_path, cpu)
+    found = told(tmp_path, [0, 1], (2,))
+    assert found[2] == Core(cpus=(), apart=(2,))
+    assert core_kinds(found) == (found[:2],)
+
+
+def test_what_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    given, apart = cores.usable()
+    assert set(given) == before == os.sched_getaffinity(0)
+    assert not before & set(apart)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert cores.usable() == ([min(before)], sorted({*before, *apart} - {min(before)}))
+    finally:
+        os.sched_setaffinity(0, before)
+
+    def forbidden(_: int, __: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    assert cores.usable() == ([], [])

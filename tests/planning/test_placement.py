@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from records_for_tests import make_facts
 
 from edgeprune.cpu_list import format_cpus
 from edgeprune.planning.feasibility import ShapeFigures, tightness
-from edgeprune.planning.placement import choose_placement, placements
+from edgeprune.planning.placement import Placement, choose_placement, out_of_reach, placements, reachable
 from edgeprune.records.cores import Core
 from edgeprune.records.rung import Limits, Precision, Rung
 from edgeprune.schema.base import parse_toml
@@ -85,12 +86,14 @@ def test_of_cores_that_are_alike_the_last_ones_are_the_only_choice() -> None:
     assert placed([], "[1, 2]") == ["1@", "2@"]
 
 
-def test_every_kind_of_core_is_a_choice_the_fastest_first() -> None:
-    assert placed(LITTLE_AND_BIG, "[1, 2, 4]") == ["1@5", "1@3", "2@4-5", "2@2-3", "4@0-3"]
-    # More than any kind has: the fast ones and some of the others, which here are the last ones.
-    assert placed(LITTLE_AND_BIG, "[5, 6, 7]") == ["5@", "6@", "7@"]
+def test_the_fastest_cores_and_every_kind_of_core_are_choices() -> None:
+    assert placed(LITTLE_AND_BIG, "[1, 2]") == ["1@5", "1@3", "2@4-5", "2@2-3"]
+    # The fast ones with some of the others, beside the others alone.
+    assert placed(LITTLE_AND_BIG, "[4, 5, 6, 7]") == ["4@2-5", "4@0-3", "5@", "6@", "7@"]
     fast_first = [Core(cpus=(n,), capacity=446 if n >= 2 else 1024) for n in range(6)]
     assert placed(fast_first, "[1, 5]") == ["1@1", "1@5", "5@0-1,3-5"]
+    phone = [Core(cpus=(n,), capacity=1024 if n == 7 else 800 if n >= 4 else 300) for n in range(8)]
+    assert placed(phone, "[1, 2, 4]") == ["1@7", "1@6", "1@3", "2@6-7", "2@5-6", "2@2-3", "4@4-7", "4@0-3"]
 
 
 def test_threads_do_not_share_a_core_while_there_are_others() -> None:
@@ -107,6 +110,17 @@ def test_sets_of_the_profile_take_the_place_of_kinds() -> None:
     assert placed(neighbours, "[2, 4]", '["4-7"]') == ["2@5,7", "4@4-7"]
     # What the device lacks is refused with the reason where rungs are made.
     assert placed(ALIKE, "[1]", '["8"]') == ["1@8"]
+
+
+def test_what_the_device_lacks_is_out_of_reach() -> None:
+    apart = [Core(cpus=(0,)), Core(cpus=(1,)), Core(cpus=(), apart=(2,))]
+    facts = replace(make_facts(), cores=2, topology=tuple(apart))
+    assert [p.cpus for p in reachable(profile("[1, 3]", '["2", "0-1", "1,9", "0-2"]'), facts)] == [(2,), (1,)]
+    assert out_of_reach(Placement(threads=3), facts) == "3 threads, and the device lets us use 2 core(s)"
+    assert out_of_reach(Placement(threads=1, cpus=(9,)), facts) == "no core(s) 9 that the device lets us use: 0-2"
+    fixed = replace(facts, topology=())
+    assert out_of_reach(Placement(threads=1, cpus=(1,)), fixed) == "the device does not let us choose cores"
+    assert reachable(profile(), fixed) == (Placement(threads=1),)
 
 
 topologies = st.lists(st.sampled_from([1024, 900, 446, 160]), min_size=1, max_size=8)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def test_calibrated_and_compared(run: Run, quick: Path, tmp_path: Path) -> None:
     assert smallest[50.0] is not None
     assert calibrations.smallest_resolvable("local", "0" * 64, 50.0) is None
     assert calibrations.smallest_resolvable("local", fingerprint, 90.0) is None
+    # On other cores it may resolve less; where none was calibrated, the coarsest stands in.
+    (known,) = calibrations.load_calibrations("local", fingerprint)
+    coarser = replace(known, cpus=(7,), resolutions=tuple(replace(r, smallest=0.5) for r in known.resolutions))
+    assert calibrations.save_calibration(coarser).name == f"{fingerprint[:16]}-onnxruntime-cpu7.json"
+    asked = partial(calibrations.smallest_resolvable, "local", fingerprint, 50.0, {"onnxruntime"})
+    assert [asked(cpus) for cpus in ({()}, {(7,)}, {(3,)})] == [smallest[50.0], 0.5, 0.5]
     text = series.comparison(result, "text")
     assert "slower" in text
     assert "this device resolves " in text
@@ -108,9 +115,13 @@ def test_on_chosen_cores(run: Run, quick: Path) -> None:
     assert told["measurement"]["cpus"] == [first]
     assert {tuple(b["cpus"]) for b in told["measurement"]["blocks"]} == {(first,)}
     assert f"1 thread(s) on core(s) {first}\n" in run("bench", quick, "--cpus", first, "--runs", 300, "-q").stdout
+    told = json.loads(run("bench", quick, "--cpus", "last", "--runs", 300, "-q", "--format", "json").stdout)
+    assert told["measurement"]["cpus"] == []
+    with pytest.raises(InputError, match="expected at least 2 cores for as many threads, got 0"):
+        run("bench", quick, "--cpus", "0", "--threads", 2)
     with pytest.raises(click.BadParameter, match="is no list of cores"):
         run("bench", quick, "--cpus", "3-1")
-    with pytest.raises(MeasurementError, match=r"cannot run on core\(s\) 4095: .*; it may use"):
+    with pytest.raises(MeasurementError, match=r"cannot run on core\(s\) 4095; this process may use"):
         run("bench", quick, "--cpus", 4095)
 
 

@@ -140,6 +140,7 @@ def test_a_slower_run_fails_against_a_release_and_a_warmer_device_does_not(run: 
             "profile name: n100 in the release, n200 here",
         ),
         ({"profile": make_profile(PROFILE.replace("cores = 4", "cores = 2"))}, "profile hardware"),
+        ({"dense_cpus": (4, 5)}, "dense model's cores: 1 in the release, 4-5 here"),
         ({"dense_macs": 40_000_000}, "dense model's multiply-accumulates: 41000000 in the release, 40000000 here"),
     ],
 )

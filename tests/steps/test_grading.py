@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_for_tests import make_facts
 
+from edgeprune.records.cores import Core
 from edgeprune.records.health import DeviceCondition, Grade
 from edgeprune.records.measurement import DeviceFacts
 from edgeprune.schema.device import DeviceSpec
@@ -128,7 +129,9 @@ def test_another_kernel_is_told_and_less_disk_is_not() -> None:
 
 @pytest.mark.parametrize("field", [f.name for f in fields(DeviceFacts)])
 def test_fingerprints_differ_by_what_is_named(field: str) -> None:
-    before = make_facts()
-    after = replace(before, **{field: None})
+    before = replace(make_facts(), topology=(Core(cpus=(0,)),))
+    after = replace(before, **{field: (Core(cpus=(1,)),)})
     assert (before.fingerprint != after.fingerprint) == (after.differing(before) == (field,))
     assert before.differing(before) == ()
+    # What was kept before cores were told is no other device.
+    assert before.differing(make_facts()) == make_facts().differing(before) == ()

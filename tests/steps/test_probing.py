@@ -42,6 +42,7 @@ class Device:
         self.run_ns = run_ns
         self.disturbed = disturbed
         self.trips: list[list[str]] = []
+        self.placed: set[tuple[int, tuple[int, ...]]] = set()
         self.refused = ""
 
     def profile(
@@ -52,6 +53,7 @@ class Device:
         tell: Callable[[str], None],
     ) -> tuple[Profiled, ...]:
         tell("nobody is before us")
+        self.placed.add((request.threads, request.cpus))
         self.trips.append([job.folder.name for job in jobs])
         for number in range(request.rounds * len(jobs)):
             on_block(number + 1)
@@ -109,6 +111,17 @@ def test_a_planner_makes_two_trips_and_blocks_that_nobody_claims_go_on_one(tmp_p
     assert len(probe.gains) == 7
     assert {(g.status, g.ratio) for g in probe.gains} == {(GainStatus.GAIN, 2.0)}
     assert probe.disturbed == ""
+
+
+def test_files_are_timed_on_the_cores_that_the_probe_is_named_by(tmp_path: Path) -> None:
+    device = Device()
+    rung = Rung(runtime="onnxruntime", precision=Precision.FLOAT32, threads=2, cpus=(4, 5))
+    job = job_on(device, rung=rung)
+    probe = run_probe(job, folder(tmp_path, "p"))
+    assert device.placed == {(2, (4, 5))}
+    assert (probe.threads, probe.cpus) == (2, (4, 5))
+    assert job.name == "onnxruntime-float32-t2-cpu4-5-linear-w64"
+    assert job.key != job_on(device).key
 
 
 def test_exhaustive_has_every_share_of_every_pattern(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from records_for_tests import make_block
 
 from edgeprune.benchmarking.validity import Watch
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
 from edgeprune.statistics import smallest_sample_count
 from edgeprune.steps import shapes
+from edgeprune.steps.compiling import CompileJob, compile_artifact
 from edgeprune.steps.session import BlockLength
 from edgeprune.steps.shapes import ShapeBench, quick_look, settled
 
@@ -171,6 +173,24 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         # It is refused after two looks, and looked at no more.
         assert settled(bench, again, Limits(p99_ms=3.0)) is again
         assert over_budget(again, Limits(p99_ms=3.0)) is not None
+
+
+def test_a_shape_is_compiled_once_for_all_placements(tmp_path: Path, monkeypatch: Any) -> None:
+    compiled: list[str] = []
+
+    def counted(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
+        compiled.append(rung.name)
+        return compile_artifact(job, rung, folder)
+
+    monkeypatch.setattr(shapes, "compile_artifact", counted)
+    monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: shapes.Look(block([1.0] * 100), ""))
+    with compressor(tmp_path) as made:
+        bench = ShapeBench(made.bench)
+        first = bench.measure(RUNG)
+        elsewhere = bench.measure(replace(RUNG, threads=2, cpus=(0, 1)))
+        bench.measure(replace(RUNG, precision=Precision.INT8))
+    assert elsewhere == replace(first, rung=elsewhere.rung)
+    assert compiled == ["onnxruntime-float32-t1", "onnxruntime-int8-t1"]
 
 
 def test_what_a_short_look_shows_of_p99_is_no_reason_to_look_longer_where_p50_is_over() -> None:

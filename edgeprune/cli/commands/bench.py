@@ -24,8 +24,9 @@ from edgeprune.cli import options
     "--threads", type=click.IntRange(1, 256), help="Threads; by default those of the artifact's manifest, or 1."
 )
 @click.option(
-    "--cpus", type=options.CPUS, default=(), metavar="LIST",
-    help="Cores to run on, as Linux writes them (4-7); by default those of the artifact's manifest, or the last ones.",
+    "--cpus", type=options.CPUS, metavar="LIST|last",
+    help="Cores to run on, as Linux writes them (4-7): the last of them, as many as threads; `last` for those of all. "
+    "By default those of the artifact's manifest, or the last.",
 )  # fmt: skip
 @click.option(
     "--processes",
@@ -80,7 +81,7 @@ def command(
     devices: tuple[str, ...],
     fleet_share: float | None,
     threads: int | None,
-    cpus: tuple[int, ...],
+    cpus: tuple[int, ...] | None,
     processes: int,
     runs: int,
     p50_ms: float | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import os
@@ -203,15 +204,15 @@ def pin(cpus: Sequence[int], threads: int) -> List[int]:
         AgentError: cores that were asked for cannot be had.
     """
     allowed = sorted(os.sched_getaffinity(0))
-    try:
+    # Some containers and kernels forbid it: measured as it is, and the record tells the cores.
+    with contextlib.suppress(OSError, ValueError):
         os.sched_setaffinity(0, cpus or allowed[-threads:])
-    except (OSError, ValueError) as error:
-        if cpus:
-            asked, may = (",".join(map(str, some)) for some in (cpus, allowed))
-            raise AgentError("cores", "cannot run on core(s) %s: %s; it may use %s" % (asked, error, may)) from error
-        # Some containers and kernels forbid it: measured as it is, and the record tells the cores.
-        return allowed
-    return sorted(os.sched_getaffinity(0))
+    got = sorted(os.sched_getaffinity(0))
+    # The kernel takes a set of which it has some, and drops the rest.
+    if cpus and got != sorted(cpus):
+        asked, may = (",".join(map(str, some)) for some in (cpus, allowed))
+        raise AgentError("cores", "cannot run on core(s) %s; this process may use %s" % (asked, may))
+    return got
 
 
 def take_lock(work: str, wait_s: float) -> int:

@@ -21,7 +21,7 @@ from .reply import AgentError, Replies
 
 PROCESS, MODEL = "process", "model"
 _ANONYMOUS_COUNTS_SINCE = (4, 7)
-_NOT_ABOUT_MEMORY = ("busy", "not_installed", "no_limit")
+_NOT_ABOUT_MEMORY = ("busy", "not_installed", "no_limit", "cores")
 _V1 = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.usage_in_bytes")
 _V2 = ("memory.max", "memory.swap.max", "memory.current")
 

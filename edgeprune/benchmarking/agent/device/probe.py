@@ -12,7 +12,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from . import limits, sessions
-from .cores import cores_here
+from .cores import cores_here, usable
 from .evidence import read
 from .reply import AgentError, Replies
 
@@ -33,7 +33,7 @@ def probe(replies: Replies, work: str) -> None:
         cpu_model=cpu["model"] or read("/proc/device-tree/model").strip("\0\n "),
         cpu_flags=cpu["flags"].split(),
         cores=len(os.sched_getaffinity(0)),
-        topology=cores_here(sorted(os.sched_getaffinity(0))),
+        topology=cores_here(*usable()),
         memory_bytes=_memory_bytes(),
         disk_free_bytes=shutil.disk_usage(_existing_parent(work)).free,
         python=platform.python_version(),

@@ -14,7 +14,7 @@ class AgentError(Exception):
     """A failure that the host understands.
 
     Args:
-        kind: not_installed, bad_artifact, busy, lease_lost, memory, disk, io or runtime.
+        kind: not_installed, bad_artifact, busy, lease_lost, cores, memory, disk, io or runtime.
         message: one sentence.
     """
 
