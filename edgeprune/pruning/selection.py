@@ -1,4 +1,4 @@
-"""How the channels to take are spread over the groups: evenly, by rank over all, as told, or by sensitivity.
+"""How what is taken is spread: channels over groups evenly, by rank over all, as told, or by sensitivity, as zeros.
 
 The planner chooses widths otherwise: by what each costs and loses (`planning/allocation.py`). These are the rules of
 the literature, for `pruning.selection` of a target and for Python.
@@ -6,7 +6,7 @@ the literature, for `pruning.selection` of a target and for Python.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -19,6 +19,10 @@ from edgeprune.registry import suggest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_STEPS = 200
+"""Of a layer's share of zeros."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +149,46 @@ def sensitivity_widths(rooms: Mapping[str, Room], loss: Callable[[str, int], flo
     limits = sorted({value for curve in curves.values() for value in curve})
     taken = bisect_left(limits, wanted, key=lambda limit: sum(full.values()) - sum(at(limit).values()))
     return at(limits[taken]) if wanted else full
+
+
+def sensitivity_shares(
+    weights: Mapping[str, int], loss: Callable[[str, float], float], sparsity: float, *, most: float
+) -> dict[str, float]:
+    """Every layer gets zeros until it loses the same: by layer, the share of its weights.
+
+    Args:
+        weights: of each layer, how many.
+        loss: of (layer, share): what the model loses with so many zeros in that layer alone. Where it falls again with
+            more zeros, the highest loss on the way counts.
+        sparsity: share of all weights to zero, in [0, most]; met to rounding.
+        most: share of zeros that no layer has more than, in (0, 1].
+
+    Raises:
+        InputError: a share out of range.
+
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", section 4,
+        arXiv:1506.02626: thresholds by layer, from each layer's sensitivity.
+    """
+    if not 0 <= sparsity <= most <= 1:
+        raise InputError(f"sparsity: expected a number from 0 to {most:g}, got {sparsity}")
+    grid = [most * step / _STEPS for step in range(_STEPS + 1)]
+    curves = {layer: list(accumulate((loss(layer, share) for share in grid[1:]), max)) for layer in weights}
+    total = sum(weights.values())
+
+    def at(limit: float) -> dict[str, float]:
+        return {layer: grid[bisect_right(curve, limit)] for layer, curve in curves.items()}
+
+    def reached(shares: Mapping[str, float]) -> float:
+        return fsum(weights[layer] * share for layer, share in shares.items()) / max(1, total)
+
+    limits = sorted({value for curve in curves.values() for value in curve})
+    place = bisect_left(limits, sparsity, hi=max(0, len(limits) - 1), key=lambda limit: reached(at(limit)))
+    below = at(limits[place - 1]) if place else dict.fromkeys(weights, 0.0)
+    above = at(limits[place]) if limits else below
+    room = reached(above) - reached(below)
+    # Of the step that goes past what is wanted, a part.
+    part = (sparsity - reached(below)) / room if room > 0 else 0.0
+    return {layer: below[layer] + part * (above[layer] - below[layer]) for layer in weights}
 
 
 def _check(ratio: float) -> None:

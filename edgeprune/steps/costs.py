@@ -25,6 +25,7 @@ from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, Ru
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.mask_sensitivity import MaskSensitivity
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
 from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.workbench import Workbench
@@ -125,7 +126,7 @@ class AccuracyCosts:
             subject,
             key,
             LossIncrease,
-            lambda _: self._sensitivity.masked_increase(rung),
+            lambda _: MaskSensitivity(self.losses.compressor).increase(rung),
             lambda i: i.summary,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeprune.errors import BuildError, InputError
@@ -40,11 +40,14 @@ class MaskMaker:
         example: one input of the model, with its batch dimension.
         pruning: of the target.
         score: of (model, layers): the weights' scores; layers without stay dense.
+        shares: of (rung, layers): zeros of each by sensitivity, where the target spreads them so. Without, as for
+            shapes, whose weights mean nothing, all layers are ranked together.
     """
 
     example: Tensor
     pruning: Pruning
     score: Callable[[nn.Module, Sequence[str]], Mapping[str, Tensor]] = lamp_scores
+    shares: Callable[[Rung, Sequence[str]], Mapping[str, float]] | None = None
 
     @property
     def key(self) -> str:
@@ -81,16 +84,38 @@ class MaskMaker:
         # Zeros there would count and change nothing.
         maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
         progress = sparsity / rung.pruning_ratio
-        shares = {n: progress * share for n, share in self._own_shares(model, maskable).items()}
         if rung.n_m is not None:
             kept, of = rung.n_m
             # On the way more of each stay; a share that falls short of one weight by rounding is that weight.
             kept = of - int(progress * (of - kept) + _ROUNDING)
             return WeightMasks.n_m(model, maskable, kept, of, scores=scores, after=after)
-        spread = Spread(scope=self.pruning.mask_scope, shares=shares)
-        if rung.block is not None:
-            return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
-        return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
+        spread = self._spread(rung, maskable, self._own_shares(model, maskable))
+        spread = replace(spread, shares={n: progress * share for n, share in spread.shares.items()})
+        return _of_pattern(model, rung, maskable, sparsity, scores, spread, after)
+
+    def _spread(self, rung: Rung, maskable: Maskable, own: Mapping[str, float]) -> Spread:
+        """In the end; `own` is what the target says of single layers."""
+        if self.pruning.mask_scope != "sensitivity":
+            return Spread(scope=self.pruning.mask_scope, shares=own)
+        rest = [name for name in maskable.layers if name not in own]
+        found = self.shares(rung, rest) if self.shares is not None else {}
+        return Spread(scope="global", shares={**found, **own})
+
+    def of_layer(
+        self, model: nn.Module, rung: Rung, layer: str, share: float, scores: Mapping[str, Tensor]
+    ) -> WeightMasks:
+        """Zeros in one layer alone, in the rung's pattern; without any where its blocks do not fit."""
+        maskable = self.all_maskable(model)
+        alone = maskable.without({n: "another layer is looked at" for n in maskable.layers if n != layer})
+        return _of_pattern(model, rung, alone, share, scores, Spread(), None)
+
+    def all_scores(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Of every layer that may be masked for any runtime."""
+        return self.score(model, self.all_maskable(model).layers)
+
+    def all_maskable(self, model: nn.Module) -> Maskable:
+        """The layers that may be masked, whatever a runtime's kernels skip."""
+        return find_maskable(model, self.example, self.pruning.ignored, classifier=self.pruning.classifier)
 
     def maskable(self, model: nn.Module, rung: Rung) -> Maskable:
         """The layers whose zeros are worth it.
@@ -98,7 +123,7 @@ class MaskMaker:
         Where the runtime has sparse kernels, zeros in layers that these do not skip would cost accuracy and buy
         nothing. Without sparse kernels, it is every layer that may be masked.
         """
-        found = find_maskable(model, self.example, self.pruning.ignored, classifier=self.pruning.classifier)
+        found = self.all_maskable(model)
         form = RUNTIMES.get(rung.runtime).sparse_form()
         if form is None:
             return found
@@ -144,6 +169,20 @@ class MaskMaker:
                 )
             found = {**{n: share for n in maskable.layers if n in matches}, **found}
         return found
+
+
+def _of_pattern(
+    model: nn.Module,
+    rung: Rung,
+    maskable: Maskable,
+    sparsity: float,
+    scores: Mapping[str, Tensor],
+    spread: Spread,
+    after: WeightMasks | None,
+) -> WeightMasks:
+    if rung.block is not None:
+        return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
+    return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
 
 
 def _fits(rung: Rung, model: nn.Module, layer: str) -> bool:

@@ -27,9 +27,7 @@ from edgeprune.graph.groups import ChannelGraph
 from edgeprune.graph.names import block_of
 from edgeprune.protocols import Arrays
 from edgeprune.pruning.surgery import cut_by_scores
-from edgeprune.records.rung import Rung
 from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, LossIncrease, Sensitivity
-from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.store.run_folder import digest
 
@@ -37,14 +35,17 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edgeprune.graph.groups import ChannelGroup
+    from edgeprune.steps.compressing import Compressor
 
-_STAGE = "sensitivity"
+STAGE = "sensitivity"
 _EXAMPLES = 1024
 
 Point = TypeVar("Point", GroupCurve, BlockPoint)
 
 
-class _OneMore(Protocol):
+class OneMore(Protocol):
+    """Hears of each curve that was taken."""
+
     def __call__(self, measured: Point, /) -> Point:
         """Count it."""
         ...
@@ -68,7 +69,7 @@ class SensitivityBench:
         """All groups and blocks, in the model's order; those measured before are kept."""
         bench = self.compressor.bench
         groups, blocks = bench.groups.groups, bench.blocks.removable
-        with self._counted(len(groups) + len(blocks)) as one_more:
+        with self.counted(len(groups) + len(blocks), "groups and blocks") as one_more:
             return Sensitivity(
                 examples=len(self._chosen),
                 loss=self._dense.loss,
@@ -79,19 +80,19 @@ class SensitivityBench:
             )
 
     @contextmanager
-    def _counted(self, total: int) -> Iterator[_OneMore]:
-        """Tell how many of all are done, and how long it took."""
+    def counted(self, total: int, unit: str) -> Iterator[OneMore]:
+        """Tell how many of all curves are done, and how long it took."""
         bench, started_s, done = self.compressor.bench, time.monotonic(), itertools.count(1)
         earlier = len(bench.run.outcomes)
 
         def one_more(measured: Point) -> Point:
-            bench.reporter.emit(StageProgress(stage=_STAGE, done=next(done)))
+            bench.reporter.emit(StageProgress(stage=STAGE, done=next(done)))
             return measured
 
-        bench.reporter.emit(StageStarted(stage=_STAGE, total=total, unit="groups and blocks"))
+        bench.reporter.emit(StageStarted(stage=STAGE, total=total, unit=unit))
         yield one_more
         kept = all(outcome.cached for outcome in bench.run.outcomes[earlier:])
-        bench.reporter.emit(StageFinished(stage=_STAGE, seconds=time.monotonic() - started_s, cached=kept))
+        bench.reporter.emit(StageFinished(stage=STAGE, seconds=time.monotonic() - started_s, cached=kept))
 
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
@@ -103,12 +104,12 @@ class SensitivityBench:
             points = tuple(self._point(group.name, width) for width in widths)
             return GroupCurve(group=group.name, width=group.width, points=points)
 
-        return bench.step(_STAGE, group.name, key, GroupCurve, make, _summary)
+        return bench.step(STAGE, group.name, key, GroupCurve, make, _summary)
 
     def _point(self, group: str, width: int) -> CurvePoint:
         scores = {group: self._scores[group]}
         model, _ = cut_by_scores(self.compressor.dense_module, self._graph, {group: width}, scores)
-        found = self._settled_increase(model)
+        found = self.settled_increase(model)
         return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
     def _block(self, block: str) -> BlockPoint:
@@ -117,21 +118,15 @@ class SensitivityBench:
         key = digest(self.compressor.dense.key, bench.data_key, block, loss_key, bench.target.spec.seed)
 
         def make(_folder: object) -> BlockPoint:
-            found = self._settled_increase(remove_blocks(self.compressor.dense_module, [block]))
+            found = self.settled_increase(remove_blocks(self.compressor.dense_module, [block]))
             return BlockPoint(block=block, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
-        return bench.step(_STAGE, block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
+        return bench.step(STAGE, block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
 
     @property
     def inputs(self) -> np.ndarray:
         """[examples, ...]: the drawn part of the validation split, as the model takes it."""
         return self._inputs
-
-    def masked_increase(self, rung: Rung) -> LossIncrease:
-        """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
-        model = copy.deepcopy(self.compressor.dense_module)
-        self.compressor.scorer.masker.masks(model, rung, rung.pruning_ratio).make_permanent()
-        return self._settled_increase(model)
 
     def increase(self, outputs: Arrays) -> LossIncrease:
         """What other outputs on the same examples lose against the dense model's.
@@ -141,7 +136,7 @@ class SensitivityBench:
         """
         return self._increase(self._scored(outputs), self._dense)
 
-    def _settled_increase(self, model: nn.Module) -> LossIncrease:
+    def settled_increase(self, model: nn.Module) -> LossIncrease:
         """Of a model that was cut, its norms re-estimated in place.
 
         Beside the dense model with its own re-estimated too: what that alone changes is no loss of a cut.

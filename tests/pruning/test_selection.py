@@ -10,7 +10,14 @@ from edgeprune.errors import InputError
 from edgeprune.graph.groups import ChannelGraph, find_groups
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.scoring import channel_scores
-from edgeprune.pruning.selection import Room, global_widths, sensitivity_widths, told_widths, uniform_widths
+from edgeprune.pruning.selection import (
+    Room,
+    global_widths,
+    sensitivity_shares,
+    sensitivity_widths,
+    told_widths,
+    uniform_widths,
+)
 from edgeprune.pruning.surgery import structured_prune
 
 WIDTHS = {"stem": 8, "layer1.conv": 16, "layer2.conv": 32}
@@ -97,3 +104,54 @@ def test_impossible_ratios_are_told(ratio: float) -> None:
     ):
         with pytest.raises(InputError, match="expected a number from 0 to 1"):
             select()
+
+
+def test_zeros_go_where_they_lose_least_until_all_lose_the_same() -> None:
+    steepness = {"firm": 4.0, "easy": 1.0}
+    weights = {"firm": 1000, "easy": 3000}
+    found = sensitivity_shares(weights, lambda layer, share: steepness[layer] * share, 0.5, most=0.9)
+    # 4 f = e and f + 3 e = 4 * 0.5.
+    assert found["easy"] == pytest.approx(2 / (3 + 0.25), abs=0.01)
+    assert found["firm"] == pytest.approx(found["easy"] / 4, abs=0.01)
+    # What is full leaves the rest to the other.
+    found = sensitivity_shares(weights, lambda layer, share: steepness[layer] * share, 0.8, most=0.9)
+    assert found["easy"] == pytest.approx(0.9)
+    assert found["firm"] == pytest.approx(0.5)
+
+
+def test_a_loss_that_falls_again_is_no_reason_for_more_zeros() -> None:
+    def loss(layer: str, share: float) -> float:
+        return 1.0 if layer == "noisy" and 0.2 < share < 0.4 else 0.5 * share
+
+    found = sensitivity_shares({"noisy": 100, "smooth": 100}, loss, 0.4, most=0.9)
+    assert found["noisy"] < 0.25
+    assert found["smooth"] > 0.55
+
+
+layer_losses = st.dictionaries(
+    st.text("abcdef", min_size=1, max_size=3),
+    st.tuples(st.integers(1, 5000), st.lists(st.floats(-1, 9), min_size=2, max_size=5)),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(layer_losses, st.floats(0, 1), st.floats(0.01, 1))
+def test_shares_of_zeros_meet_what_was_asked_for(
+    layers: dict[str, tuple[int, list[float]]], part: float, most: float
+) -> None:
+    def loss(layer: str, share: float) -> float:
+        values = layers[layer][1]
+        return values[min(len(values) - 1, int(share * len(values)))]
+
+    weights = {layer: count for layer, (count, _) in layers.items()}
+    found = sensitivity_shares(weights, loss, part * most, most=most)
+    zeros = sum(weights[layer] * share for layer, share in found.items())
+    assert zeros == pytest.approx(part * most * sum(weights.values()), rel=1e-6, abs=1e-6)
+    assert all(-1e-12 <= share <= most + 1e-12 for share in found.values())
+
+
+def test_more_zeros_than_any_layer_may_have_are_refused() -> None:
+    with pytest.raises(InputError, match=r"expected a number from 0 to 0\.9, got 0\.95"):
+        sensitivity_shares({"a": 1}, lambda *_: 0.0, 0.95, most=0.9)
+    assert sensitivity_shares({}, lambda *_: 0.0, 0.5, most=0.9) == {}
