@@ -277,7 +277,9 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pattern) == (theirs.runtime, theirs.precision, theirs.pattern)
-        # Unpruned, it is the same model elsewhere.
+        if ours == ours.unpruned:
+            # The same model elsewhere, unless a better way to quantize it was too slow there.
+            return alike and not (other.variants and any(trial.over for trial in other.variants.trials))
         return alike and costs[theirs] <= costs[ours]
 
     return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)

@@ -8,11 +8,17 @@ import pytest
 from records_for_tests import FLOAT, INT8, PRUNED, make_candidate, make_plan
 
 from edgeprune.loop import _weaker_that_lost_accuracy
+from edgeprune.records.quantization import DEFAULT_VARIANT, VariantSearch, VariantTrial
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Plan, PlannedRung, Rung, RungStatus
 
 STRONGER = replace(PRUNED, pruning_ratio=0.75)
 ELSEWHERE = replace(INT8, threads=2, cpus=(4, 5))
+TOO_SLOW_THERE = VariantSearch(
+    trials=(VariantTrial(variant=DEFAULT_VARIANT), VariantTrial(variant=DEFAULT_VARIANT, over="p50 9 ms")),
+    chosen=DEFAULT_VARIANT,
+    why="",
+)
 
 
 def tried(rung: Rung, correct: int = 300, p50_ms: float = 2.0) -> list[Candidate]:
@@ -39,6 +45,7 @@ PLAN: Plan = replace(
         (STRONGER, tried(PRUNED, correct=490, p50_ms=9.0), False),
         # The very same model on other cores loses as much; another precision or runtime is another model.
         (ELSEWHERE, tried(INT8), True),
+        (ELSEWHERE, [replace(tried(INT8)[0], variants=TOO_SLOW_THERE)], False),
         (replace(ELSEWHERE, runtime="tflite"), tried(INT8), False),
         (INT8, tried(FLOAT), False),
         (PRUNED, tried(INT8), False),

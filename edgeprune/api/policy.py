@@ -19,8 +19,8 @@ class BenchPolicy:
 
     Attributes:
         threads: None takes those of the artifact's manifest, or 1.
-        cpus: the cores to run on, of which the last are taken, as many as threads; empty for the last ones of the
-            device, None for those of the manifest where `threads` are its own too.
+        cpus: the cores to run on, as many as threads; empty for the last ones of the device, None for those of the
+            manifest where `threads` are its own too.
         processes: fresh processes that the runs are spread over, at least 3.
         runs: timed runs over all processes, at least 300.
         p50_ms, p99_ms: limits to judge by; None for none.

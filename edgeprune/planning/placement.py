@@ -80,7 +80,7 @@ def _within(topology: Sequence[Core], cpus: Iterable[int]) -> list[Core]:
 
 def out_of_reach(place: Placement | Rung, facts: DeviceFacts) -> str | None:
     """Why nothing can run there so; None where it can."""
-    if place.threads > facts.cores:
+    if place.threads > facts.cores and not place.cpus:
         return f"{place.threads} threads, and the device lets us use {facts.cores} core(s)"
     if place.cpus and not facts.topology:
         return "the device does not let us choose cores"

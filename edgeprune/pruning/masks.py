@@ -169,6 +169,11 @@ class WeightMasks:
         return cls(model, _stored(model, masks), maskable.without(uneven))
 
     @property
+    def model(self) -> nn.Module:
+        """Whose weights are held."""
+        return self._model
+
+    @property
     def kept(self) -> Mapping[str, Tensor]:
         """By masked layer, of its weight's shape as the layer stores it: True for what stays."""
         return dict(self._kept)

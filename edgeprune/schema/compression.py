@@ -37,8 +37,8 @@ class Pruning(FileModel):
     """Shares of weights to zero, one mask rung each (and for each shape of blocks), where the device's kernels can use
     it."""
     mask_scope: Literal["global", "layer", "sensitivity"] = "global"
-    """Whether a mask rung ranks the weights or blocks of all layers together, or zeros the same share of each, as N:M
-    does in any case, or what makes every layer lose the same on validation data."""
+    """Whether a mask rung ranks the weights or blocks of all layers together, zeros the same share of each, or zeros
+    what makes each lose the same on validation data. N:M has one share in any case."""
     layer_sparsities: dict[str, Share] = Field(default_factory=dict)
     """Shares of zeros that single layers have in mask rungs but those of N:M, by name; `*` is a wildcard, and the first
     name that matches counts. The other layers have the rung's share."""

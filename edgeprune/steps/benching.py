@@ -39,10 +39,10 @@ def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] 
     Args:
         path: a folder or a file.
         threads: None for those of the manifest, or 1.
-        cpus: cores to run on; empty for the last ones, None for those of the manifest.
+        cpus: cores to run on, as many as threads; empty for the last ones, None for those of the manifest.
 
     Raises:
-        InputError: nothing there, no runtime opens such a file, or fewer cores than threads.
+        InputError: nothing there, no runtime opens such a file, or not as many cores as threads.
     """
     if path.is_dir():
         manifest = read_manifest(path)
@@ -74,12 +74,13 @@ def bench_subject(path: Path, threads: int | None = None, cpus: tuple[int, ...] 
 
 
 def _placed(rung: Rung, cpus: tuple[int, ...] | None) -> Rung:
-    """On the last of the cores, as many as it has threads, as in a build; None leaves it where it is."""
+    """On these cores; None leaves it where it is."""
     if cpus is None:
         return rung
-    if 0 < len(cpus) < rung.threads:
-        raise InputError(f"cpus: expected at least {rung.threads} cores for as many threads, got {format_cpus(cpus)}")
-    return replace(rung, cpus=cpus[-rung.threads :])
+    chosen = tuple(sorted(set(cpus)))
+    if chosen and len(chosen) != rung.threads:
+        raise InputError(f"cpus: expected as many cores as threads, {rung.threads}, got {format_cpus(chosen)}")
+    return replace(rung, cpus=chosen)
 
 
 def bench_artifact(

@@ -23,6 +23,7 @@ from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
 from edgeprune.schema.training import Recovery
+from edgeprune.steps.dense_masks import DenseMasks
 from edgeprune.steps.evaluating import QualityOn
 from edgeprune.steps.fresh_weights import fresh_model
 from edgeprune.steps.held_zeros import ZeroHolder
@@ -121,6 +122,11 @@ class Compressor:
             return self._save(Pruned(model=model, epochs=epochs), folder, "dense", key)
 
         return self._step("dense", key, make)
+
+    @cached_property
+    def masks(self) -> DenseMasks:
+        """Masks of the dense model."""
+        return DenseMasks(self)
 
     @cached_property
     def dense_module(self) -> nn.Module:

@@ -11,6 +11,7 @@ Controls are compiled as the result is and evaluated on the same examples. They 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.control import RANDOM, SCRATCH, Control
 from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
-from edgeprune.records.rung import PlannedRung, PruningKind
+from edgeprune.records.rung import PlannedRung, PruningKind, Rung
 from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.compressing import Compressor, TorchModel
@@ -91,10 +92,18 @@ class ControlMaker:
         spec = bench.target.spec
         # What is left is refitted as the result's was, which may follow from the criterion.
         refits = spec.pruning.refits_weights if planned.rung.masked else spec.pruning.refits_channels
-        by_lot = {"criterion": RANDOM, "weight_criterion": RANDOM, "reconstruct": refits}
+        by_lot: dict[str, object] = {"criterion": RANDOM, "weight_criterion": RANDOM, "reconstruct": refits}
+        if planned.rung.masked and spec.pruning.mask_scope == "sensitivity":
+            by_lot |= {"mask_scope": "layer", "layer_sparsities": self._shares(planned.rung)}
         other = spec.model_copy(update={"pruning": spec.pruning.model_copy(update=by_lot)})
         compressor = replace(self.compressor, bench=bench.with_spec(other))
         return compressor, compressor.compressed(planned)
+
+    def _shares(self, rung: Rung) -> dict[str, float]:
+        """Zeros of each layer in the result: by lot are only which of its weights they are."""
+        compressor = self.compressor
+        masks = compressor.masks.masker.masks(copy.deepcopy(compressor.dense_module), rung, rung.pruning_ratio)
+        return {x.layer: x.sparsity for x in masks.sparsities() if x.layer in masks.kept}
 
     def _fresh(self, planned: PlannedRung) -> tuple[Compressor, TorchModel]:
         return self.compressor, self.compressor.from_scratch(self.compressor.compressed(planned))

@@ -25,7 +25,6 @@ from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, Ru
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
-from edgeprune.steps.mask_sensitivity import MaskSensitivity
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
 from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.workbench import Workbench
@@ -126,7 +125,7 @@ class AccuracyCosts:
             subject,
             key,
             LossIncrease,
-            lambda _: MaskSensitivity(self.losses.compressor).increase(rung),
+            lambda _: self.losses.compressor.masks.increase(rung),
             lambda i: i.summary,
         )
 

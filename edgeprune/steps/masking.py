@@ -11,7 +11,7 @@ from edgeprune.graph.names import match_layers
 from edgeprune.graph.slicing import output_first
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, WeightedLayer, find_maskable
-from edgeprune.pruning.masks import Spread, WeightMasks
+from edgeprune.pruning.masks import GLOBAL, Spread, WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 from edgeprune.records.rung import Rung
 from edgeprune.records.sparsity import SparsePath
@@ -84,14 +84,15 @@ class MaskMaker:
         # Zeros there would count and change nothing.
         maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
         progress = sparsity / rung.pruning_ratio
+        own = self._own_shares(model, maskable)
         if rung.n_m is not None:
             kept, of = rung.n_m
             # On the way more of each stay; a share that falls short of one weight by rounding is that weight.
             kept = of - int(progress * (of - kept) + _ROUNDING)
             return WeightMasks.n_m(model, maskable, kept, of, scores=scores, after=after)
-        spread = self._spread(rung, maskable, self._own_shares(model, maskable))
+        spread = self._spread(rung, maskable, own)
         spread = replace(spread, shares={n: progress * share for n, share in spread.shares.items()})
-        return _of_pattern(model, rung, maskable, sparsity, scores, spread, after)
+        return self.of_pattern(model, rung, maskable, sparsity, scores, spread, after)
 
     def _spread(self, rung: Rung, maskable: Maskable, own: Mapping[str, float]) -> Spread:
         """In the end; `own` is what the target says of single layers."""
@@ -101,17 +102,20 @@ class MaskMaker:
         found = self.shares(rung, rest) if self.shares is not None else {}
         return Spread(scope="global", shares={**found, **own})
 
-    def of_layer(
-        self, model: nn.Module, rung: Rung, layer: str, share: float, scores: Mapping[str, Tensor]
+    @staticmethod
+    def of_pattern(
+        model: nn.Module,
+        rung: Rung,
+        maskable: Maskable,
+        sparsity: float,
+        scores: Mapping[str, Tensor],
+        spread: Spread = GLOBAL,
+        after: WeightMasks | None = None,
     ) -> WeightMasks:
-        """Zeros in one layer alone, in the rung's pattern; without any where its blocks do not fit."""
-        maskable = self.all_maskable(model)
-        alone = maskable.without({n: "another layer is looked at" for n in maskable.layers if n != layer})
-        return _of_pattern(model, rung, alone, share, scores, Spread(), None)
-
-    def all_scores(self, model: nn.Module) -> Mapping[str, Tensor]:
-        """Of every layer that may be masked for any runtime."""
-        return self.score(model, self.all_maskable(model).layers)
+        """Masks of a rung that is unstructured or of blocks; the other arguments are those of `WeightMasks`."""
+        if rung.block is not None:
+            return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
+        return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
 
     def all_maskable(self, model: nn.Module) -> Maskable:
         """The layers that may be masked, whatever a runtime's kernels skip."""
@@ -169,20 +173,6 @@ class MaskMaker:
                 )
             found = {**{n: share for n in maskable.layers if n in matches}, **found}
         return found
-
-
-def _of_pattern(
-    model: nn.Module,
-    rung: Rung,
-    maskable: Maskable,
-    sparsity: float,
-    scores: Mapping[str, Tensor],
-    spread: Spread,
-    after: WeightMasks | None,
-) -> WeightMasks:
-    if rung.block is not None:
-        return WeightMasks.blocks(model, maskable, sparsity, rung.block, scores=scores, spread=spread, after=after)
-    return WeightMasks.unstructured(model, maskable, sparsity, scores=scores, spread=spread, after=after)
 
 
 def _fits(rung: Rung, model: nn.Module, layer: str) -> bool:

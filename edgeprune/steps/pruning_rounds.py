@@ -23,7 +23,6 @@ from edgeprune.recovery.finetune import EpochResult
 from edgeprune.recovery.job import batches_per_epoch
 from edgeprune.schema.compression import Pruning
 from edgeprune.schema.training import RECOVERY_EPOCHS, Recovery
-from edgeprune.steps.mask_sensitivity import MaskSensitivity
 from edgeprune.steps.masking import told
 from edgeprune.store.run_folder import digest, step_name
 
@@ -132,7 +131,7 @@ class PruningRounds:
         rounds = self._rounds(rung.pruning_ratio)
         self._tell_idle(subject, [count for _, count in rounds])
         before: WeightMasks | None = None
-        masker = MaskSensitivity(compressor).masker
+        masker = compressor.masks.masker
         for number, (sparsity, count) in enumerate(rounds, start=1):
             masks = masker.masks(model, rung, sparsity, after=before)
             if before is None and masks.left_dense:

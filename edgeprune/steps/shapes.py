@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.benchmarking.validity import Watch, disturbance
+from edgeprune.files import sha256_of
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
 from edgeprune.planning.placement import reachable
@@ -51,8 +52,9 @@ class ShapeBench:
 
     bench: Workbench
     _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
-    _elsewhere: dict[str, tuple[str, Artifact]] = field(default_factory=dict, init=False, repr=False)
     """By key, of the shapes that were compiled here."""
+    _elsewhere: dict[str, tuple[str, Artifact]] = field(default_factory=dict, init=False, repr=False)
+    """The step and the files of a shape, by what it is wherever it runs."""
     _floats: FloatFiles = field(default_factory=FloatFiles, init=False, repr=False)
 
     def measure(
@@ -180,7 +182,10 @@ class ShapeBench:
         """The files that were made for other threads or cores, if their step was kept: they are the same here."""
         subject, artifact = self._elsewhere.get(key, ("", None))
         kept = self.bench.run.path(step_name("shape", subject))
-        if artifact is None or not kept.is_dir():
+        if artifact is None:
+            return None
+        if any(not (kept / f.name).is_file() or sha256_of(kept / f.name) != f.sha256 for f in artifact.files):
+            # Of an earlier build; that of this one failed after it was compiled.
             return None
         for file in artifact.files:
             shutil.copy2(kept / file.name, folder / file.name)

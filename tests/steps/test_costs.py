@@ -13,8 +13,8 @@ from compressors import compressor
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.costs import AccuracyCosts
+from edgeprune.steps.dense_masks import DenseMasks
 from edgeprune.steps.evaluating import torch_outputs
-from edgeprune.steps.mask_sensitivity import MaskSensitivity
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
@@ -73,10 +73,10 @@ def test_zeros_cost_what_they_lose_and_never_less_than_fewer(costs: AccuracyCost
 def test_blocks_that_lose_less_by_chance_cost_what_fewer_of_them_do(
     costs: AccuracyCosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def falling(_: MaskSensitivity, rung: Rung) -> LossIncrease:
+    def falling(_: DenseMasks, rung: Rung) -> LossIncrease:
         return LossIncrease(loss=1.0 - rung.pruning_ratio, error=0.1, accuracy=0.5)
 
-    monkeypatch.setattr(MaskSensitivity, "increase", falling)
+    monkeypatch.setattr(DenseMasks, "increase", falling)
     blocks = replace(ZEROS, pruning=PruningKind.BLOCK, block=(2, 1))
     found = [costs.priced(planned(replace(blocks, pruning_ratio=share))).accuracy_cost for share in (0.5, 0.98)]
     assert found == pytest.approx([0.5, 0.5])

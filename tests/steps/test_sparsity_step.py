@@ -142,6 +142,9 @@ def test_the_target_says_how_zeros_are_spread() -> None:
         maker(layer_sparsities={"12": 0.5}).masks(separable_net(16), rung, 0.8)
     with pytest.raises(InputError, match=r"pruning\.layer_sparsities: no layer is named 'head'"):
         maker(layer_sparsities={"head": 0.5}).masks(separable_net(16), rung, 0.8)
+    n_m = replace(rung, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4))
+    with pytest.raises(InputError, match=r"pruning\.layer_sparsities: no layer is named 'head'"):
+        maker(layer_sparsities={"head": 0.5}).masks(separable_net(16), n_m, 0.5)
 
 
 def test_a_model_with_nothing_to_mask_is_refused_with_the_reasons() -> None:

@@ -25,8 +25,8 @@ from edgeprune.cli import options
 )
 @click.option(
     "--cpus", type=options.CPUS, metavar="LIST|last",
-    help="Cores to run on, as Linux writes them (4-7): the last of them, as many as threads; `last` for those of all. "
-    "By default those of the artifact's manifest, or the last.",
+    help="Cores to run on, as many as threads, as Linux writes them (4-7), or the last ones; "
+    "by default those of the artifact's manifest, or the last.",
 )  # fmt: skip
 @click.option(
     "--processes",
