@@ -50,9 +50,9 @@ class _CountedShapes(ShapeBench):
 class _CountedNarrower(Narrower):
     counted: Counted = field(default_factory=Counted)
 
-    def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
+    def problem(self, place: Rung, narrow: ShapeFigures, *, every_width: bool = False) -> ShapeProblem:
         self.counted.tables += 1
-        return super().problem(place, narrow)
+        return super().problem(place, narrow, every_width=every_width)
 
 
 @dataclass

@@ -11,22 +11,6 @@ from collections.abc import Callable, Iterable
 from edgeprune.records.operators import OperatorShape, OperatorUse
 from edgeprune.records.staircase import Staircase
 
-_STEP = 8
-_WIDE = 256
-_WIDE_STEP = 16
-_SMALLEST_KNEE = 16
-
-
-def widths_to_measure(full: int) -> tuple[int, ...]:
-    """The widths of a group that are worth measuring, ascending.
-
-    Multiples of 8 (of 16 for groups of 256 and more), because vector kernels work on so many channels at a time; the
-    full width; and one below each power of two, where the cliff beside a knee shows.
-    """
-    step = _STEP if full < _WIDE else _WIDE_STEP
-    beside = [2**k - 1 for k in range(full.bit_length() + 1) if _SMALLEST_KNEE <= 2**k <= full]
-    return tuple(sorted({*range(step, full + 1, step), *beside, full}))
-
 
 def group_shapes(uses: Iterable[OperatorUse], group: str, widths: Iterable[int]) -> tuple[OperatorShape, ...]:
     """The operators that change with a group, at each of its widths, all other groups at their full one."""
@@ -47,7 +31,7 @@ def group_staircase(
     Args:
         uses: of the model.
         group: its name.
-        widths: of the group, any order; see `widths_to_measure`.
+        widths: of the group, any order.
         latency_ms: the table entry of an operator.
         context: runtime, precision and threads, for the record.
     """

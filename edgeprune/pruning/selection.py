@@ -1,4 +1,4 @@
-"""How what is taken is spread: channels over groups evenly, by rank over all, as told, or by sensitivity, as zeros.
+"""How what is taken is spread: channels over groups by several rules, zeros over layers by sensitivity.
 
 The planner chooses widths otherwise: by what each costs and loses (`planning/allocation.py`). These are the rules of
 the literature, for `pruning.selection` of a target and for Python.
@@ -166,7 +166,7 @@ def sensitivity_shares(
     Raises:
         InputError: a share out of range.
 
-    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", section 4,
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks", section 5,
         arXiv:1506.02626: thresholds by layer, from each layer's sensitivity.
     """
     if not 0 <= sparsity <= most <= 1:

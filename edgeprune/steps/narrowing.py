@@ -121,7 +121,8 @@ class Narrower:
             return [self._selected(narrow, limits)]
         try:
             memory = self._memory(limits, dense)
-            problem = replace(self.problem(place, narrow), memory=memory.book if memory else None)
+            problem = self.problem(place, narrow, every_width=_takes_too_much(dense, limits))
+            problem = replace(problem, memory=memory.book if memory else None)
         except BuildError as error:
             return [refuse(narrow.rung, self._cost(narrow), error.message)]
         found, looked = self._search(place, problem, limits, (dense, narrow), memory)
@@ -197,7 +198,7 @@ class Narrower:
 
         Arguments and errors are those of `plan` and `problem`; None where no widths are predicted to fit.
         """
-        problem = self.problem(dense.rung, narrow)
+        problem = self.problem(dense.rung, narrow, every_width=_takes_too_much(dense, limits))
         known = [Observation(problem.terms(self._model.shape(f)), f.p50_ms) for f in (dense, narrow)]
         # Memory would take a trip to know of; the search itself keeps to it.
         roomy = replace(scaled(limits, _HOPELESS), memory_bytes=None)
@@ -206,9 +207,9 @@ class Narrower:
         found = allocate(problem.allocation(CostModel().updated(*known)), search_limits)
         return _least_proven(found, None)
 
-    def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
+    def problem(self, place: Rung, narrow: ShapeFigures, *, every_width: bool = False) -> ShapeProblem:
         """The widths at a place, priced: see `PricedWidths.problem`."""
-        return self._widths.problem(place, narrow)
+        return self._widths.problem(place, narrow, every_width=every_width)
 
     def _search(
         self,
@@ -331,6 +332,11 @@ class Narrower:
     @cached_property
     def _tables(self) -> OperatorTables:
         return OperatorTables(self.shapes.bench.device, self.shapes.bench.note)
+
+
+def _takes_too_much(dense: ShapeFigures, limits: Limits) -> bool:
+    """Whether something else than latency is to be saved: full widths have too much memory, or are too large."""
+    return over_budget(dense, replace(limits, p50_ms=None, p99_ms=None)) is not None
 
 
 def _least_proven(found: Allocation | Infeasible, if_none: float | None) -> float | None:

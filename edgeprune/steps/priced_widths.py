@@ -33,12 +33,14 @@ class PricedWidths:
     tables: OperatorTables
     blocks: tuple[str, ...]
 
-    def problem(self, place: Rung, narrow: ShapeFigures) -> ShapeProblem:
-        """The model's widths as a problem: knees for choices, from tables that are measured now where they are missing.
+    def problem(self, place: Rung, narrow: ShapeFigures, *, every_width: bool = False) -> ShapeProblem:
+        """The model's widths as a problem, from tables that are measured now where they are missing.
 
         Args:
             place: runtime, precision and threads.
             narrow: the fastest admissible shape there; its widths are priced too.
+            every_width: choose among all widths that are measured, not among knees alone: a width that saves no time
+                may save memory.
 
         Raises:
             BuildError: the runtime's compiler or the runtime refuses an operator.
@@ -66,7 +68,7 @@ class PricedWidths:
                 self.model.uses, group, widths, lambda shape: tables.latency_ms(shape, place), context=place.name
             )
             # The full width is always there: not to cut costs nothing in accuracy.
-            kept = dict.fromkeys((*staircase.admissible, self.model.full[group]))
+            kept = dict.fromkeys((*(sorted(widths) if every_width else staircase.admissible), self.model.full[group]))
             choices[group] = tuple(Choice(width=w, loss=self.loss(group, w)) for w in kept)
         return ShapeProblem(
             uses=self.model.uses,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,11 +40,12 @@ def with_what_limits(bench: Workbench, plan: Plan) -> Plan:
 
 def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
     """The quick and clear no: the best that was measured, by what, what stands in the way, and where a report lies."""
-    best, where = plan.best, plan.best.breakdown
+    best, where, tail = plan.best, plan.best.breakdown, _better_tail(plan)
     least = _least_feasible(plan)
     parts = [
         f"no plan fits the budget ({budget_text(plan.limits)})",
         f"the best possible is {_best_text(best)} by {best.rung.name}: {best.short_reason}",
+        f"the lowest p99 of a long look is {format_ms(tail.p99_ms or 0.0)} by {tail.rung.name}" if tail else "",
         f"not asked for their narrowest widths, others promised more: {', '.join(plan.not_asked)}"
         if plan.not_asked
         else "",
@@ -55,11 +58,14 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
         best_p50_ms=best.p50_ms,
         best_p99_ms=best.p99_ms,
         best_rung=best.rung.name,
+        lowest_p99_ms=tail.p99_ms if tail else best.p99_ms,
+        lowest_p99_rung=tail.rung.name if tail else best.rung.name,
         not_asked=list(plan.not_asked),
         least_feasible_p50_ms=least.p50_ms,
         least_feasible_p99_ms=least.p99_ms,
         least_feasible_memory_bytes=least.memory_bytes,
         least_feasible_artifact_bytes=least.artifact_bytes,
+        feasible_alone={name: value for name, value, _ in _within_others(plan)},
         limited_by=_limiting_facts(where) if where else None,
     )
 
@@ -86,8 +92,8 @@ def _least_feasible(plan: Plan) -> Limits:
     """
     limits, rungs = plan.limits, [*plan.rungs, plan.dense]
     p50_ms = _Quantity(limit=limits.p50_ms, least=plan.best.p50_ms).missed
-    tails = [r.p99_ms if r.long_looks >= LOOKS_FOR_A_NO else r.p50_ms for r in rungs]
-    p99_ms = _Quantity(limit=limits.p99_ms, least=min((t for t in tails if t is not None), default=None)).missed
+    least_tail = min((_shows(r, limits, "p99_ms") for r in rungs), default=math.inf)
+    p99_ms = _Quantity(limit=limits.p99_ms, least=None if math.isinf(least_tail) else least_tail).missed
     sizes = [r.artifact_bytes for r in rungs if r.artifact_bytes]
     artifact_bytes = _Quantity(limit=limits.artifact_bytes, least=min(sizes, default=None)).missed
     peaks = [peak for r in rungs if (peak := r.memory_bytes(limits.memory_of))]
@@ -115,8 +121,47 @@ def _feasible_text(plan: Plan, least: Limits) -> str:
         by = next(r for r in rungs if r.artifact_bytes == least.artifact_bytes).rung.name
         parts.append(f"a size of {format_mb(least.artifact_bytes)} (by {by})")
     if not parts:
-        return "no limit is out of reach by itself, but no rung meets all of them"
+        told = [f"{_SHOWN[name](value)} (by {rung.rung.name})" for name, value, rung in _within_others(plan)]
+        instead = f"; all else as it is, {' or '.join(told)} could be met" if told else ""
+        return f"no limit is out of reach by itself, but no rung meets all of them{instead}"
     return f"{' and '.join(parts)} could be met"
+
+
+_SHOWN: Mapping[str, Callable[[float], str]] = {
+    "p50_ms": lambda value: f"a p50 of {format_ms(value)}",
+    "p99_ms": lambda value: f"a p99 of about {format_ms(value)}",
+    "memory_bytes": lambda value: f"a peak memory of {format_mb(value)}",
+    "artifact_bytes": lambda value: f"a size of {format_mb(value)}",
+}
+
+
+def _better_tail(plan: Plan) -> PlannedRung | None:
+    """The rung with the lowest p99 that a long look showed, where p99 is limited and it is another than the fastest."""
+    looked = [r for r in (*plan.rungs, plan.dense) if r.p99_ms is not None and r.long_looks]
+    lowest = min(looked, key=lambda r: r.p99_ms or 0.0, default=None)
+    other = lowest is not None and lowest.rung != plan.best.rung
+    return lowest if other and plan.limits.p99_ms is not None else None
+
+
+def _within_others(plan: Plan) -> list[tuple[str, float, PlannedRung]]:
+    """By limit, the least of it that a rung showed which keeps to all others; those that were kept to are left out."""
+    limits = {name: limit for name in _SHOWN if (limit := getattr(plan.limits, name)) is not None}
+    found = []
+    for name, limit in limits.items():
+        others = [other for other in limits if other != name]
+        fit = [r for r in (*plan.rungs, plan.dense) if all(_shows(r, plan.limits, o) <= limits[o] for o in others)]
+        least = min(fit, key=lambda r: _shows(r, plan.limits, name), default=None)
+        if least is not None and limit < _shows(least, plan.limits, name) < math.inf:
+            found.append((name, _shows(least, plan.limits, name), least))
+    return found
+
+
+def _shows(rung: PlannedRung, limits: Limits, name: str) -> float:
+    """What a rung showed of a limited quantity, infinite where it was not measured; of p99 what is known of it."""
+    tail_ms = rung.p99_ms if rung.long_looks >= LOOKS_FOR_A_NO else rung.p50_ms
+    values = {"p99_ms": tail_ms, "memory_bytes": rung.memory_bytes(limits.memory_of)}
+    value = values[name] if name in values else getattr(rung, name)
+    return math.inf if value is None else float(value)
 
 
 def _best_text(best: PlannedRung) -> str:
@@ -146,8 +191,11 @@ def _limiting_facts(where: Breakdown) -> dict[str, object]:
 
 
 def _too_slow(best: PlannedRung, limits: Limits) -> bool:
-    wanted = [limit for limit in (limits.p50_ms, limits.p99_ms) if limit is not None]
-    return best.p50_ms is not None and any(best.p50_ms > limit for limit in wanted)
+    return any(
+        _shows(best, limits, name) > limit
+        for name, limit in (("p50_ms", limits.p50_ms), ("p99_ms", limits.p99_ms))
+        if limit is not None and best.p50_ms is not None
+    )
 
 
 def _priced(bench: Workbench, best: PlannedRung) -> Breakdown:

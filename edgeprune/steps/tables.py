@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,9 @@ from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.libraries import library_call
 from edgeprune.profiling.micro import Company, MicroModel, micro_model
 from edgeprune.profiling.slicing import SLICERS
-from edgeprune.profiling.widths import group_shapes, group_staircase, widths_to_measure
-from edgeprune.records.operators import OperatorShape, OperatorUse, TableEntry
+from edgeprune.records.operators import OperatorShape, TableEntry
 from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Rung
-from edgeprune.records.staircase import Staircase
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.measuring_code import measuring_key
 from edgeprune.steps.profiles import time_all
@@ -111,26 +109,6 @@ class OperatorTables:
         A head alone, or with a stem: the runtime's own time is at most this.
         """
         return min((entry.alone_ms for entry in self._known(place.unpruned).values()), default=None)
-
-    def staircases(self, uses: Sequence[OperatorUse], groups: Mapping[str, int], place: Rung) -> dict[str, Staircase]:
-        """Latency of each group's operators against its width; its `admissible` widths are the knees.
-
-        Args:
-            uses: the model's operators.
-            groups: full widths by name; see `profiling.widths.widths_to_measure`.
-            place: runtime, precision and threads.
-
-        Raises:
-            BuildError, NotInstalledError, MeasurementError: as for `entry`.
-        """
-        widths = {group: widths_to_measure(full) for group, full in groups.items()}
-        self.ensure((s for group in groups for s in group_shapes(uses, group, widths[group])), place)
-        return {
-            group: group_staircase(
-                uses, group, widths[group], lambda shape: self.latency_ms(shape, place), context=place.name
-            )
-            for group in groups
-        }
 
     def _known(self, place: Rung) -> dict[str, TableEntry]:
         if place.name not in self._entries:

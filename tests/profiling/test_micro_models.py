@@ -14,7 +14,7 @@ from edgeprune.libraries import refuse_telemetry
 from edgeprune.profiling.branches import Branches
 from edgeprune.profiling.micro import MicroModel, micro_model
 from edgeprune.profiling.slicing import SLICERS
-from edgeprune.profiling.widths import group_shapes, group_staircase, widths_to_measure
+from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
@@ -181,14 +181,6 @@ def test_a_model_without_branches_is_refused(runtime: str, tmp_path: Path) -> No
 
 def test_every_runtime_can_be_sliced() -> None:
     assert SLICERS.names() == RUNTIMES.names()
-
-
-def test_widths_to_measure() -> None:
-    assert widths_to_measure(64) == (8, 15, 16, 24, 31, 32, 40, 48, 56, 63, 64)
-    assert widths_to_measure(12) == (8, 12)
-    assert widths_to_measure(5) == (5,)
-    wide = widths_to_measure(256)
-    assert set(range(16, 257, 16)) | {15, 31, 63, 127, 255} == set(wide)
 
 
 def test_a_group_s_staircase_by_hand() -> None:

@@ -12,7 +12,7 @@ from targets_for_tests import make_target, until_quiet
 import edgeprune
 from edgeprune.records.rung import Limits, Plan, PlannedRung, Rung, RungStatus
 from edgeprune.reporting.plan_html import render_plan_html
-from edgeprune.steps.refusal import no_plan_error
+from edgeprune.steps.refusal import _too_slow, no_plan_error
 
 
 def refused(rung: Rung, p50_ms: float, p99_ms: float, mb: float, peak_mb: float) -> PlannedRung:
@@ -63,7 +63,22 @@ def test_a_p99_that_long_looks_refused_stands_in_the_way_though_every_p50_is_und
 
 def test_limits_that_are_met_one_by_one_only() -> None:
     error = no_plan_error(plan(Limits(p50_ms=5.0, memory_bytes=105_000_000)))
-    assert error.message.endswith("no limit is out of reach by itself, but no rung meets all of them")
+    assert error.message.endswith(
+        "no limit is out of reach by itself, but no rung meets all of them; all else as it is, a p50 of 8.00 ms (by "
+        "openvino-float32-t1) or a peak memory of 110 MB (by openvino-int8-t1) could be met"
+    )
+    assert error.facts["feasible_alone"] == {"p50_ms": 8.0, "memory_bytes": 110_000_000.0}
+
+
+def test_the_lowest_tail_may_be_another_rungs_than_the_lowest_p50() -> None:
+    fast = replace(SMALL, p99_ms=9.5, long_looks=2)
+    error = no_plan_error(plan(Limits(p99_ms=3.0), fast, replace(DENSE, long_looks=2)))
+    assert "; the lowest p99 of a long look is 9.00 ms by openvino-float32-t1; " in error.message
+    assert (error.facts["lowest_p99_ms"], error.facts["lowest_p99_rung"]) == (9.0, "openvino-float32-t1")
+    # What takes the fastest one's time is asked where only its tail is in the way, too.
+    assert _too_slow(fast, Limits(p99_ms=3.0))
+    assert not _too_slow(replace(fast, long_looks=0), Limits(p99_ms=3.0))
+    assert "lowest p99" not in no_plan_error(plan(Limits(p50_ms=1.0), fast, replace(DENSE, long_looks=2))).message
 
 
 def test_what_limits_the_best_is_told_and_is_a_fact() -> None:

@@ -11,6 +11,7 @@ from records_for_tests import make_artifact, make_block
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.errors import BuildError, MeasurementError
+from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Precision, PruningKind, Rung
@@ -136,13 +137,15 @@ def test_a_refused_operator_is_named_and_the_others_are_priced(session: DeviceSe
     assert tables.ensure([good, bad], PLACE) == 0
 
 
-def test_staircases_of_groups(session: DeviceSession, tmp_path: Path) -> None:
+def test_a_staircase_of_a_group(session: DeviceSession, tmp_path: Path) -> None:
     part = (ChannelPart(group="up", width=16),)
     uses = [
         OperatorUse(layer="up", shape=_linear(16, 8), out_parts=part),
         OperatorUse(layer="down", shape=_linear(8, 16), in_parts=part),
     ]
-    found = OperatorTables(session, folder=tmp_path).staircases(uses, {"up": 16}, PLACE)
-    assert [width for width, _ in found["up"].points] == [8, 15, 16]
-    assert all(np.isfinite(ms) and ms >= 0.0 for _, ms in found["up"].points)
-    assert found["up"].operator == "up onnxruntime-float32-t1"
+    tables = OperatorTables(session, folder=tmp_path)
+    assert tables.ensure(group_shapes(uses, "up", (8, 15, 16)), PLACE) == 5
+    found = group_staircase(uses, "up", (8, 15, 16), lambda s: tables.latency_ms(s, PLACE), context=PLACE.name)
+    assert [width for width, _ in found.points] == [8, 15, 16]
+    assert all(np.isfinite(ms) and ms >= 0.0 for _, ms in found.points)
+    assert found.operator == "up onnxruntime-float32-t1"

@@ -17,7 +17,7 @@ from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.records.breakdown import Breakdown
 from edgeprune.records.operators import OperatorShape
 from edgeprune.records.rung import GroupWidth, Limits, Precision, Rung, RungStatus, kept_widths
-from edgeprune.steps.narrowing import Narrower
+from edgeprune.steps.narrowing import Narrower, _takes_too_much
 from edgeprune.units import format_ms
 
 if TYPE_CHECKING:
@@ -162,6 +162,26 @@ def test_all_that_a_search_prices_by_is_measured_in_one_trip(narrower: Narrower)
     narrower.plan(dense, narrow, Limits(p50_ms=0.6 * dense.p50_ms))
     assert len(ensured) == 1
     assert asked <= ensured[0]
+
+
+def test_widths_that_save_no_time_are_choices_where_something_else_must_be_saved(narrower: Narrower) -> None:
+    class Coarse(FormulaTables):
+        """24 channels take as long as 32."""
+
+        def latency_ms(self, shape: OperatorShape, place: Rung) -> float:
+            return 0.001 * -(-shape.in_channels // 16) * -(-shape.out_channels // 16) * place.threads
+
+    narrower.__dict__["_tables"] = Coarse()
+    dense = narrower.shapes.measure(PLACE)
+    narrow = narrower.fastest_admissible(PLACE)
+    knees, every = (narrower.problem(PLACE, narrow, every_width=wanted).choices for wanted in (False, True))
+    for group in ("first", "second"):
+        widths, all_widths = ({c.width for c in choices[group]} for choices in (knees, every))
+        assert (widths, all_widths) == ({16, 32}, {8, 16, 24, 32})
+    roomy = Limits(p50_ms=dense.p50_ms, artifact_bytes=dense.artifact_bytes, memory_bytes=dense.peak_bytes)
+    assert not _takes_too_much(dense, roomy)
+    assert _takes_too_much(dense, replace(roomy, artifact_bytes=dense.artifact_bytes - 1))
+    assert _takes_too_much(dense, replace(roomy, memory_bytes=dense.peak_bytes - 1))
 
 
 def test_where_no_widths_fit_the_narrowest_are_taken_apart(narrower: Narrower) -> None:
