@@ -29,7 +29,7 @@ from edgeprune.planning.nearby import predict_near
 from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import Found, Measured, ShapeSearch
 from edgeprune.planning.tail import held_p50_ms, tail_limit
-from edgeprune.records.breakdown import PlaceSurvey
+from edgeprune.records.breakdown import Breakdown, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
 from edgeprune.records.rung import (
     GroupWidth,
@@ -112,14 +112,13 @@ class Narrower:
         narrow = settled(self.shapes, narrow, limits)
         refusal = over_budget(narrow, limits)
         if refusal is not None and over_budget(narrow, scaled(limits, _HOPELESS)) is not None:
-            blocks = f", {len(narrow.removed_blocks)} blocks removed" if narrow.removed_blocks else ""
-            most = f"no group may lose more than {self._model.most:.0%}"
-            reason = f"even with the narrowest widths ({most}{blocks}): {refusal}"
-            # Without sensitivity, which may take a training first: the quick no must be quick.
-            return [replace(decide(narrow, limits, structured_cost(place.precision, None)), reason=reason)]
+            return [self._hopeless(narrow, limits, refusal)]
         if self.shapes.bench.target.spec.pruning.selection != "planner":
             return [self._selected(narrow, limits)]
         try:
+            if refusal is not None and (no := self._predicted_no(dense, narrow, limits)) is not None:
+                rung = self._hopeless(narrow, limits, refusal)
+                return [replace(rung, reason=f"{rung.reason}; no other widths are predicted to fit", breakdown=no)]
             memory = self._memory(limits, dense)
             problem = self.problem(place, narrow, every_width=_takes_too_much(dense, limits))
             problem = replace(problem, memory=memory.book if memory else None)
@@ -139,6 +138,25 @@ class Narrower:
         where = self._widths.breakdown(place, problem, found.cost, shape, chosen.p50_ms)
         head = replace(measured, trips=found.trips, ended=found.ended, breakdown=where, memory=_forecast(found, shape))
         return [head, *self._fallbacks(place, problem, found, self._search_limits(limits, dense, narrow), head)]
+
+    def _hopeless(self, narrow: ShapeFigures, limits: Limits, refusal: str) -> PlannedRung:
+        """A no without sensitivity, which may take a training first: the quick no must be quick."""
+        blocks = f", {len(narrow.removed_blocks)} blocks removed" if narrow.removed_blocks else ""
+        most = f"no group may lose more than {self._model.most:.0%}"
+        reason = f"even with the narrowest widths ({most}{blocks}): {refusal}"
+        return replace(decide(narrow, limits, structured_cost(narrow.rung.precision, None)), reason=reason)
+
+    def _predicted_no(self, dense: ShapeFigures, narrow: ShapeFigures, limits: Limits) -> Breakdown | None:
+        """Where the narrowest widths miss by little: what they take, if the tables say that no others are faster."""
+        # With room for the error of a prediction; memory is not predicted yet.
+        roomy = replace(scaled(limits, SLACK**2 / HEADROOM), memory_bytes=None)
+        wanted = self._search_limits(roomy, dense, narrow)
+        wanted[LATENCY] = min(wanted[LATENCY], held_p50_ms(roomy, dense, narrow))
+        found = self._widths.predicted_no(dense, narrow, wanted, every_width=_takes_too_much(dense, limits))
+        if found is None:
+            return None
+        self.surveys.append(found[0])
+        return found[1]
 
     def _nearest(self, best: ShapeFigures, limits: Limits, found: Found) -> PlannedRung:
         """Where no knees fit: the fastest shape of all, mostly the narrowest, decided without the slack of a look."""

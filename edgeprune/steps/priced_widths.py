@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Protocol
 
+from edgeprune.planning.allocation import Infeasible, allocate
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.breakdown import break_down
-from edgeprune.planning.cost import CostModel
+from edgeprune.planning.cost import CostModel, Observation
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.planning.operator_price import corner_shapes
 from edgeprune.planning.shape_problem import ShapeProblem
@@ -15,8 +18,31 @@ from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.breakdown import Breakdown, GroupSteps, PlaceSurvey
 from edgeprune.records.rung import Rung, kept_widths
 from edgeprune.steps.open_model import OpenModel
-from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.tables import OperatorTables
+
+
+class Losses(Protocol):
+    """What `GroupLosses` tells."""
+
+    def __call__(self, group: str, width: int, /) -> float:
+        """Of a group at a width."""
+        ...
+
+    def block(self, name: str, /) -> float:
+        """Of the model without a block."""
+        ...
+
+
+class NoLosses:
+    """Nothing is lost by anything: enough to ask whether any widths are fast enough."""
+
+    def __call__(self, *_: object) -> float:
+        """Of any group."""
+        return 0.0
+
+    def block(self, *_: object) -> float:
+        """Of any block."""
+        return 0.0
 
 
 @dataclass(frozen=True)
@@ -29,7 +55,7 @@ class PricedWidths:
     """
 
     model: OpenModel
-    loss: GroupLosses
+    loss: Losses
     tables: OperatorTables
     blocks: tuple[str, ...]
 
@@ -79,6 +105,32 @@ class PricedWidths:
             narrowest=narrowest,
             calls=self.model.schedule.calls,
         )
+
+    def predicted_no(
+        self, dense: ShapeFigures, narrow: ShapeFigures, wanted: Mapping[str, float], *, every_width: bool
+    ) -> tuple[PlaceSurvey, Breakdown] | None:
+        """What is shown of a place where the tables say that no widths are within limits; None where some may be.
+
+        No loss is asked for: that may take a training first.
+
+        Args:
+            dense: the full widths there.
+            narrow: the narrowest.
+            wanted: limits, by resource.
+            every_width: as for `problem`.
+
+        Raises:
+            BuildError, MeasurementError: as for `problem`.
+        """
+        free = replace(self, loss=NoLosses())
+        problem = free.problem(dense.rung, narrow, every_width=every_width)
+        whole, least = (self.model.shape(figures) for figures in (dense, narrow))
+        known = Observation(problem.terms(whole), dense.p50_ms), Observation(problem.terms(least), narrow.p50_ms)
+        cost = CostModel().updated(*known)
+        if not isinstance(allocate(problem.allocation(cost), wanted), Infeasible):
+            return None
+        where = free.breakdown(dense.rung, problem, cost, least, narrow.p50_ms)
+        return free.survey(problem, cost, dense), where
 
     def survey(self, problem: ShapeProblem, cost: CostModel, dense: ShapeFigures) -> PlaceSurvey:
         """The staircases that the choices were made from, and the model at its full widths."""

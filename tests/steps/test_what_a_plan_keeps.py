@@ -193,6 +193,24 @@ def test_where_no_widths_fit_the_narrowest_are_taken_apart(narrower: Narrower) -
     assert len(narrower.surveys) == 1
 
 
+def test_a_near_miss_is_a_no_before_any_loss_is_asked_for_where_nothing_else_is_faster() -> None:
+    def asked(*_: object) -> float:
+        raise AssertionError("a training may stand behind it")
+
+    made = Narrower(cast("ShapeBench", FormulaShapes()), cast("GroupLosses", asked))
+    made.__dict__["_tables"] = FormulaTables()
+    dense, narrow = FormulaShapes().measure(PLACE), made.fastest_admissible(PLACE)
+    (refused,) = made.plan(dense, narrow, Limits(p50_ms=narrow.p50_ms / 1.08))
+    assert refused.status is RungStatus.REFUSED
+    assert refused.reason.endswith("; no other widths are predicted to fit")
+    assert refused.trips == ()
+    assert refused.breakdown is not None
+    assert len(made.surveys) == 1
+    # Where others may be faster it is worth to ask.
+    with pytest.raises(AssertionError, match="a training"):
+        made.plan(dense, narrow, Limits(p50_ms=narrow.p50_ms / 1.045))
+
+
 def test_a_hopeless_place_is_not_surveyed(narrower: Narrower) -> None:
     dense, narrow = FormulaShapes().measure(PLACE), narrower.fastest_admissible(PLACE)
     (refused,) = narrower.plan(dense, narrow, Limits(p50_ms=narrow.p50_ms / 2))
