@@ -76,7 +76,8 @@ def test_calibrated_and_compared(run: Run, quick: Path, tmp_path: Path) -> None:
     result = from_json(CompareResult, shown)
     p50, p99 = result.ratios
     assert (p50.percent, p99.percent) == (50.0, 99.0)
-    assert p50.lower > 1.5
+    # Three times as much work; by how much it is slower is the machine's affair.
+    assert p50.lower > 1.0
     smallest = dict(result.smallest)
     fingerprint = result.first.device.fingerprint
     assert smallest[50.0] == calibrations.smallest_resolvable("local", fingerprint, 50.0)
