@@ -262,7 +262,8 @@ def deployed(engine: Engine, kept: KeptRows[Row]) -> None:
 
 def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> None:
     seed = engine.bench.target.spec.seed
-    if ("deployed", place.place, factor, seed) in kept.rows:
+    method = place.place if factor == 1.0 else f"{place.place}, {engine.options.structured_epochs} epochs"
+    if ("deployed", method, factor, seed) in kept.rows:
         return
     planned = PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
     if factor > 1.0:
@@ -280,7 +281,7 @@ def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> 
     kept.add(
         Row(
             part="deployed",
-            method=place.place,
+            method=method,
             amount=factor,
             seed=seed,
             validation=compiled.evaluation.accuracy.overall,
