@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError, MeasurementError, PlanError
@@ -70,40 +70,23 @@ def no_plan_error(plan: Plan, report: Path | None = None) -> PlanError:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Quantity:
-    """One limit of the budget and the least that any rung showed; both None where it is not known."""
-
-    limit: float | None
-    least: float | None
-
-    @property
-    def missed(self) -> float | None:
-        """The least, where it is over the limit."""
-        over = self.limit is not None and self.least is not None and self.least > self.limit
-        return self.least if over else None
-
-
 def _least_feasible(plan: Plan) -> Limits:
     """The least that could be asked for, each quantity by itself; None for one that does not stand in the way.
 
     A p50 is given headroom, so that the fastest shape would be planned for. A p99 is a hint, from few runs. It stands
     in the way where even p50 is over its limit, or where long looks refused it.
     """
-    limits, rungs = plan.limits, [*plan.rungs, plan.dense]
-    p50_ms = _Quantity(limit=limits.p50_ms, least=plan.best.p50_ms).missed
-    least_tail = min((_shows(r, limits, "p99_ms") for r in rungs), default=math.inf)
-    p99_ms = _Quantity(limit=limits.p99_ms, least=None if math.isinf(least_tail) else least_tail).missed
-    sizes = [r.artifact_bytes for r in rungs if r.artifact_bytes]
-    artifact_bytes = _Quantity(limit=limits.artifact_bytes, least=min(sizes, default=None)).missed
-    peaks = [peak for r in rungs if (peak := r.memory_bytes(limits.memory_of))]
-    memory_bytes = _Quantity(limit=limits.memory_bytes, least=min(peaks, default=None)).missed
+    missed: dict[str, float] = {}
+    for name in _SHOWN:
+        limit, least = getattr(plan.limits, name), min(_shows(r, plan.limits, name) for r in (*plan.rungs, plan.dense))
+        if limit is not None and limit < least < math.inf:
+            missed[name] = least
     return Limits(
-        p50_ms=None if p50_ms is None else p50_ms / HEADROOM,
-        p99_ms=None if p99_ms is None else max(p99_ms / HEADROOM, plan.best.p99_ms or 0.0),
-        memory_bytes=None if memory_bytes is None else int(memory_bytes),
-        artifact_bytes=None if artifact_bytes is None else int(artifact_bytes),
-        memory_of=limits.memory_of,
+        p50_ms=missed["p50_ms"] / HEADROOM if "p50_ms" in missed else None,
+        p99_ms=max(missed["p99_ms"] / HEADROOM, plan.best.p99_ms or 0.0) if "p99_ms" in missed else None,
+        memory_bytes=int(missed["memory_bytes"]) if "memory_bytes" in missed else None,
+        artifact_bytes=int(missed["artifact_bytes"]) if "artifact_bytes" in missed else None,
+        memory_of=plan.limits.memory_of,
     )
 
 
@@ -161,7 +144,7 @@ def _shows(rung: PlannedRung, limits: Limits, name: str) -> float:
     tail_ms = rung.p99_ms if rung.long_looks >= LOOKS_FOR_A_NO else rung.p50_ms
     values = {"p99_ms": tail_ms, "memory_bytes": rung.memory_bytes(limits.memory_of)}
     value = values[name] if name in values else getattr(rung, name)
-    return math.inf if value is None else float(value)
+    return float(value) if value else math.inf
 
 
 def _best_text(best: PlannedRung) -> str:

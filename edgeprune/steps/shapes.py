@@ -51,10 +51,8 @@ class ShapeBench:
     """Compiles and times untrained shapes, each once a device, runtime version and placement."""
 
     bench: Workbench
-    _artifacts: dict[str, Artifact] = field(default_factory=dict, init=False, repr=False)
-    """By key, of the shapes that were compiled here."""
-    _elsewhere: dict[str, tuple[str, Artifact]] = field(default_factory=dict, init=False, repr=False)
-    """The step and the files of a shape, by what it is wherever it runs."""
+    _made: dict[str, tuple[str, Artifact]] = field(default_factory=dict, init=False, repr=False)
+    """The step and the files of a shape that was compiled here, by what it is wherever it runs."""
     _floats: FloatFiles = field(default_factory=FloatFiles, init=False, repr=False)
 
     def measure(
@@ -91,11 +89,7 @@ class ShapeBench:
         subject = _subject(rung, widths, blocks)
 
         def make(folder: Path) -> ShapeFigures:
-            kept, artifact = self.bench.run.path(step_name("shape", subject)), self._artifacts.get(key)
-            if artifact is None or not kept.is_dir():
-                # Of another session; or disturbed, and not kept.
-                kept, artifact = folder, self._compiled(rung, widths, blocks, folder)
-            there = self.bench.device.place(kept, artifact)
+            there = self.bench.device.place(folder, self._compiled(rung, widths, blocks, folder))
             taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
             p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             return replace(
@@ -173,17 +167,16 @@ class ShapeBench:
     ) -> Artifact:
         key = _cut(widths, removed_blocks)
         anywhere = f"{key} {rung.unplaced.name}"
-        artifact = self._same_elsewhere(anywhere, folder) or self._compiled_now(rung, widths, removed_blocks, folder)
-        self._elsewhere[anywhere] = _subject(rung, widths, removed_blocks), artifact
-        self._artifacts[self._key(rung, widths, removed_blocks)] = artifact
+        artifact = self._made_before(anywhere, folder) or self._compiled_now(rung, widths, removed_blocks, folder)
+        self._made[anywhere] = _subject(rung, widths, removed_blocks), artifact
         return artifact
 
-    def _same_elsewhere(self, key: str, folder: Path) -> Artifact | None:
-        """The files that were made for other threads or cores, if their step was kept: they are the same here."""
-        subject, artifact = self._elsewhere.get(key, ("", None))
-        kept = self.bench.run.path(step_name("shape", subject))
-        if artifact is None:
+    def _made_before(self, key: str, folder: Path) -> Artifact | None:
+        """A copy of the files of a look before, or for other threads or cores, if their step was kept."""
+        if key not in self._made:
             return None
+        subject, artifact = self._made[key]
+        kept = self.bench.run.path(step_name("shape", subject))
         if any(not (kept / f.name).is_file() or sha256_of(kept / f.name) != f.sha256 for f in artifact.files):
             # Of an earlier build; that of this one failed after it was compiled.
             return None
