@@ -73,13 +73,11 @@ class Infeasible:
         proven: False when the time ended before one was found; also when more configurations than can be cut out one by
             one are over a limit by less than a part in 1e9.
         least: by limited resource, the allocation that uses the least of it when nothing else is limited.
-        least_within_others: the same within the limits of the others: the lowest limit that would be feasible, all else
-            equal. None for a resource where the others alone are infeasible, or the time ended.
+            None where the time ended.
     """
 
     proven: bool
     least: Mapping[str, Allocation | None]
-    least_within_others: Mapping[str, Allocation | None]
     seconds: float
 
     @property
@@ -144,7 +142,7 @@ def allocate(
         limits: by resource, inclusive; what is used is checked in exact sums, not within a solver's tolerance.
         excluding: configurations that are not to be returned, such as what the device measured to be over budget.
         relative_gap: the search ends when no solution can be better by more than this share of the loss.
-        time_limit_s: of one search. An infeasible problem takes up to two more a limited resource.
+        time_limit_s: of one search. An infeasible problem takes one more a limited resource.
 
     Raises:
         ValueError: a limit on a resource that nothing costs, or an excluded configuration without all groups.
@@ -164,19 +162,12 @@ def allocate(
     if isinstance(found, Allocation):
         return found
     least: dict[str, Allocation | None] = {}
-    within: dict[str, Allocation | None] = {}
     for resource in limits:
-        others = {other: limit for other, limit in limits.items() if other != resource}
-
-        def cheapest_within(allowed: Mapping[str, float], resource: str = resource) -> Allocation | None:
-            found = cheapest(
-                problem, resource, allowed, excluding=excluding, relative_gap=relative_gap, time_limit_s=time_limit_s
-            )
-            return found if isinstance(found, Allocation) else None
-
-        least[resource] = cheapest_within({})
-        within[resource] = cheapest_within(others) if others else least[resource]
-    return Infeasible(proven=found, least=least, least_within_others=within, seconds=monotonic() - started)
+        lowest = cheapest(
+            problem, resource, {}, excluding=excluding, relative_gap=relative_gap, time_limit_s=time_limit_s
+        )
+        least[resource] = lowest if isinstance(lowest, Allocation) else None
+    return Infeasible(proven=found, least=least, seconds=monotonic() - started)
 
 
 def cheapest(

@@ -141,12 +141,12 @@ def test_what_is_infeasible_comes_with_the_least_of_each_resource(
         assert isclose(least.used[resource], min(problem.used(c, resource) for c in everything), rel_tol=1e-6)
         others = {other: limit for other, limit in limits.items() if other != resource}
         fitting = [problem.used(c, resource) for c in everything if within(problem, c, others)]
-        at_least = found.least_within_others[resource]
-        if at_least is None:
-            assert not fitting
-        else:
+        at_least = cheapest(problem, resource, others)
+        if isinstance(at_least, Allocation):
             assert isclose(at_least.used[resource], min(fitting), rel_tol=1e-6)
             assert min(fitting) > limits[resource]
+        else:
+            assert not fitting
 
 
 @settings(max_examples=40, deadline=None)

@@ -352,8 +352,7 @@ def test_what_lies_in_a_removed_block_costs_nothing() -> None:
 
 def test_where_the_solver_ends_first_nothing_is_told_as_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = _problem({"a": (3.0, 2.0, 1.0, 0.0)})
-    nothing = {LATENCY: None}
-    unproven = Infeasible(proven=False, least=nothing, least_within_others=nothing, seconds=30.0)
+    unproven = Infeasible(proven=False, least={LATENCY: None}, seconds=30.0)
     monkeypatch.setattr(shape_search, "allocate", lambda *_, **__: unproven)
     monkeypatch.setattr(shape_search, "cheapest", lambda *_, **__: Absent(proven=False))
     found = _search(problem, Device(problem), 1.0)
