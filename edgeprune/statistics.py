@@ -186,6 +186,26 @@ def share_bounds(hits: int, trials: int, confidence: float) -> tuple[float, floa
     return lower, upper
 
 
+def mean_bounds(mean: float, error: float, examples: int, confidence: float) -> tuple[float, float]:
+    """One-sided lower and upper confidence bounds of a mean, near enough for means of some twenty values and more.
+
+    Args:
+        mean: of the values.
+        error: its standard error over them.
+        examples: how many values; fewer than two bound nothing.
+        confidence: of each bound by itself, in (0, 1).
+
+    Source: Student 1908, "The Probable Error of a Mean", Biometrika 6.
+    """
+    from scipy.special import stdtrit
+
+    _check_share("confidence", confidence)
+    if examples < 2:  # noqa: PLR2004
+        return -math.inf, math.inf
+    reach = float(stdtrit(examples - 1, confidence)) * error
+    return mean - reach, mean + reach
+
+
 def sign_test(losses: int, wins: int) -> float:
     """How likely at least so many of them are losses, were losses and wins equally likely; 1 where there is neither.
 

@@ -209,3 +209,23 @@ def test_summary_by_hand() -> None:
 def test_summary_of_one_sample() -> None:
     found = statistics.summarise(ProcessSamples([[2_000_000]]))
     assert (found.mean_ms, found.standard_deviation_ms, found.between_process_ms) == (2.0, 0.0, 0.0)
+
+
+def test_bounds_of_a_mean_by_hand() -> None:
+    # One-sided 95 % of Student's t with 9 degrees of freedom is 1.833.
+    lower, upper = statistics.mean_bounds(5.0, 0.1, 10, 0.95)
+    assert (lower, upper) == pytest.approx((4.8167, 5.1833), abs=1e-4)
+    assert statistics.mean_bounds(5.0, 0.0, 1, 0.95) == (-math.inf, math.inf)
+    assert statistics.mean_bounds(5.0, 0.0, 7, 0.95) == (5.0, 5.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(2, 500), st.floats(0.5, 0.999))
+def test_bounds_of_a_mean_narrow_with_examples_and_widen_with_confidence(
+    mean: float, error: float, examples: int, confidence: float
+) -> None:
+    lower, upper = statistics.mean_bounds(mean, error, examples, confidence)
+    assert lower <= mean <= upper
+    assert upper - mean == pytest.approx(mean - lower, rel=1e-6, abs=1e-9)
+    assert statistics.mean_bounds(mean, error, examples + 1, confidence)[1] <= upper
+    assert statistics.mean_bounds(mean, error, examples, min(0.9999, confidence + 0.0005))[1] >= upper

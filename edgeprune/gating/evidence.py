@@ -16,9 +16,10 @@ from edgeprune.records.verdict import Evidence, Judgement
 from edgeprune.schema.floors import AccuracyFloors
 from edgeprune.schema.profile import DeviceProfile
 
-SCHEMA = 2
-READABLE = (1, 2)
-"""2: floors of each class, of slices and of the robustness set. Evidence of 1 is judged by what it has."""
+SCHEMA = 3
+READABLE = (1, 2, 3)
+"""2: floors of each class, of slices and of the robustness set. 3: the latter two by the target's own metric, too.
+Evidence of 1 is judged by what it has."""
 
 EVIDENCE = "evidence.json"
 JUDGEMENT = "judgement.json"
@@ -119,7 +120,7 @@ def unpack_evidence(content: bytes, *, where: str) -> EvidenceBundle:
         raise InputError(f"{where}: expected evidence as edgeprune writes it, found {', '.join(parts)}", path=where)
     origin = _record(Origin, members, ORIGIN, where)
     if origin.schema not in READABLE:
-        expected = " or ".join(map(str, READABLE))
+        expected = f"one of {', '.join(map(str, READABLE))}"
         raise InputError(f"{where}: schema: expected {expected}, got {origin.schema}", path=where)
     return EvidenceBundle(
         evidence=_record(Evidence, members, EVIDENCE, where),

@@ -1,10 +1,19 @@
-"""The target's own metric held to a floor."""
+"""The target's own metric held to a floor: over the whole split, and on named parts of it.
+
+The rule for parts is that of `shares.py`, with Student's t in the place of exact counts: a part under its floor (over,
+where lower is better) FAILs only where the bound of what the metric is there is beyond the floor as well.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from edgeprune.gating.floors import FLOOR_SLACK
-from edgeprune.records.accuracy import Accuracy
-from edgeprune.records.verdict import GateResult, Verdict
+from edgeprune.gating.shares import CONFIDENCE, MOST_NAMED
+from edgeprune.records.accuracy import Accuracy, PartScore, Score, ScoreFloor
+from edgeprune.records.verdict import GateResult, Verdict, worst_verdict
+from edgeprune.statistics import mean_bounds
 
 
 def judge_score(gate: str, accuracy: Accuracy | None, floor: float) -> GateResult:
@@ -17,21 +26,123 @@ def judge_score(gate: str, accuracy: Accuracy | None, floor: float) -> GateResul
     """
     score = accuracy.score if accuracy is not None else None
     if accuracy is None or score is None or score.examples == 0:
-        return GateResult(
-            gate=gate, verdict=Verdict.INCONCLUSIVE, measured=None, bound=None, limit=floor, unit="",
-            reason="the metric was not evaluated",
-        )  # fmt: skip
-    sign = 1.0 if score.higher_is_better else -1.0
-    # A computed floor may be a rounding error beside the value that it was meant to equal.
-    enough = sign * (score.value - floor) >= -FLOOR_SLACK * max(1.0, abs(floor))
-    limit = 100.0 * floor if score.is_share else floor
-    wanted = f"{'at least' if score.higher_is_better else 'at most'} {limit:.4g} wanted"
+        return _nothing(gate, floor, "the metric was not evaluated")
+    wanted = f"{_side(score)} {_shown(score, floor):.4g} wanted"
     return GateResult(
         gate=gate,
-        verdict=Verdict.PASS if enough else Verdict.FAIL,
-        measured=accuracy.shown,
-        bound=accuracy.shown,
-        limit=limit,
+        verdict=Verdict.PASS if _margin(score, score.value, floor) >= 0 else Verdict.FAIL,
+        measured=_shown(score, score.value),
+        bound=_shown(score, score.value),
+        limit=_shown(score, floor),
         unit=accuracy.unit,
-        reason=f"{score.metric} {accuracy.told} on {score.examples} {accuracy.split} examples, {wanted}",
+        reason=f"{score.metric} {score.told} on {score.examples} {accuracy.split} examples, {wanted}",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judged:
+    """One part and what follows.
+
+    Attributes:
+        found: None where it was not evaluated.
+        bound: the best that the metric is there, at the gate's confidence.
+        margin: by how much it is on the good side of its floor, in the metric's unit; the smallest is told first.
+    """
+
+    held: ScoreFloor
+    found: Score | None
+    verdict: Verdict
+    bound: float = 0.0
+    margin: float = 0.0
+
+
+def judge_part_scores(
+    gate: str, kind: str, floors: Sequence[ScoreFloor], parts: Sequence[PartScore] | None
+) -> GateResult | None:
+    """Hold the metric on each named part to its floor; None where there is no floor.
+
+    Args:
+        gate: its name.
+        kind: what the parts are, one word: `slice`, `corruption`.
+        floors: one a part.
+        parts: what the metric says of the artifact; None where it was not evaluated.
+    """
+    if not floors:
+        return None
+    found = {part.name: part.score for part in parts or ()}
+    judged = [_judge_one(held, found.get(held.name), len(floors)) for held in floors]
+    verdict = worst_verdict(j.verdict for j in judged)
+    deciding = sorted((j for j in judged if j.verdict is verdict), key=lambda j: j.margin)
+    first, reason = deciding[0], _reason(kind, verdict, judged, deciding)
+    if first.found is None or first.held.floor is None:
+        return _nothing(gate, first.held.floor or 0.0, reason)
+    return GateResult(
+        gate=gate,
+        verdict=verdict,
+        measured=_shown(first.found, first.found.value),
+        bound=_shown(first.found, first.bound),
+        limit=_shown(first.found, first.held.floor),
+        unit="%" if first.found.is_share else "",
+        reason=reason,
+    )
+
+
+def _judge_one(held: ScoreFloor, found: Score | None, parts: int) -> _Judged:
+    if found is None or held.floor is None:
+        return _Judged(held=held, found=found, verdict=Verdict.INCONCLUSIVE)
+    margin = _margin(found, found.value, held.floor)
+    if margin >= 0:
+        return _Judged(held=held, found=found, verdict=Verdict.PASS, bound=found.value, margin=margin)
+    bounds = mean_bounds(found.value, found.error, found.examples, 1.0 - (1.0 - CONFIDENCE) / parts)
+    best = bounds[1] if found.higher_is_better else bounds[0]
+    sure = _margin(found, best, held.floor) < 0
+    verdict = Verdict.FAIL if sure else Verdict.INCONCLUSIVE
+    return _Judged(held=held, found=found, verdict=verdict, bound=best, margin=margin)
+
+
+def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Sequence[_Judged]) -> str:
+    if verdict is Verdict.PASS:
+        count = f"each of {len(judged)} is at its floor or better; nearest " if len(judged) > 1 else ""
+        return f"{count}{_told(kind, deciding[0])}"
+    named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
+    if len(deciding) > MOST_NAMED:
+        named.append(f"and {len(deciding) - MOST_NAMED} more")
+    return "; ".join(named)
+
+
+def _told(kind: str, judged: _Judged) -> str:
+    """`slice night: mean_iou 71.20 % on 40 examples (80.10 % in the dense model), at least 78.1 wanted; ...`."""
+    held, found = judged.held, judged.found
+    if found is None:
+        return f"{kind} {held.name}: no example was evaluated"
+    if held.floor is None:
+        return f"{kind} {held.name}: the dense model was not evaluated on it"
+    before = f" ({held.before.told} in the dense model)" if held.before else ""
+    wanted = f"{_side(found)} {_shown(found, held.floor):.4g} wanted"
+    text = f"{kind} {held.name}: {found.metric} {found.told} on {found.examples} examples{before}, {wanted}"
+    best = f"{_shown(found, judged.bound):.4g}"
+    if judged.verdict is Verdict.FAIL:
+        return f"{text}; {best} at the best, at {CONFIDENCE:.0%} confidence"
+    if judged.verdict is Verdict.INCONCLUSIVE:
+        return f"{text}; {found.examples} examples are too few to tell from chance (it may be {best})"
+    return text
+
+
+def _margin(score: Score, value: float, floor: float) -> float:
+    """How far the value is on the good side; 0 within the rounding of a floor that was computed."""
+    margin = (value - floor) if score.higher_is_better else (floor - value)
+    return 0.0 if abs(margin) <= FLOOR_SLACK * max(1.0, abs(floor)) else margin
+
+
+def _side(score: Score) -> str:
+    return "at least" if score.higher_is_better else "at most"
+
+
+def _shown(score: Score, value: float) -> float:
+    return 100.0 * value if score.is_share else value
+
+
+def _nothing(gate: str, floor: float, reason: str) -> GateResult:
+    return GateResult(
+        gate=gate, verdict=Verdict.INCONCLUSIVE, measured=None, bound=None, limit=floor, unit="", reason=reason
     )

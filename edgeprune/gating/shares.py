@@ -23,7 +23,8 @@ from edgeprune.statistics import share_bounds
 
 CONFIDENCE = 0.95
 """Of the bounds of all parts together, and of the one that is told for the rarest."""
-_MOST_NAMED = 6
+MOST_NAMED = 6
+"""Of the parts that a reason tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +81,12 @@ def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Se
         nearest = deciding[0]
         count = f"each of {len(judged)} is at or over its floor; nearest " if len(judged) > 1 else ""
         return f"{count}{_told(kind, nearest)}{_rarest(kind, judged)}"
-    named = [_told(kind, j) for j in deciding[:_MOST_NAMED]]
-    if len(deciding) > _MOST_NAMED:
-        named.append(f"and {len(deciding) - _MOST_NAMED} more")
+    named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
+    if len(deciding) > MOST_NAMED:
+        named.append(f"and {len(deciding) - MOST_NAMED} more")
     near = [j.held.name for j in judged if j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
     if verdict is Verdict.FAIL and near:
-        named.append(f"also under, within chance: {', '.join(near[:_MOST_NAMED])}")
+        named.append(f"also under, within chance: {', '.join(near[:MOST_NAMED])}")
     return "; ".join(named)
 
 

@@ -27,6 +27,40 @@ class Score:
     higher_is_better: bool
     is_share: bool
 
+    @property
+    def told(self) -> str:
+        """The value as text: `97.25 %`, or `0.1234`."""
+        return told_value(self.value, is_share=self.is_share)
+
+
+def told_value(value: float, *, is_share: bool) -> str:
+    """A metric's value as text: `97.25 %` where it is a share, else `0.1234`."""
+    return f"{100.0 * value:.2f} %" if is_share else f"{value:.4g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartScore:
+    """What the target's metric says of a named part of the data: a slice, or a corruption."""
+
+    name: str
+    score: Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreFloor:
+    """What one part is held to by the target's metric.
+
+    Attributes:
+        name: of the part.
+        floor: in the metric's own unit, the least value, or the most where lower is better; None where it refers to
+            the dense model, which was not evaluated on that part.
+        before: what the metric says of the dense model there; None where the floor does not refer to it.
+    """
+
+    name: str
+    floor: float | None
+    before: Score | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
@@ -39,6 +73,7 @@ class Accuracy:
         score: of another metric than accuracy; it is what the model is judged by then.
         slices: of the parts that the data factory names; none where it names none.
         robustness: of a sample of the split under each corruption; none where it was not evaluated.
+        slice_scores, robustness_scores: the same by the target's metric, where an example has not one class.
     """
 
     split: str
@@ -47,6 +82,8 @@ class Accuracy:
     score: Score | None = None
     slices: tuple[Share, ...] = ()
     robustness: tuple[Share, ...] = ()
+    slice_scores: tuple[PartScore, ...] = ()
+    robustness_scores: tuple[PartScore, ...] = ()
 
     @property
     def metric(self) -> str:
@@ -86,7 +123,7 @@ class Accuracy:
     @property
     def told(self) -> str:
         """The value as text: `97.25 %`, or `0.1234`."""
-        return f"{self.shown:.2f} %" if self.is_share else f"{self.value:.4g}"
+        return self.score.told if self.score else f"{self.shown:.2f} %"
 
     @property
     def classes(self) -> tuple[Share, ...]:

@@ -59,3 +59,43 @@ class AnswerChanges:
     chance: float
     pairs: tuple[ConfusionChange, ...]
     most_changed: tuple[ChangedExample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredExample:
+    """One example of which the metric says something worse than before.
+
+    Attributes:
+        index: in the split, from 0.
+        before, after: what the metric says of the dense model's answer and of the compressed one's, as text.
+        thumbnail: a PNG in base64; empty where the input is no image.
+    """
+
+    index: int
+    before: str
+    after: str
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreChanges:
+    """The same by the target's own metric, where an example has not one class.
+
+    Attributes:
+        rung: name of the compressed model.
+        split: of the examples.
+        metric: its name.
+        examples: how many.
+        worse, better: of how many the metric says something worse, and something better.
+        chance: how likely at least so many of these would be worse if both were equally likely.
+        most_changed: the examples that fell most.
+    """
+
+    rung: str
+    split: str
+    metric: str
+    examples: int
+    worse: int
+    better: int
+    chance: float
+    most_changed: tuple[ScoredExample, ...]

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
-from edgeprune.records.changes import AnswerChanges
+from edgeprune.records.changes import AnswerChanges, ScoreChanges
 from edgeprune.records.control import Control
 from edgeprune.records.measurement import LatencySummary, Measurement, Percentile
 from edgeprune.records.model_card import Making, Reading, SplitIdentity
@@ -134,7 +134,7 @@ class BuildResult:
     data: tuple[SplitIdentity, ...] = ()
     test_readings: tuple[Reading, ...] = ()
     controls: tuple[Control, ...] = ()
-    changes: AnswerChanges | None = None
+    changes: AnswerChanges | ScoreChanges | None = None
     schema: int = 1
 
     @property

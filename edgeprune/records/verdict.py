@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.accuracy import Accuracy, ScoreFloor
 from edgeprune.records.measurement import Measurement, MemoryProof
 from edgeprune.records.rung import Limits
 from edgeprune.records.shares import ShareFloor
@@ -47,6 +47,7 @@ class Floors:
         classes: of each class's recall by itself, from the dense model's recall of that class.
         slices: of accuracy on named parts of the data.
         robustness: of accuracy under each corruption.
+        slice_scores, robustness_scores: of the target's own metric there, where an example has not one class.
     """
 
     accuracy: float | None = None
@@ -55,6 +56,8 @@ class Floors:
     classes: tuple[ShareFloor, ...] = ()
     slices: tuple[ShareFloor, ...] = ()
     robustness: tuple[ShareFloor, ...] = ()
+    slice_scores: tuple[ScoreFloor, ...] = ()
+    robustness_scores: tuple[ScoreFloor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

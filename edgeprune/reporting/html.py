@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeprune.records.accuracy import Accuracy
+from edgeprune.records.changes import AnswerChanges, ScoreChanges
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
 from edgeprune.reporting import plots
 from edgeprune.reporting.control_rows import control_rows
@@ -51,7 +52,8 @@ def render_html(result: BuildResult) -> str:
         controls=control_rows(result),
         parts=part_tables(result),
         test_reading=_test_reading(result),
-        changes=result.changes,
+        changes=result.changes if isinstance(result.changes, AnswerChanges) else None,
+        score_changes=result.changes if isinstance(result.changes, ScoreChanges) else None,
         drawings=_drawings(result, rows, subject),
         plan_title="Why these widths" if planned and planned.breakdown else "What cuts would have cost",
         plan_drawings=plan_drawings(result.plan, planned),

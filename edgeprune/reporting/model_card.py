@@ -130,24 +130,25 @@ def _readings(card: ModelCard) -> str:
 
 def _parts(card: ModelCard) -> Iterator[str]:
     """Slices and the robustness set, where there are some."""
-    dense = {a.split: a for a in card.dense.accuracy}
-    rows = []
-    for found in card.final.accuracy:
-        before = dense.get(found.split)
-        then = {s.name: s for s in (*before.slices, *before.robustness)} if before is not None else {}
-        for kind, shares in (("slice", found.slices), ("corruption", found.robustness)):
-            rows += [
-                (
-                    f"{escape(found.split)}, {kind} {escape(s.name)}",
-                    f"{then[s.name].value:.2%}" if s.name in then else NONE,
-                    f"{s.value:.2%}",
-                    _known(s.correct, s.total),
-                )
-                for s in shares
-            ]
+    dense = {a.split: {part: told for part, told, _ in _told_parts(a)} for a in card.dense.accuracy}
+    rows = [
+        (escape(f"{found.split}, {part}"), dense.get(found.split, {}).get(part, NONE), told, known)
+        for found in card.final.accuracy
+        for part, told, known in _told_parts(found)
+    ]
     if rows:
         yield "### Slices and corrupted images"
         yield _table(("", "dense", "this artifact", "with how many examples it is known"), rows)
+
+
+def _told_parts(accuracy: Accuracy) -> Iterator[tuple[str, str, str]]:
+    """Each slice and corruption: what it is, right answers or the metric there, and how well that is known."""
+    for kind, shares in (("slice", accuracy.slices), ("corruption", accuracy.robustness)):
+        for share in shares:
+            yield f"{kind} {share.name}", f"{share.value:.2%}", _known(share.correct, share.total)
+    for kind, parts in (("slice", accuracy.slice_scores), ("corruption", accuracy.robustness_scores)):
+        for part in parts:
+            yield f"{kind} {part.name}", part.score.told, _known_of(part.score)
 
 
 def _sizes(card: ModelCard) -> Iterator[tuple[str, str, str]]:

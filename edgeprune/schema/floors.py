@@ -15,14 +15,18 @@ class PartFloor(FileModel):
     """What must be kept on a part of the data."""
 
     max_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
-    """Percentage points of accuracy under the dense model on the same examples, at most."""
+    """Percentage points of accuracy, or of another metric in [0, 1], under the dense model on the same examples."""
     min_accuracy: Share | None = None
     """Accuracy, at least, in [0, 1]."""
+    max_worsening: Annotated[float, Field(ge=0)] | None = None
+    """How much worse than the dense model's on the same examples, at most, for a metric that is no share."""
+    worst_value: float | None = None
+    """The value of the metric, at the worst, where an example has not one class."""
 
     @property
     def is_set(self) -> bool:
         """Whether anything must be kept."""
-        return self.max_drop_points is not None or self.min_accuracy is not None
+        return any(getattr(self, key) is not None for key in PartFloor.model_fields)
 
 
 class SliceFloor(PartFloor):
@@ -31,7 +35,7 @@ class SliceFloor(PartFloor):
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
         if not self.is_set:
-            raise ValueError("max_drop_points, min_accuracy, or both")
+            raise ValueError("one at least of max_drop_points, min_accuracy, max_worsening and worst_value")
         return self
 
 
@@ -39,7 +43,8 @@ class RobustnessSet(PartFloor):
     """Corrupted validation images: the dense model and the artifact are compared on them, through the compiled files.
 
     Each corruption is drawn at the target's seed, and none is trained on. 0 leaves one out. The floors are optional,
-    and hold for each corruption by itself.
+    and hold for each corruption by itself. Where an example has not one class, images are not shifted: what labels say
+    of places would move as well.
     """
 
     examples: Annotated[int, Field(ge=0)] = 256
@@ -51,14 +56,15 @@ class RobustnessSet(PartFloor):
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Added to every pixel, and in another set taken away, as a share of that range."""
     shift_px: Annotated[int, Field(ge=0)] = 1
-    """Pixels that an image is moved, up, down, left or right; its edge is repeated."""
+    """Pixels that an image is moved, up, down, left or right; its edge is repeated. Only for one class an example."""
 
 
 class AccuracyFloors(FileModel):
     """What the compiled artifact must keep, on the validation split.
 
     The recall of a class, and accuracy on a slice or under a corruption, FAIL only where they are under their floor
-    beyond chance (exact binomial bound, 95 % over all parts); under it within chance is INCONCLUSIVE.
+    beyond chance (exact binomial bound, 95 % over all parts; Student's t for another metric); under it within chance is
+    INCONCLUSIVE.
     """
 
     max_drop_points: Annotated[float, Field(ge=0, le=100)] = 1.0

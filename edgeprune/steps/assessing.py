@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.data.parts import sole
 from edgeprune.data.splits import Split
 from edgeprune.errors import BuildError
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.rung import Precision, Rung
+from edgeprune.steps.answers import answers_to_keep, save_answers
 from edgeprune.steps.evaluating import agreement_of, noise_of, parity_of, torch_outputs
-from edgeprune.steps.guarding import answers_of, robustness_shares, save_answers, with_guards
+from edgeprune.steps.guarding import with_robustness, with_slices
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
 
@@ -51,13 +51,11 @@ class Assessor:
         outputs = evaluator.infer(rung, place, inputs)
         reference = torch_outputs(model, inputs)
         task = self.bench.task
-        accuracy = task.accuracy_of(outputs, split, "validation")
-        if task.classifies:
-            robustness = robustness_shares(
-                split, self.bench.target, lambda worse: sole(evaluator.infer(rung, place, worse))
-            )
-            accuracy = replace(with_guards(accuracy, sole(outputs), split), robustness=robustness)
-            save_answers(kept, answers_of(sole(outputs), sole(split.labels)))
+        accuracy = with_slices(task.accuracy_of(outputs, split, "validation"), task, outputs, split)
+        accuracy = with_robustness(
+            accuracy, task, split, self.bench.target, lambda worse: evaluator.infer(rung, place, worse)
+        )
+        save_answers(kept, answers_to_keep(task, outputs, split))
         parity = parity_of(outputs, reference, rung.precision, classifies=task.classifies)
         return Evaluation(accuracy=accuracy, parity=parity)
 
@@ -93,5 +91,5 @@ class Assessor:
         """Accuracy on any split; on the test split only when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        accuracy = self.bench.task.accuracy_of(outputs, split, name)
-        return with_guards(accuracy, sole(outputs), split) if self.bench.task.classifies else accuracy
+        task = self.bench.task
+        return with_slices(task.accuracy_of(outputs, split, name), task, outputs, split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeprune.records.accuracy import Accuracy, Score
+from edgeprune.records.accuracy import Accuracy, PartScore, Score, ScoreFloor
 from edgeprune.records.rung import Limits
 from edgeprune.records.shares import Share, ShareFloor
 from edgeprune.records.verdict import Floors, Speedups
@@ -37,9 +37,19 @@ def limits_to_judge(budget: Budget) -> tuple[Limits, Speedups]:
 def floors_from(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     """Absolute floors: the stricter of what the target says outright and what it says relative to dense."""
     relative = dense.overall - wanted.max_drop_points / 100
+    metric = None if dense.score is None else _score_floor(wanted, dense.score)
+    if dense.score is not None and not dense.class_names:
+        return Floors(
+            metric=metric,
+            slice_scores=tuple(
+                _part_score_floor(name, floor, dense.slice_scores, dense.score)
+                for name, floor in sorted(wanted.slices.items())
+            ),
+            robustness_scores=_robustness_score_floors(wanted.robustness, dense, dense.score),
+        )
     return Floors(
         accuracy=None if dense.score else max(relative, wanted.min_accuracy or 0.0),
-        metric=_metric_floor(wanted, dense.score),
+        metric=metric,
         worst_class_recall=wanted.min_class_recall,
         classes=_class_floors(wanted.max_class_drop_points, dense),
         slices=tuple(_part_floor(name, floor, dense.slices) for name, floor in sorted(wanted.slices.items())),
@@ -72,6 +82,21 @@ def _part_floor(name: str, wanted: PartFloor, dense: Sequence[Share]) -> ShareFl
     return ShareFloor(name=name, floor=max(least, before.value - wanted.max_drop_points / 100), before=before)
 
 
+def _robustness_score_floors(wanted: RobustnessSet, dense: Accuracy, whole: Score) -> tuple[ScoreFloor, ...]:
+    if not wanted.is_set:
+        return ()
+    names = [part.name for part in dense.robustness_scores] or ["robustness set"]
+    return tuple(_part_score_floor(name, wanted, dense.robustness_scores, whole) for name in names)
+
+
+def _part_score_floor(name: str, wanted: PartFloor, dense: Sequence[PartScore], whole: Score) -> ScoreFloor:
+    """By the metric's own direction, which `whole` tells, the dense model's score of the split."""
+    if _allowed_loss(wanted, whole) is None:
+        return ScoreFloor(name=name, floor=wanted.worst_value)
+    before = next((part.score for part in dense if part.name == name), None)
+    return ScoreFloor(name=name, floor=None if before is None else _score_floor(wanted, before), before=before)
+
+
 def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     """As evidence of schema 1 has them: only the worst class was held against the dense model, by its worst."""
     relative = dense.overall - wanted.max_drop_points / 100
@@ -84,11 +109,16 @@ def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:
     )
 
 
-def _metric_floor(wanted: AccuracyFloors, dense: Score | None) -> float | None:
+def _allowed_loss(wanted: AccuracyFloors | PartFloor, dense: Score) -> float | None:
     """A share may lose points; any other metric what the target says in the metric's own unit."""
-    if dense is None:
-        return None
-    allowed = wanted.max_drop_points / 100 if dense.is_share else wanted.max_worsening
+    if not dense.is_share:
+        return wanted.max_worsening
+    return None if wanted.max_drop_points is None else wanted.max_drop_points / 100
+
+
+def _score_floor(wanted: AccuracyFloors | PartFloor, dense: Score) -> float | None:
+    """The stricter of what may be lost and the worst value; None where neither is asked for."""
+    allowed = _allowed_loss(wanted, dense)
     sign = 1.0 if dense.higher_is_better else -1.0
     floors = [] if allowed is None else [dense.value - sign * allowed]
     if wanted.worst_value is not None:

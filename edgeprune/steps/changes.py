@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.data.corruptions import RawImages, raw_images
 from edgeprune.data.parts import sole
-from edgeprune.records.changes import AnswerChanges, ChangedExample, ConfusionChange
+from edgeprune.records.accuracy import told_value
+from edgeprune.records.changes import AnswerChanges, ChangedExample, ConfusionChange, ScoreChanges, ScoredExample
 from edgeprune.records.result import BuildResult
 from edgeprune.reporting.summary import subject_of
 from edgeprune.reporting.thumbnails import thumbnail
 from edgeprune.statistics import sign_test
-from edgeprune.steps.guarding import Answers, load_answers
+from edgeprune.steps.answers import Answers, ScoredAnswers, load_answers
 from edgeprune.store.run_folder import step_name
 
 if TYPE_CHECKING:
     from edgeprune.data.splits import Split
+    from edgeprune.steps.task import Task
     from edgeprune.steps.workbench import Workbench
 
 MOST_PAIRS = 10
 MOST_EXAMPLES = 12
 
 
-def changes_of(bench: Workbench, result: BuildResult) -> AnswerChanges | None:
+def changes_of(bench: Workbench, result: BuildResult) -> AnswerChanges | ScoreChanges | None:
     """Of the chosen model, or the nearest miss; None where either's answers are not kept."""
     subject = subject_of(result)
     if subject is None:
         return None
-    kept = [load_answers(bench.run.path(step_name("evaluate", r.name))) for r in (result.dense.rung, subject.rung)]
-    if kept[0] is None or kept[1] is None:
-        return None
-    split, names = bench.data.validation, bench.data.class_names
+    before, after = (
+        load_answers(bench.run.path(step_name("evaluate", rung.name))) for rung in (result.dense.rung, subject.rung)
+    )
+    split, names, rung = bench.data.validation, bench.data.class_names, subject.rung.name
     images = raw_images(split.inputs, bench.target.spec.preprocessing)
-    return answer_changes(kept[0], kept[1], split, names, images=images, rung=subject.rung.name)
+    if isinstance(before, Answers) and isinstance(after, Answers):
+        return answer_changes(before, after, split, names, images=images, rung=rung)
+    if isinstance(before, ScoredAnswers) and isinstance(after, ScoredAnswers):
+        return score_changes(before, after, split, bench.task, images=images, rung=rung)
+    return None
 
 
 def answer_changes(
@@ -69,6 +76,44 @@ def answer_changes(
         chance=sign_test(broken, fixed),
         pairs=_worse_pairs(labels, before, after, class_names),
         most_changed=_most_changed(split, labels, before, after, class_names, images),
+    )
+
+
+def score_changes(
+    before: ScoredAnswers, after: ScoredAnswers, split: Split, task: Task, *, images: RawImages | None, rung: str
+) -> ScoreChanges:
+    """Compare what the metric says of the same examples.
+
+    Args:
+        before: of the dense model.
+        after: of the compressed model.
+        split: with raw inputs, in the answers' order.
+        task: whose metric it is.
+        images: how the inputs are images; None where they are not, and have no thumbnails.
+        rung: name of the compressed model.
+    """
+    loss = before.values - after.values if task.metric.higher_is_better else after.values - before.values
+    worse, better = int((loss > 0).sum()), int((loss < 0).sum())
+    order = np.argsort(-loss, kind="stable")[:MOST_EXAMPLES]
+    told = partial(told_value, is_share=task.metric.is_share)
+    return ScoreChanges(
+        rung=rung,
+        split="validation",
+        metric=task.name,
+        examples=len(loss),
+        worse=worse,
+        better=better,
+        chance=sign_test(worse, better),
+        most_changed=tuple(
+            ScoredExample(
+                index=k,
+                before=told(before.values[k]),
+                after=told(after.values[k]),
+                thumbnail="" if images is None else thumbnail(_pixels(split.inputs[k], images)),
+            )
+            for k in order.tolist()
+            if loss[k] > 0
+        ),
     )
 
 

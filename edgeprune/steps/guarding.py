@@ -1,42 +1,27 @@
-"""What guards look at besides overall accuracy: slices, a robustness set, and each example's answer."""
+"""What guards look at besides overall accuracy: slices of the data, and a robustness set."""
 
 from __future__ import annotations
 
 import difflib
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
+from operator import itemgetter
 
 import numpy as np
 
-from edgeprune.data.corruptions import corruptions, raw_images
-from edgeprune.data.parts import sole
+from edgeprune.data.corruptions import Corruption, corruptions, raw_images
+from edgeprune.data.parts import mapped, sole
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.slices import slice_members
 from edgeprune.data.splits import DataSplits, Split
 from edgeprune.errors import InputError
-from edgeprune.files import appearing
-from edgeprune.records.accuracy import Accuracy
+from edgeprune.protocols import Arrays
+from edgeprune.records.accuracy import Accuracy, PartScore
 from edgeprune.records.shares import Share
-from edgeprune.schema.floors import RobustnessSet
+from edgeprune.schema.floors import PartFloor, RobustnessSet
 from edgeprune.steps.inputs import Target
-
-ANSWERS = "answers.npz"
-_ROW_SUM_SLACK = 1e-3
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """What a model says of each example of a split.
-
-    Attributes:
-        predicted: [examples], int64, the arg max.
-        losses: [examples], float32, cross-entropy of the outputs against the labels.
-    """
-
-    predicted: np.ndarray
-    losses: np.ndarray
+from edgeprune.steps.task import Task
 
 
 def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
@@ -50,44 +35,74 @@ def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
     return tuple(_share(name, right[slice_members(split.slices[name], len(split))]) for name in sorted(split.slices))
 
 
-def robustness_shares(split: Split, target: Target, infer: Callable[[np.ndarray], np.ndarray]) -> tuple[Share, ...]:
-    """Right answers under each corruption, on a sample of the split; none for inputs that are no images.
+def slice_scores(task: Task, outputs: Arrays, split: Split) -> tuple[PartScore, ...]:
+    """The task's metric on each slice that the split names; nothing of a slice without an example."""
+    if not split.slices:
+        return ()
+    values = task.values(outputs, split.labels)
+    members = {name: slice_members(split.slices[name], len(split)) for name in sorted(split.slices)}
+    return tuple(
+        PartScore(name=name, score=task.score_of(values[mask])) for name, mask in members.items() if mask.any()
+    )
+
+
+def with_robustness(
+    accuracy: Accuracy, task: Task, split: Split, target: Target, infer: Callable[[np.ndarray], Arrays]
+) -> Accuracy:
+    """The same, with what it is under each corruption of a sample of the split; as it is for inputs that are no images.
 
     Args:
+        accuracy: on the whole split.
+        task: what answers are judged by.
         split: of validation; never training or test.
         target: says which corruptions, how strong, and how inputs are prepared.
         infer: the compiled artifact, of prepared inputs.
     """
     spec, wanted = target.spec, target.spec.accuracy.robustness
-    images = raw_images(split.inputs, spec.preprocessing)
-    made = corruptions(wanted, images) if images is not None and wanted.examples else ()
+    made = _corruptions(target, split, classifies=task.classifies)
     if not made:
-        return ()
+        return accuracy
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(split))[: wanted.examples])
-    raw, labels = split.inputs[drawn], sole(split.labels)[drawn]
+    raw, labels = split.inputs[drawn], mapped(lambda part: part[drawn], split.labels)
     # All in one go: a fresh process of the runtime costs more than the images.
     worse = [preprocess(c.apply(raw, spec.seed ^ zlib.crc32(c.name.encode())), spec.preprocessing) for c in made]
-    predicted = infer(np.concatenate(worse)).argmax(axis=1).reshape(len(made), len(labels))
-    return tuple(_share(c.name, row == labels) for c, row in zip(made, predicted, strict=True))
+    outputs, count = infer(np.concatenate(worse)), len(drawn)
+    answers = [mapped(itemgetter(slice(k * count, (k + 1) * count)), outputs) for k in range(len(made))]
+    found = [(c.name, part) for c, part in zip(made, answers, strict=True)]
+    if task.classifies:
+        right = [(name, sole(part).argmax(axis=1) == sole(labels)) for name, part in found]
+        return replace(accuracy, robustness=tuple(_share(name, hits) for name, hits in right))
+    scores = tuple(PartScore(name=name, score=task.score_of(task.values(part, labels))) for name, part in found)
+    return replace(accuracy, robustness_scores=scores)
 
 
-def with_guards(accuracy: Accuracy, outputs: np.ndarray, split: Split) -> Accuracy:
-    """The same, with its slices."""
-    return replace(accuracy, slices=slice_shares(outputs, split))
+def with_slices(accuracy: Accuracy, task: Task, outputs: Arrays, split: Split) -> Accuracy:
+    """The same, with what it is on each slice."""
+    if task.classifies:
+        return replace(accuracy, slices=slice_shares(sole(outputs), split))
+    return replace(accuracy, slice_scores=slice_scores(task, outputs, split))
 
 
 def robustness_key(wanted: RobustnessSet) -> dict[str, float]:
     """What the robustness set depends on; its floors are not among that."""
-    kept: dict[str, float] = wanted.model_dump(mode="json", exclude={"max_drop_points", "min_accuracy"})
+    kept: dict[str, float] = wanted.model_dump(mode="json", exclude=set(PartFloor.model_fields))
     return kept
+
+
+def _corruptions(target: Target, split: Split, *, classifies: bool) -> tuple[Corruption, ...]:
+    """Of images, where examples are asked for; shifts only where labels say nothing of places."""
+    wanted = target.spec.accuracy.robustness
+    images = raw_images(split.inputs, target.spec.preprocessing)
+    if images is None or not wanted.examples:
+        return ()
+    return corruptions(wanted if classifies else wanted.model_copy(update={"shift_px": 0}), images)
 
 
 def check_guards(target: Target, data: DataSplits) -> None:
     """Refuse floors that nothing could be held to, before anything is built.
 
     Raises:
-        InputError: a floor for a slice that the data do not name, for corrupted images where there are none, or for
-            right answers where there are no classes.
+        InputError: a floor for a slice that the data do not name, or for corrupted images where there are none.
     """
     wanted, known = target.spec.accuracy, sorted(data.validation.slices)
     for name in wanted.slices:
@@ -99,56 +114,17 @@ def check_guards(target: Target, data: DataSplits) -> None:
                 f"validation split; {hint}"
             )
     robustness = wanted.robustness
-    if not data.classifies and (wanted.slices or robustness.is_set):
-        key = "slices" if wanted.slices else "robustness"
-        raise InputError(
-            f"{target.file}: accuracy.{key}: a floor is on the share of right answers, and these examples have not one "
-            "class each; take it out"
-        )
     if not robustness.is_set:
         return
-    images = raw_images(data.validation.inputs, target.spec.preprocessing)
-    if images is None:
+    if raw_images(data.validation.inputs, target.spec.preprocessing) is None:
         raise InputError(
             f"{target.file}: accuracy.robustness: a floor is asked for, and inputs {data.validation.inputs.shape[1:]} "
             "are no images (1, 3 or 4 channels, 8 pixels a side); take the floor out"
         )
-    if not robustness.examples or not corruptions(robustness, images):
+    if not _corruptions(target, data.validation, classifies=data.classifies):
         raise InputError(
             f"{target.file}: accuracy.robustness: a floor is asked for, and there is no corruption or no example"
         )
-
-
-def answers_of(outputs: np.ndarray, labels: np.ndarray) -> Answers:
-    """Prediction and loss of each example.
-
-    Args:
-        outputs: [examples, classes]: logits, or probabilities where each row is non-negative and sums to 1.
-        labels: [examples].
-    """
-    values = outputs.astype(np.float64)
-    if values.min() >= 0 and np.abs(values.sum(axis=1) - 1.0).max() <= _ROW_SUM_SLACK:
-        logs = np.log(np.maximum(values, np.finfo(np.float32).tiny))
-    else:
-        logs = values - values.max(axis=1, keepdims=True)
-        logs -= np.log(np.exp(logs).sum(axis=1, keepdims=True))
-    losses = -logs[np.arange(len(labels)), labels.astype(np.int64)]
-    return Answers(predicted=outputs.argmax(axis=1).astype(np.int64), losses=losses.astype(np.float32))
-
-
-def save_answers(folder: Path, answers: Answers) -> None:
-    """Write `answers.npz`, whole or not at all."""
-    with appearing(folder / ANSWERS) as path, path.open("wb") as file:
-        np.savez(file, predicted=answers.predicted, losses=answers.losses)
-
-
-def load_answers(folder: Path) -> Answers | None:
-    """What `save_answers` wrote; None where it is not there."""
-    path = folder / ANSWERS
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as stored:
-        return Answers(predicted=stored["predicted"], losses=stored["losses"])
 
 
 def _share(name: str, right: np.ndarray) -> Share:

@@ -15,6 +15,7 @@ from edgeprune.data.splits import DataSplits, Split
 from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import Arrays, Metric
 from edgeprune.records.accuracy import Accuracy, Score
+from edgeprune.schema.floors import PartFloor
 from edgeprune.steps.inputs import Target
 
 if TYPE_CHECKING:
@@ -100,10 +101,11 @@ class Task:
         """
         check_finite(outputs, name)
         confusion = _confusion(outputs, split, name, self.class_names) if self.classifies else ()
-        score = None if self.name == "accuracy" else self._score(self.values(outputs, split.labels))
+        score = None if self.name == "accuracy" else self.score_of(self.values(outputs, split.labels))
         return Accuracy(split=name, confusion=confusion, class_names=self.class_names, score=score)
 
-    def _score(self, values: np.ndarray) -> Score:
+    def score_of(self, values: np.ndarray) -> Score:
+        """What one or more values of the metric come to, [examples]."""
         examples = len(values)
         return Score(
             metric=self.name,
@@ -251,6 +253,7 @@ def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
         raise refuse("min_accuracy", f"the metric is {name}; say accuracy.worst_value in its place")
     if floors.worst_value is not None and is_accuracy:
         raise refuse("worst_value", "the metric is accuracy; say accuracy.min_accuracy in its place")
+    _check_part_floors(target, data, metric)
     if metric.is_share:
         if floors.max_worsening is not None:
             raise refuse("max_worsening", f"{name} is a share; say accuracy.max_drop_points in its place")
@@ -259,6 +262,23 @@ def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
         raise refuse("max_drop_points", f"{name} is no share to lose points of; say accuracy.max_worsening")
     if floors.max_worsening is None and floors.worst_value is None:
         raise refuse("max_worsening", f"expected this or accuracy.worst_value, in the unit of {name}; found neither")
+
+
+def _check_part_floors(target: Target, data: DataSplits, metric: Metric) -> None:
+    """Refuse keys of slices and of the robustness set that say nothing of what judges them."""
+    wanted, name = target.spec.accuracy, target.spec.task.metric
+    parts: dict[str, PartFloor] = {f"slices.{part}": floor for part, floor in wanted.slices.items()}
+    for where, floor in (parts | {"robustness": wanted.robustness}).items():
+        if data.classifies:
+            meaningless = {"max_worsening", "worst_value"}
+            why = "parts are judged by right answers; say max_drop_points or min_accuracy in its place"
+        else:
+            meaningless = {"min_accuracy", "max_worsening" if metric.is_share else "max_drop_points"}
+            other = "max_drop_points" if metric.is_share else "max_worsening"
+            why = f"parts are judged by {name}; say {other} or worst_value in its place"
+        for key in sorted(meaningless):
+            if getattr(floor, key) is not None:
+                raise InputError(f"{target.file}: accuracy.{where}.{key}: {why}")
 
 
 def _check_tolerance(target: Target, metric: Metric) -> None:

@@ -73,6 +73,6 @@ def test_a_member_that_is_no_such_record_is_named(bundle: EvidenceBundle, name: 
 
 
 def test_another_version_is_refused(bundle: EvidenceBundle) -> None:
-    later = replace(bundle, origin=replace(bundle.origin, schema=3))
-    with pytest.raises(InputError, match="schema: expected 1 or 2, got 3"):
+    later = replace(bundle, origin=replace(bundle.origin, schema=4))
+    with pytest.raises(InputError, match="schema: expected one of 1, 2, 3, got 4"):
         unpack_evidence(pack_evidence(later), where="e.zip")

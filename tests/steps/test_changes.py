@@ -5,22 +5,30 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from records_for_tests import make_build_result
+from task_targets import make_task
 
 from edgeprune.data.corruptions import RawImages
+from edgeprune.data.metrics import METRICS
 from edgeprune.data.splits import Split
+from edgeprune.records.accuracy import Accuracy, PartScore, Score
 from edgeprune.records.changes import ConfusionChange
+from edgeprune.records.codec import from_json, to_json
+from edgeprune.records.result import BuildResult
 from edgeprune.records.shares import Share
 from edgeprune.reporting.guard_rows import part_tables
 from edgeprune.reporting.html import render_html
 from edgeprune.reporting.quantities import signed_points
 from edgeprune.reporting.thumbnails import LARGEST_SIDE, thumbnail
 from edgeprune.statistics import sign_test
-from edgeprune.steps.changes import answer_changes
-from edgeprune.steps.guarding import Answers
+from edgeprune.steps.answers import Answers, ScoredAnswers
+from edgeprune.steps.changes import answer_changes, score_changes
+from edgeprune.steps.inputs import load_target
+from edgeprune.steps.task import task_of
 
 NAMES = ("cat", "dog", "eel")
 LABELS = np.array([0, 0, 0, 1, 1, 2])
@@ -129,6 +137,67 @@ def test_the_report_names_classes_slices_pairs_and_shows_examples() -> None:
     ):
         assert text in page, text
     assert "<b>dog" not in page
+
+
+def _result_by(before: Score, after: Score) -> BuildResult:
+    """A build whose two models are judged by a metric, on one slice."""
+    result = make_build_result()
+    assert result.chosen is not None
+    parts = [
+        Accuracy(split="validation", score=score, slice_scores=(PartScore(name="<night>", score=score),))
+        for score in (before, after)
+    ]
+    dense, chosen = replace(result.dense, validation=parts[0]), replace(result.chosen, validation=parts[1])
+    return replace(result, dense=dense, chosen=chosen, candidates=(chosen,))
+
+
+IOU = Score(metric="mean_iou", value=0.9, error=0.02, examples=10, higher_is_better=True, is_share=True)
+ERROR_MM = replace(IOU, metric="mean_absolute_error", higher_is_better=False, is_share=False)
+
+
+def test_parts_by_another_metric_are_told_in_its_unit() -> None:
+    (table,) = part_tables(_result_by(IOU, replace(IOU, value=0.8)))
+    (row,) = table.rows
+    assert (table.title, table.change_title) == ("Slices, mean_iou", "points")
+    assert (row.before, row.after, row.change, row.examples) == ("90.00 %", "80.00 %", signed_points(0.9, 0.8), "10")
+    # Student's t with 9 degrees of freedom: 1.833, and so 3.67 points.
+    assert row.known == "76.33 % to 83.67 %"
+    (table,) = part_tables(_result_by(ERROR_MM, replace(ERROR_MM, value=1.25, examples=1)))
+    (row,) = table.rows
+    assert (table.change_title, row.before, row.after, row.change, row.known) == (
+        "change",
+        "0.9",
+        "1.25",
+        "+0.35",
+        "one example",
+    )
+
+
+def test_what_a_metric_says_worse_of_is_counted_and_shown(tmp_path: Path) -> None:
+    made = load_target(make_task("masks", tmp_path).folder)
+    task = task_of(made, made.load_data())
+    before = ScoredAnswers(values=np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4]))
+    after = ScoredAnswers(values=np.array([0.9, 0.5, 0.6, 0.7, 0.4, 0.4]))
+    found = score_changes(before, after, Split(IMAGES, LABELS), task, images=GREY, rung="int8")
+    assert (found.metric, found.examples, found.worse, found.better) == ("mean_iou", 6, 3, 1)
+    assert found.chance == pytest.approx(5 / 16)
+    # Those that fell by a tenth are the same but for the last bit.
+    told = [(e.index, e.before, e.after) for e in found.most_changed]
+    assert told[0] == (1, "80.00 %", "50.00 %")
+    assert sorted(told[1:]) == [(2, "70.00 %", "60.00 %"), (4, "50.00 %", "40.00 %")]
+    # Of an error, more is worse.
+    errors = replace(task, metric=METRICS.get("mean_absolute_error"))
+    assert score_changes(before, after, Split(IMAGES, LABELS), errors, images=None, rung="int8").worse == 1
+    page = render_html(replace(_result_by(IOU, IOU), changes=found))
+    for text in (
+        "Of 6 validation examples, mean_iou is worse than in the dense model for 3 and better for 1. Were both",
+        "80.00 % → 50.00 %",
+        "&lt;night&gt;",
+        'src="data:image/png;base64,',
+    ):
+        assert text in page, text
+    again = from_json(BuildResult, to_json(replace(_result_by(IOU, IOU), changes=found)))
+    assert again.changes == found
 
 
 def test_of_many_classes_those_that_fell_most_are_shown() -> None:

@@ -11,6 +11,7 @@ from targets_for_tests import make_target
 from torch import nn
 
 from edgeprune.graph.layers import layer_weights
+from edgeprune.records.accuracy import Accuracy, PartScore, Score
 from edgeprune.records.codec import from_json
 from edgeprune.records.control import Control
 from edgeprune.records.model_card import LayerChange, LayerWeights, Making, ModelCard, Reading, SplitIdentity
@@ -89,6 +90,19 @@ def test_what_is_cut_zero_or_removed_is_gone(tmp_path: Path) -> None:
     assert (making.criterion, making.schedule, making.rounds) == ("l2", "linear", 1)
     plain = making_of(replace(rung, pruning=PruningKind.NONE, pruning_ratio=0.0), dense, dense, spec)
     assert (plain.criterion, plain.schedule, plain.rounds, plain.sparsity) == ("", "", 0, 0.0)
+
+
+def test_a_card_tells_parts_by_another_metric(tmp_path: Path) -> None:
+    result, spec = result_with_facts(), load_target(make_target(tmp_path).folder).spec
+    assert result.chosen is not None
+    score = Score(metric="mean_iou", value=0.8, error=0.012, examples=40, higher_is_better=True, is_share=True)
+    after = Accuracy(split="validation", score=score, slice_scores=(PartScore(name="a|b", score=score),))
+    before = replace(after, slice_scores=(PartScore(name="a|b", score=replace(score, value=0.85)),))
+    chosen = replace(result.chosen, validation=after)
+    card = card_of(replace(result, dense=replace(result.dense, validation=before)), chosen, spec)
+    assert card is not None
+    page = render_model_card(card)
+    assert "| validation, slice a\\|b | 85.00 % | 80.00 % | 40 examples, standard error 0.012 |" in page
 
 
 def test_a_card_says_all_that_an_audit_asks(tmp_path: Path) -> None:

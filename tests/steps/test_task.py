@@ -71,6 +71,29 @@ FLAT = {"accuracy.min_class_recall": None}
             {"accuracy.max_worsening": None, "accuracy.worst_value": None},
             "accuracy.max_worsening: expected this or accuracy.worst_value",
         ),
+        (
+            "masks",
+            {"accuracy.robustness.min_accuracy": 0.5},
+            "accuracy.robustness.min_accuracy: parts are judged by mean_iou; say max_drop_points or worst_value",
+        ),
+        ("masks", {"accuracy.robustness.max_worsening": 0.1}, "accuracy.robustness.max_worsening: parts are judged by"),
+        (
+            "doses",
+            {"accuracy.slices.old.max_drop_points": 1.0},
+            "accuracy.slices.old.max_drop_points: parts are",
+        ),
+        ("doses", {"accuracy.robustness.worst_value": 1.0}, "inputs (10,) are no images"),
+        (
+            "masks",
+            {f"accuracy.robustness.{key}": 0 for key in ("noise", "blur_px", "brightness")}
+            | {"accuracy.robustness.worst_value": 0.5},
+            "there is no corruption or no example",
+        ),
+        (
+            "keywords",
+            {"accuracy.robustness.worst_value": 0.5},
+            "parts are judged by right answers; say max_drop",
+        ),
         ("doses", {"quantization.tolerated_drop_points": 2.0}, "mean_absolute_error is no share to lose points of"),
         ("masks", {"quantization.tolerated_worsening": 0.1}, "tolerated_worsening: mean_iou is a share; say"),
         ("doses", {"training.loss": None}, "training.loss: cross_entropy takes class indices, the labels are floats"),

@@ -1,9 +1,10 @@
-"""Accuracy under each corruption of the validation images, held to `Floors.robustness`."""
+"""Accuracy, or the target's own metric, under each corruption of the validation images, held to its floor."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from edgeprune.gating.scores import judge_part_scores
 from edgeprune.gating.shares import judge_shares
 from edgeprune.protocols import Gate
 from edgeprune.records.verdict import Evidence, GateResult
@@ -13,10 +14,13 @@ class RobustnessGate:
     """PASS where noise, blur, brightness and shifts cost the artifact no more than the target allows."""
 
     def judge(self, evidence: Evidence) -> GateResult | None:
-        """Judge each corruption from its counts; None where the target sets no floor."""
-        accuracy = evidence.accuracy
+        """Judge each corruption from its counts or the metric there; None where the target sets no floor."""
+        accuracy, floors = evidence.accuracy, evidence.floors
+        if floors.robustness_scores:
+            scores = None if accuracy is None else accuracy.robustness_scores
+            return judge_part_scores("robustness", "corruption", floors.robustness_scores, scores)
         shares = None if accuracy is None else accuracy.robustness
-        return judge_shares("robustness", "corruption", evidence.floors.robustness, shares)
+        return judge_shares("robustness", "corruption", floors.robustness, shares)
 
 
 GATE: Final[Gate] = RobustnessGate()

@@ -1,9 +1,10 @@
-"""Accuracy on each named slice of the validation data, held to `Floors.slices`."""
+"""Accuracy, or the target's own metric, on each named slice of the validation data, held to its floor."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from edgeprune.gating.scores import judge_part_scores
 from edgeprune.gating.shares import judge_shares
 from edgeprune.protocols import Gate
 from edgeprune.records.verdict import Evidence, GateResult
@@ -13,9 +14,12 @@ class SlicesGate:
     """PASS where every slice that has a floor is at or over it: an average can hide a camera, a site or a speaker."""
 
     def judge(self, evidence: Evidence) -> GateResult | None:
-        """Judge each slice from its counts; None where the target sets no floor."""
-        accuracy = evidence.accuracy
-        return judge_shares("slices", "slice", evidence.floors.slices, None if accuracy is None else accuracy.slices)
+        """Judge each slice from its counts or the metric there; None where the target sets no floor."""
+        accuracy, floors = evidence.accuracy, evidence.floors
+        if floors.slice_scores:
+            scores = None if accuracy is None else accuracy.slice_scores
+            return judge_part_scores("slices", "slice", floors.slice_scores, scores)
+        return judge_shares("slices", "slice", floors.slices, None if accuracy is None else accuracy.slices)
 
 
 GATE: Final[Gate] = SlicesGate()
