@@ -220,7 +220,7 @@ def test_bounds_of_a_mean_by_hand() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(2, 500), st.floats(0.5, 0.999))
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(2, 500), st.floats(0.51, 0.999))
 def test_bounds_of_a_mean_narrow_with_examples_and_widen_with_confidence(
     mean: float, error: float, examples: int, confidence: float
 ) -> None:

@@ -102,6 +102,7 @@ class Options:
         shares: of zeros in iterative pruning.
         fewer_macs: how many times fewer multiply-accumulates.
         iterative_epochs, structured_epochs: of recovery, over all rounds.
+        learning_rate: peak of recovery; None for the target's.
     """
 
     criteria: Sequence[str]
@@ -111,6 +112,12 @@ class Options:
     fewer_macs: Sequence[float]
     iterative_epochs: int
     structured_epochs: int
+    learning_rate: float | None = None
+
+    def method(self, chosen_by: str, epochs: int) -> str:
+        """How a row was made."""
+        rate = "" if self.learning_rate is None else f", rate {self.learning_rate:g}"
+        return f"{chosen_by}, {epochs} epochs{rate}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,8 @@ class Engine:
 
     def _compressor(self, **recovery: object) -> Compressor:
         spec = self.bench.target.spec.recovery
+        if self.options.learning_rate is not None:
+            recovery["learning_rate"] = self.options.learning_rate
         return Compressor(self.bench, short_recovery=spec.model_copy(update=recovery))
 
     def accuracies(self, model: nn.Module) -> tuple[float, float]:
@@ -212,7 +221,8 @@ def _zeroed(
 def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros in rounds, with recovery after each."""
     for share in engine.options.shares:
-        method = f"{engine.bench.target.spec.pruning.weight_criterion}, {engine.options.iterative_epochs} epochs"
+        criterion = engine.bench.target.spec.pruning.weight_criterion
+        method = engine.options.method(criterion, engine.options.iterative_epochs)
         _trained(engine, kept, engine.masking, partial(_masked, share), ("iterative", method, share))
 
 
@@ -224,7 +234,8 @@ def _masked(share: float) -> PlannedRung:
 def structured(engine: Engine, kept: KeptRows[Row]) -> None:
     """Fewer channels and blocks, with recovery."""
     for factor in engine.options.fewer_macs:
-        method = f"{engine.bench.target.spec.pruning.criterion}, {engine.options.structured_epochs} epochs"
+        criterion = engine.bench.target.spec.pruning.criterion
+        method = engine.options.method(criterion, engine.options.structured_epochs)
         _trained(engine, kept, engine.cutting, partial(engine.cut_to, factor), ("structured", method, factor))
 
 
@@ -262,7 +273,8 @@ def deployed(engine: Engine, kept: KeptRows[Row]) -> None:
 
 def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> None:
     seed = engine.bench.target.spec.seed
-    method = place.place if factor == 1.0 else f"{place.place}, {engine.options.structured_epochs} epochs"
+    options = engine.options
+    method = place.place if factor == 1.0 else options.method(place.place, options.structured_epochs)
     if ("deployed", method, factor, seed) in kept.rows:
         return
     planned = PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
@@ -344,6 +356,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
+    parser.add_argument("--learning-rate", type=float, help="peak of recovery; by default a tenth of the training's")
     arguments = parser.parse_args(argv)
     kept = kept_rows(parser, arguments, Row)
     if arguments.cifar is not None:

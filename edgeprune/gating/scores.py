@@ -1,7 +1,9 @@
 """The target's own metric held to a floor: over the whole split, and on named parts of it.
 
 The rule for parts is that of `shares.py`, with Student's t in the place of exact counts: a part under its floor (over,
-where lower is better) FAILs only where the bound of what the metric is there is beyond the floor as well.
+where lower is better) FAILs only where the bound of what the metric is there is beyond the floor as well. Means of
+fewer than `LEAST_EXAMPLES` are too far from normal to say so. Where an artifact's values are all alike, their spread
+says nothing of other examples: the dense model's counts then, or for shares the exact bound of as many counts.
 """
 
 from __future__ import annotations
@@ -13,7 +15,10 @@ from edgeprune.gating.floors import FLOOR_SLACK
 from edgeprune.gating.shares import CONFIDENCE, MOST_NAMED
 from edgeprune.records.accuracy import Accuracy, PartScore, Score, ScoreFloor
 from edgeprune.records.verdict import GateResult, Verdict, worst_verdict
-from edgeprune.statistics import mean_bounds
+from edgeprune.statistics import mean_bounds, share_bounds
+
+LEAST_EXAMPLES = 20
+"""Of a part, to FAIL."""
 
 
 def judge_score(gate: str, accuracy: Accuracy | None, floor: float) -> GateResult:
@@ -45,14 +50,14 @@ class _Judged:
 
     Attributes:
         found: None where it was not evaluated.
-        bound: the best that the metric is there, at the gate's confidence.
+        bound: the best that the metric is there, at the gate's confidence; None where too few examples bound it.
         margin: by how much it is on the good side of its floor, in the metric's unit; the smallest is told first.
     """
 
     held: ScoreFloor
     found: Score | None
     verdict: Verdict
-    bound: float = 0.0
+    bound: float | None = None
     margin: float = 0.0
 
 
@@ -75,12 +80,12 @@ def judge_part_scores(
     deciding = sorted((j for j in judged if j.verdict is verdict), key=lambda j: j.margin)
     first, reason = deciding[0], _reason(kind, verdict, judged, deciding)
     if first.found is None or first.held.floor is None:
-        return _nothing(gate, first.held.floor or 0.0, reason)
+        return _nothing(gate, first.held.floor or 0.0, reason, is_share=first.held.is_share)
     return GateResult(
         gate=gate,
         verdict=verdict,
         measured=_shown(first.found, first.found.value),
-        bound=_shown(first.found, first.bound),
+        bound=None if first.bound is None else _shown(first.found, first.bound),
         limit=_shown(first.found, first.held.floor),
         unit="%" if first.found.is_share else "",
         reason=reason,
@@ -93,20 +98,37 @@ def _judge_one(held: ScoreFloor, found: Score | None, parts: int) -> _Judged:
     margin = _margin(found, found.value, held.floor)
     if margin >= 0:
         return _Judged(held=held, found=found, verdict=Verdict.PASS, bound=found.value, margin=margin)
-    bounds = mean_bounds(found.value, found.error, found.examples, 1.0 - (1.0 - CONFIDENCE) / parts)
-    best = bounds[1] if found.higher_is_better else bounds[0]
-    sure = _margin(found, best, held.floor) < 0
+    best = _best(found, held.before, 1.0 - (1.0 - CONFIDENCE) / parts)
+    sure = best is not None and _margin(found, best, held.floor) < 0
     verdict = Verdict.FAIL if sure else Verdict.INCONCLUSIVE
     return _Judged(held=held, found=found, verdict=verdict, bound=best, margin=margin)
+
+
+def _best(found: Score, before: Score | None, confidence: float) -> float | None:
+    """The best that the metric is on such examples; None where they are too few to say."""
+    if found.examples < LEAST_EXAMPLES:
+        return None
+    error = max(found.error, before.error if before is not None else 0.0)
+    if not error and found.is_share:
+        lower, upper = share_bounds(round(found.value * found.examples), found.examples, confidence)
+    else:
+        lower, upper = mean_bounds(found.value, error, found.examples, confidence)
+    best = upper if found.higher_is_better else lower
+    return min(1.0, max(0.0, best)) if found.is_share else best
 
 
 def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Sequence[_Judged]) -> str:
     if verdict is Verdict.PASS:
         count = f"each of {len(judged)} is at its floor or better; nearest " if len(judged) > 1 else ""
-        return f"{count}{_told(kind, deciding[0])}"
+        rarest = min((j for j in judged if j.found is not None), key=lambda j: j.found.examples if j.found else 0)
+        fewest = f"; fewest examples: {kind} {rarest.held.name}" if len(judged) > 1 else ""
+        return f"{count}{_told(kind, deciding[0])}{fewest}"
     named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
     if len(deciding) > MOST_NAMED:
         named.append(f"and {len(deciding) - MOST_NAMED} more")
+    near = [j.held.name for j in judged if j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
+    if verdict is Verdict.FAIL and near:
+        named.append(f"also beyond its floor, within chance: {', '.join(near[:MOST_NAMED])}")
     return "; ".join(named)
 
 
@@ -120,6 +142,8 @@ def _told(kind: str, judged: _Judged) -> str:
     before = f" ({held.before.told} in the dense model)" if held.before else ""
     wanted = f"{_side(found)} {_shown(found, held.floor):.4g} wanted"
     text = f"{kind} {held.name}: {found.metric} {found.told} on {found.examples} examples{before}, {wanted}"
+    if judged.bound is None:
+        return f"{text}; {found.examples} examples are too few to tell from chance, {LEAST_EXAMPLES} are asked for"
     best = f"{_shown(found, judged.bound):.4g}"
     if judged.verdict is Verdict.FAIL:
         return f"{text}; {best} at the best, at {CONFIDENCE:.0%} confidence"
@@ -131,7 +155,8 @@ def _told(kind: str, judged: _Judged) -> str:
 def _margin(score: Score, value: float, floor: float) -> float:
     """How far the value is on the good side; 0 within the rounding of a floor that was computed."""
     margin = (value - floor) if score.higher_is_better else (floor - value)
-    return 0.0 if abs(margin) <= FLOOR_SLACK * max(1.0, abs(floor)) else margin
+    scale = 1.0 if score.is_share else max(abs(floor), abs(value))
+    return 0.0 if abs(margin) <= FLOOR_SLACK * scale else margin
 
 
 def _side(score: Score) -> str:
@@ -142,7 +167,13 @@ def _shown(score: Score, value: float) -> float:
     return 100.0 * value if score.is_share else value
 
 
-def _nothing(gate: str, floor: float, reason: str) -> GateResult:
+def _nothing(gate: str, floor: float, reason: str, *, is_share: bool = False) -> GateResult:
     return GateResult(
-        gate=gate, verdict=Verdict.INCONCLUSIVE, measured=None, bound=None, limit=floor, unit="", reason=reason
+        gate=gate,
+        verdict=Verdict.INCONCLUSIVE,
+        measured=None,
+        bound=None,
+        limit=100.0 * floor if is_share else floor,
+        unit="%" if is_share else "",
+        reason=reason,
     )

@@ -54,11 +54,13 @@ class ScoreFloor:
         name: of the part.
         floor: in the metric's own unit, the least value, or the most where lower is better; None where it refers to
             the dense model, which was not evaluated on that part.
+        is_share: as the metric's.
         before: what the metric says of the dense model there; None where the floor does not refer to it.
     """
 
     name: str
     floor: float | None
+    is_share: bool
     before: Score | None = None
 
 

@@ -86,9 +86,9 @@ class ScoreChanges:
         split: of the examples.
         metric: its name.
         examples: how many.
-        worse, better: of how many the metric says something worse, and something better.
+        worse, better: of how many the metric says something worse, and something better, beyond rounding.
         chance: how likely at least so many of these would be worse if both were equally likely.
-        most_changed: the examples that fell most.
+        most_changed: the examples that got worse most.
     """
 
     rung: str

@@ -88,6 +88,8 @@ def _gain(before: Score | None, after: Score) -> float:
 def _score_row(after: PartScore, before: Score | None) -> PartRow:
     score = after.score
     lower, upper = mean_bounds(score.value, score.error, score.examples, _CONFIDENCE)
+    if score.is_share:
+        lower, upper = max(0.0, lower), min(1.0, upper)
     bounds = (replace(score, value=value).told for value in (lower, upper))
     return PartRow(
         name=after.name,

@@ -148,7 +148,7 @@ def _told_parts(accuracy: Accuracy) -> Iterator[tuple[str, str, str]]:
             yield f"{kind} {share.name}", f"{share.value:.2%}", _known(share.correct, share.total)
     for kind, parts in (("slice", accuracy.slice_scores), ("corruption", accuracy.robustness_scores)):
         for part in parts:
-            yield f"{kind} {part.name}", part.score.told, _known_of(part.score)
+            yield f"{kind} {part.name}, {part.score.metric}", part.score.told, _known_of(part.score)
 
 
 def _sizes(card: ModelCard) -> Iterator[tuple[str, str, str]]:

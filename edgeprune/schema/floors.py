@@ -17,7 +17,7 @@ class PartFloor(FileModel):
     max_drop_points: Annotated[float, Field(ge=0, le=100)] | None = None
     """Percentage points of accuracy, or of another metric in [0, 1], under the dense model on the same examples."""
     min_accuracy: Share | None = None
-    """Accuracy, at least, in [0, 1]."""
+    """Accuracy, at least, in [0, 1], where each example has one class."""
     max_worsening: Annotated[float, Field(ge=0)] | None = None
     """How much worse than the dense model's on the same examples, at most, for a metric that is no share."""
     worst_value: float | None = None

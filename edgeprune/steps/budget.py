@@ -90,11 +90,12 @@ def _robustness_score_floors(wanted: RobustnessSet, dense: Accuracy, whole: Scor
 
 
 def _part_score_floor(name: str, wanted: PartFloor, dense: Sequence[PartScore], whole: Score) -> ScoreFloor:
-    """By the metric's own direction, which `whole` tells, the dense model's score of the split."""
+    """By what `whole` tells of the metric: the dense model's score of the split."""
     if _allowed_loss(wanted, whole) is None:
-        return ScoreFloor(name=name, floor=wanted.worst_value)
+        return ScoreFloor(name=name, floor=wanted.worst_value, is_share=whole.is_share)
     before = next((part.score for part in dense if part.name == name), None)
-    return ScoreFloor(name=name, floor=None if before is None else _score_floor(wanted, before), before=before)
+    floor = None if before is None else _score_floor(wanted, before)
+    return ScoreFloor(name=name, floor=floor, is_share=whole.is_share, before=before)
 
 
 def floors_of_schema_1(wanted: AccuracyFloors, dense: Accuracy) -> Floors:

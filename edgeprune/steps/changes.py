@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOST_PAIRS = 10
 MOST_EXAMPLES = 12
+_NOISE = 1e-4
+"""Of a metric's value."""
 
 
 def changes_of(bench: Workbench, result: BuildResult) -> AnswerChanges | ScoreChanges | None:
@@ -93,7 +95,9 @@ def score_changes(
         rung: name of the compressed model.
     """
     loss = before.values - after.values if task.metric.higher_is_better else after.values - before.values
-    worse, better = int((loss > 0).sum()), int((loss < 0).sum())
+    # Less is rounding: the same weights in another runtime differ by as much.
+    noise = _NOISE * np.maximum(np.abs(before.values), np.abs(after.values))
+    worse, better = int((loss > noise).sum()), int((loss < -noise).sum())
     order = np.argsort(-loss, kind="stable")[:MOST_EXAMPLES]
     told = partial(told_value, is_share=task.metric.is_share)
     return ScoreChanges(
@@ -112,7 +116,7 @@ def score_changes(
                 thumbnail="" if images is None else thumbnail(_pixels(split.inputs[k], images)),
             )
             for k in order.tolist()
-            if loss[k] > 0
+            if loss[k] > noise[k]
         ),
     )
 

@@ -6,7 +6,6 @@ import difflib
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from operator import itemgetter
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from edgeprune.data.parts import mapped, sole
 from edgeprune.data.preprocessing import preprocess
 from edgeprune.data.slices import slice_members
 from edgeprune.data.splits import DataSplits, Split
-from edgeprune.errors import InputError
+from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import Arrays
 from edgeprune.records.accuracy import Accuracy, PartScore
 from edgeprune.records.shares import Share
@@ -35,11 +34,8 @@ def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
     return tuple(_share(name, right[slice_members(split.slices[name], len(split))]) for name in sorted(split.slices))
 
 
-def slice_scores(task: Task, outputs: Arrays, split: Split) -> tuple[PartScore, ...]:
-    """The task's metric on each slice that the split names; nothing of a slice without an example."""
-    if not split.slices:
-        return ()
-    values = task.values(outputs, split.labels)
+def slice_scores(task: Task, values: np.ndarray, split: Split) -> tuple[PartScore, ...]:
+    """The metric on each slice that the split names, from its values [examples]; nothing of one without an example."""
     members = {name: slice_members(split.slices[name], len(split)) for name in sorted(split.slices)}
     return tuple(
         PartScore(name=name, score=task.score_of(values[mask])) for name, mask in members.items() if mask.any()
@@ -51,12 +47,17 @@ def with_robustness(
 ) -> Accuracy:
     """The same, with what it is under each corruption of a sample of the split; as it is for inputs that are no images.
 
+    Where no floor is asked for, a corruption that the metric is NaN or infinite under is left out.
+
     Args:
         accuracy: on the whole split.
         task: what answers are judged by.
         split: of validation; never training or test.
         target: says which corruptions, how strong, and how inputs are prepared.
         infer: the compiled artifact, of prepared inputs.
+
+    Raises:
+        BuildError: the metric is NaN or infinite under a corruption that a floor is asked for.
     """
     spec, wanted = target.spec, target.spec.accuracy.robustness
     made = _corruptions(target, split, classifies=task.classifies)
@@ -64,23 +65,35 @@ def with_robustness(
         return accuracy
     drawn = np.sort(np.random.default_rng(spec.seed).permutation(len(split))[: wanted.examples])
     raw, labels = split.inputs[drawn], mapped(lambda part: part[drawn], split.labels)
-    # All in one go: a fresh process of the runtime costs more than the images.
-    worse = [preprocess(c.apply(raw, spec.seed ^ zlib.crc32(c.name.encode())), spec.preprocessing) for c in made]
-    outputs, count = infer(np.concatenate(worse)), len(drawn)
-    answers = [mapped(itemgetter(slice(k * count, (k + 1) * count)), outputs) for k in range(len(made))]
-    found = [(c.name, part) for c, part in zip(made, answers, strict=True)]
+    worse = (preprocess(c.apply(raw, spec.seed ^ zlib.crc32(c.name.encode())), spec.preprocessing) for c in made)
     if task.classifies:
-        right = [(name, sole(part).argmax(axis=1) == sole(labels)) for name, part in found]
-        return replace(accuracy, robustness=tuple(_share(name, hits) for name, hits in right))
-    scores = tuple(PartScore(name=name, score=task.score_of(task.values(part, labels))) for name, part in found)
-    return replace(accuracy, robustness_scores=scores)
+        # All in one go: a fresh process of the runtime costs more than the images.
+        predicted = sole(infer(np.concatenate(list(worse)))).argmax(axis=1).reshape(len(made), len(drawn))
+        shares = (_share(c.name, row == sole(labels)) for c, row in zip(made, predicted, strict=True))
+        return replace(accuracy, robustness=tuple(shares))
+    # One by one: a picture's outputs for each of a picture's pixels are many.
+    scores = (
+        _corrupted_score(task, c.name, infer(inputs), labels, wanted) for c, inputs in zip(made, worse, strict=True)
+    )
+    return replace(accuracy, robustness_scores=tuple(score for score in scores if score is not None))
+
+
+def _corrupted_score(task: Task, name: str, outputs: Arrays, labels: Arrays, wanted: RobustnessSet) -> PartScore | None:
+    try:
+        return PartScore(name=name, score=task.score_of(task.values(outputs, labels)))
+    except BuildError as error:
+        if wanted.is_set:
+            raise BuildError(f"images with {name}: {error.message}") from error
+        return None
 
 
 def with_slices(accuracy: Accuracy, task: Task, outputs: Arrays, split: Split) -> Accuracy:
     """The same, with what it is on each slice."""
+    if not split.slices:
+        return accuracy
     if task.classifies:
         return replace(accuracy, slices=slice_shares(sole(outputs), split))
-    return replace(accuracy, slice_scores=slice_scores(task, outputs, split))
+    return replace(accuracy, slice_scores=slice_scores(task, task.values(outputs, split.labels), split))
 
 
 def robustness_key(wanted: RobustnessSet) -> dict[str, float]:
@@ -102,7 +115,8 @@ def check_guards(target: Target, data: DataSplits) -> None:
     """Refuse floors that nothing could be held to, before anything is built.
 
     Raises:
-        InputError: a floor for a slice that the data do not name, or for corrupted images where there are none.
+        InputError: a floor for a slice that the data do not name or that has no example, or for corrupted images where
+            there are none.
     """
     wanted, known = target.spec.accuracy, sorted(data.validation.slices)
     for name in wanted.slices:
@@ -112,6 +126,10 @@ def check_guards(target: Target, data: DataSplits) -> None:
             raise InputError(
                 f"{target.file}: accuracy.slices.{name}: {target.spec.data.factory} names no such slice of the "
                 f"validation split; {hint}"
+            )
+        if not slice_members(data.validation.slices[name], len(data.validation)).any():
+            raise InputError(
+                f"{target.file}: accuracy.slices.{name}: it has no example in the validation split; take the floor out"
             )
     robustness = wanted.robustness
     if not robustness.is_set:
@@ -124,6 +142,7 @@ def check_guards(target: Target, data: DataSplits) -> None:
     if not _corruptions(target, data.validation, classifies=data.classifies):
         raise InputError(
             f"{target.file}: accuracy.robustness: a floor is asked for, and there is no corruption or no example"
+            + ("" if data.classifies else "; images are shifted only where each example has one class")
         )
 
 

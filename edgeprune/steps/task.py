@@ -267,6 +267,11 @@ def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
 def _check_part_floors(target: Target, data: DataSplits, metric: Metric) -> None:
     """Refuse keys of slices and of the robustness set that say nothing of what judges them."""
     wanted, name = target.spec.accuracy, target.spec.task.metric
+    if not data.classifies and "shift_px" in wanted.robustness.model_fields_set and wanted.robustness.shift_px:
+        raise InputError(
+            f"{target.file}: accuracy.robustness.shift_px: expected 0 or nothing: what labels say of places would move "
+            "as well, so that images are shifted only where each example has one class"
+        )
     parts: dict[str, PartFloor] = {f"slices.{part}": floor for part, floor in wanted.slices.items()}
     for where, floor in (parts | {"robustness": wanted.robustness}).items():
         if data.classifies:

@@ -185,6 +185,10 @@ def test_what_a_metric_says_worse_of_is_counted_and_shown(tmp_path: Path) -> Non
     told = [(e.index, e.before, e.after) for e in found.most_changed]
     assert told[0] == (1, "80.00 %", "50.00 %")
     assert sorted(told[1:]) == [(2, "70.00 %", "60.00 %"), (4, "50.00 %", "40.00 %")]
+    # What the same weights give in another runtime is no change.
+    rounded = ScoredAnswers(values=before.values * (1 - 1e-6))
+    same = score_changes(before, rounded, Split(IMAGES, LABELS), task, images=None, rung="int8")
+    assert (same.worse, same.better, same.most_changed) == (0, 0, ())
     # Of an error, more is worse.
     errors = replace(task, metric=METRICS.get("mean_absolute_error"))
     assert score_changes(before, after, Split(IMAGES, LABELS), errors, images=None, rung="int8").worse == 1

@@ -14,7 +14,7 @@ from targets_for_tests import MODEL_CODE, make_target
 from task_targets import MASKS, SCENES, TASKS
 
 from edgeprune.data.splits import Split
-from edgeprune.errors import InputError
+from edgeprune.errors import BuildError, InputError
 from edgeprune.gating.gates import GATES
 from edgeprune.gating.judge import judge
 from edgeprune.records.accuracy import Accuracy
@@ -107,6 +107,11 @@ def test_no_robustness_set_for_what_is_no_image_or_not_asked_for(tmp_path: Path)
             "names no such slice of the validation split; .* none",
         ),
         (
+            {"accuracy.slices.ne.min_accuracy": 0.5},
+            SLICED.replace("np.arange(1, count, 4)", "np.arange(0)"),
+            "accuracy.slices.ne: it has no example in the validation split",
+        ),
+        (
             {"accuracy.robustness.min_accuracy": 0.5},
             MODEL_CODE.replace("return Split(images, labels)", "return Split(images[:, :, 0], labels)"),
             r"inputs \(1, 12\) are no images",
@@ -142,12 +147,37 @@ def test_the_metric_on_slices_by_hand(tmp_path: Path) -> None:
     outputs[:, 0] = 1.0  # ground everywhere: right, wrong, and right in three of four
     labels[2, 0, 0] = 1
     slices = {"one": np.array([0]), "two": np.array([False, True, True]), "void": np.array([], dtype=int)}
-    found = slice_scores(task_of(made, data), outputs, Split(np.zeros((3, 1, 2, 2)), labels, slices=slices))
+    task, split = task_of(made, data), Split(np.zeros((3, 1, 2, 2)), labels, slices=slices)
+    found = slice_scores(task, task.values(outputs, labels), split)
     assert [part.name for part in found] == ["one", "two"]
     # Of the third: ground 3 of 4, blob 0 of 1.
     assert [part.score.value for part in found] == pytest.approx([1.0, (0.0 + 0.375) / 2])
     assert [part.score.examples for part in found] == [1, 2]
     assert (found[0].score.error, found[1].score.error) == pytest.approx((0.0, 0.375 / 2))
+
+
+@pytest.mark.parametrize("floor", [None, 0.1])
+def test_a_metric_that_means_nothing_under_a_corruption(floor: float | None, tmp_path: Path) -> None:
+    code = SCENES.replace("& near", "/ np.abs(np.sign(scores[:, 0] - 7.0))")
+    made = target(tmp_path, {**TASKS["scenes"][1], "accuracy.robustness.worst_value": floor}, code)
+    validation = made.load_data().validation
+    asked: list[np.ndarray] = []
+
+    def infer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(inputs)
+        scores = np.full((len(inputs), 2), 7.0 if len(asked) == 2 else 1.0, dtype=np.float32)
+        return scores, np.zeros((len(inputs), 2), dtype=np.float32)
+
+    task = task_of(made, made.load_data())
+    with np.errstate(all="ignore"):
+        if floor is not None:
+            with pytest.raises(
+                BuildError, match=r"images with blur 0\.75 px: .*hits is NaN or infinite for 96 examples"
+            ):
+                with_robustness(NOTHING, task, validation, made, infer)
+            return
+        found = with_robustness(NOTHING, task, validation, made, infer)
+    assert [part.name for part in found.robustness_scores] == ["noise 0.08", "brighter 0.15", "darker 0.15"]
 
 
 SLICED_TASKS: Mapping[str, tuple[str, Mapping[str, object]]] = {

@@ -89,6 +89,7 @@ FLAT = {"accuracy.min_class_recall": None}
             | {"accuracy.robustness.worst_value": 0.5},
             "there is no corruption or no example",
         ),
+        ("masks", {"accuracy.robustness.shift_px": 2}, "accuracy.robustness.shift_px: expected 0 or nothing"),
         (
             "keywords",
             {"accuracy.robustness.worst_value": 0.5},

@@ -1,4 +1,4 @@
-"""Accuracy, or the target's own metric, under each corruption of the validation images, held to its floor."""
+"""Accuracy under each corruption of the validation images; the target's metric where an example has not one class."""
 
 from __future__ import annotations
 

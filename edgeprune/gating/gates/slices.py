@@ -1,4 +1,4 @@
-"""Accuracy, or the target's own metric, on each named slice of the validation data, held to its floor."""
+"""Accuracy on each named slice of the validation data; the target's metric where an example has not one class."""
 
 from __future__ import annotations
 
