@@ -57,6 +57,8 @@ ONE_SHOT = (0.5, 0.6, 0.7, 0.8, 0.9)
 ITERATIVE = (0.7, 0.8, 0.9)
 FEWER_MACS = (1.37, 2.0)
 _WIDTH_STEP = 2
+_STEPS = ((0, 0.7), (1, 0.85), (2, 0.95), (3, 1.0))
+"""Epoch, and share of the zeros that is in from then on."""
 _PUBLISHED_SOURCE = "Benbaki et al. 2023, arXiv:2302.14623"
 _PUBLISHED: Mapping[str, tuple[float, ...]] = {
     "magnitude": (88.44, 85.24, 78.79, 54.01, 11.79),
@@ -129,8 +131,8 @@ class Engine:
 
     @cached_property
     def masking(self) -> Compressor:
-        """For zeros: large steps first, six rounds."""
-        return self._compressor(rounds=6, schedule="cubic", epochs=self.options.iterative_epochs)
+        """For zeros: in four rounds, large steps first; all but the last have one epoch of recovery."""
+        return self._compressor(schedule="steps", steps=_STEPS, epochs=self.options.iterative_epochs)
 
     @cached_property
     def cutting(self) -> Compressor:
@@ -354,10 +356,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--fewer-macs", type=float, nargs="+", default=FEWER_MACS, help="times, structured and deployed"
     )
-    parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over all rounds")
+    parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over four rounds")
     parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
     parser.add_argument("--learning-rate", type=float, help="peak of recovery; by default a tenth of the training's")
     arguments = parser.parse_args(argv)
+    if arguments.iterative_epochs <= _STEPS[-1][0]:
+        parser.error(
+            f"--iterative-epochs: expected more than {_STEPS[-1][0]}, one a round, got {arguments.iterative_epochs}"
+        )
     kept = kept_rows(parser, arguments, Row)
     if arguments.cifar is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())

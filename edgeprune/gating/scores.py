@@ -120,8 +120,8 @@ def _best(found: Score, before: Score | None, confidence: float) -> float | None
 def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Sequence[_Judged]) -> str:
     if verdict is Verdict.PASS:
         count = f"each of {len(judged)} is at its floor or better; nearest " if len(judged) > 1 else ""
-        rarest = min((j for j in judged if j.found is not None), key=lambda j: j.found.examples if j.found else 0)
-        fewest = f"; fewest examples: {kind} {rarest.held.name}" if len(judged) > 1 else ""
+        examples, name = min((j.found.examples, j.held.name) for j in judged if j.found is not None)
+        fewest = f"; fewest examples: {kind} {name}, {examples}" if len(judged) > 1 else ""
         return f"{count}{_told(kind, deciding[0])}{fewest}"
     named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
     if len(deciding) > MOST_NAMED:

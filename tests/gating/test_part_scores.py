@@ -118,6 +118,14 @@ def test_the_bounds_of_all_parts_hold_together() -> None:
     assert alone is not None
     assert together is not None
     assert (alone.verdict, together.verdict) == (Verdict.FAIL, Verdict.INCONCLUSIVE)
+    passed = judge_part_scores(
+        "slices", "slice", floors[:2], [parts[0], replace(parts[1], score=iou(0.85, examples=3))]
+    )
+    assert passed is not None
+    assert passed.reason == (
+        "each of 2 is at its floor or better; nearest slice 1: mean_iou 85.00 % on 3 examples, at least 80 wanted; "
+        "fewest examples: slice 1, 3"
+    )
     some = judge_part_scores(
         "slices", "slice", floors[2:4], [replace(parts[2], score=iou(0.5)), replace(parts[3], score=iou(0.79))]
     )

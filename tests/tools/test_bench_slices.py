@@ -32,7 +32,8 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
     output = made.runs
     arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(output)]
     arguments += ["--seeds", "0", "--criteria", "l1", "--refit", "l1", "--one-shot-shares", "0.5", "--shares", "0.7"]
-    arguments += ["--fewer-macs", "1.5", "--iterative-epochs", "1", "--structured-epochs", "1"]
+    arguments += ["--fewer-macs", "1.5", "--iterative-epochs", "4", "--structured-epochs", "1"]
+    arguments += ["--learning-rate", "0.005"]
     until_quiet(lambda: bench_compression.main([*arguments, "--resume"]))
     rows = json.loads((output / "rows.json").read_text())
     entries = [(r["part"], r["method"], r["amount"], r["seed"]) for r in rows]
@@ -40,11 +41,11 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
         ("one-shot", "l1", 0.5, 0),
         ("one-shot", "l1, norms", 0.5, 0),
         ("one-shot", "l1, refit", 0.5, 0),
-        ("iterative", "lamp, 1 epochs", 0.7, 0),
-        ("structured", "l2, 1 epochs", 1.5, 0),
+        ("iterative", "lamp, 4 epochs, rate 0.005", 0.7, 0),
+        ("structured", "l2, 1 epochs, rate 0.005", 1.5, 0),
         *[
             ("deployed", f"onnxruntime-{p}-t1{method}", f, 0)
-            for f, method in ((1.0, ""), (1.5, ", 1 epochs"))
+            for f, method in ((1.0, ""), (1.5, ", 1 epochs, rate 0.005"))
             for p in ("float32", "int8")
         ],
     ]
