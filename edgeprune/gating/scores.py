@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeprune.gating.floors import FLOOR_SLACK
-from edgeprune.gating.shares import CONFIDENCE, MOST_NAMED
+from edgeprune.gating.shares import CONFIDENCE, named_parts
 from edgeprune.records.accuracy import Accuracy, PartScore, Score, ScoreFloor
 from edgeprune.records.verdict import GateResult, Verdict, worst_verdict
 from edgeprune.statistics import mean_bounds, share_bounds
@@ -123,13 +123,9 @@ def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Se
         examples, name = min((j.found.examples, j.held.name) for j in judged if j.found is not None)
         fewest = f"; fewest examples: {kind} {name}, {examples}" if len(judged) > 1 else ""
         return f"{count}{_told(kind, deciding[0])}{fewest}"
-    named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
-    if len(deciding) > MOST_NAMED:
-        named.append(f"and {len(deciding) - MOST_NAMED} more")
-    near = [j.held.name for j in judged if j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
-    if verdict is Verdict.FAIL and near:
-        named.append(f"also beyond its floor, within chance: {', '.join(near[:MOST_NAMED])}")
-    return "; ".join(named)
+    failed = verdict is Verdict.FAIL
+    near = [j.held.name for j in judged if failed and j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
+    return named_parts([_told(kind, j) for j in deciding], near, "beyond its floor")
 
 
 def _told(kind: str, judged: _Judged) -> str:

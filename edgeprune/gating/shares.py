@@ -23,8 +23,7 @@ from edgeprune.statistics import share_bounds
 
 CONFIDENCE = 0.95
 """Of the bounds of all parts together, and of the one that is told for the rarest."""
-MOST_NAMED = 6
-"""Of the parts that a reason tells."""
+_MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +80,18 @@ def _reason(kind: str, verdict: Verdict, judged: Sequence[_Judged], deciding: Se
         nearest = deciding[0]
         count = f"each of {len(judged)} is at or over its floor; nearest " if len(judged) > 1 else ""
         return f"{count}{_told(kind, nearest)}{_rarest(kind, judged)}"
-    named = [_told(kind, j) for j in deciding[:MOST_NAMED]]
-    if len(deciding) > MOST_NAMED:
-        named.append(f"and {len(deciding) - MOST_NAMED} more")
-    near = [j.held.name for j in judged if j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
-    if verdict is Verdict.FAIL and near:
-        named.append(f"also under, within chance: {', '.join(near[:MOST_NAMED])}")
+    failed = verdict is Verdict.FAIL
+    near = [j.held.name for j in judged if failed and j.verdict is Verdict.INCONCLUSIVE and j.found is not None]
+    return named_parts([_told(kind, j) for j in deciding], near, "under")
+
+
+def named_parts(told: Sequence[str], near: Sequence[str], side: str) -> str:
+    """The parts that decide, and the names of those that are on the same side of their floor, but within chance."""
+    named = list(told[:_MOST_NAMED])
+    if len(told) > _MOST_NAMED:
+        named.append(f"and {len(told) - _MOST_NAMED} more")
+    if near:
+        named.append(f"also {side}, within chance: {', '.join(near[:_MOST_NAMED])}")
     return "; ".join(named)
 
 

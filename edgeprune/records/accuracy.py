@@ -125,7 +125,7 @@ class Accuracy:
     @property
     def told(self) -> str:
         """The value as text: `97.25 %`, or `0.1234`."""
-        return self.score.told if self.score else f"{self.shown:.2f} %"
+        return told_value(self.value, is_share=self.is_share)
 
     @property
     def classes(self) -> tuple[Share, ...]:

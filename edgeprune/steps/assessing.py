@@ -13,7 +13,7 @@ from edgeprune.records.artifact import Artifact, Parity
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.steps.answers import answers_to_keep, save_answers
 from edgeprune.steps.evaluating import agreement_of, noise_of, parity_of, torch_outputs
-from edgeprune.steps.guarding import with_robustness, with_slices
+from edgeprune.steps.guarding import with_robustness
 from edgeprune.steps.session import DeviceSession
 from edgeprune.steps.workbench import Workbench
 
@@ -51,7 +51,7 @@ class Assessor:
         outputs = evaluator.infer(rung, place, inputs)
         reference = torch_outputs(model, inputs)
         task = self.bench.task
-        accuracy = with_slices(task.accuracy_of(outputs, split, "validation"), task, outputs, split)
+        accuracy = task.accuracy_of(outputs, split, "validation")
         accuracy = with_robustness(
             accuracy, task, split, self.bench.target, lambda worse: evaluator.infer(rung, place, worse)
         )
@@ -91,5 +91,4 @@ class Assessor:
         """Accuracy on any split; on the test split only when nothing is chosen any more."""
         evaluator = self.evaluator(rung)
         outputs = evaluator.infer(rung, evaluator.place(folder, artifact), self.bench.prepared(split))
-        task = self.bench.task
-        return with_slices(task.accuracy_of(outputs, split, name), task, outputs, split)
+        return self.bench.task.accuracy_of(outputs, split, name)

@@ -1,4 +1,4 @@
-"""What guards look at besides overall accuracy: slices of the data, and a robustness set."""
+"""What guards look at besides accuracy and its slices: a robustness set."""
 
 from __future__ import annotations
 
@@ -21,25 +21,6 @@ from edgeprune.records.shares import Share
 from edgeprune.schema.floors import PartFloor, RobustnessSet
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.task import Task
-
-
-def slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
-    """Right answers on each slice that the split names.
-
-    Args:
-        outputs: [examples, classes].
-        split: with the labels.
-    """
-    right = outputs.argmax(axis=1) == sole(split.labels)
-    return tuple(_share(name, right[slice_members(split.slices[name], len(split))]) for name in sorted(split.slices))
-
-
-def slice_scores(task: Task, values: np.ndarray, split: Split) -> tuple[PartScore, ...]:
-    """The metric on each slice that the split names, from its values [examples]; nothing of one without an example."""
-    members = {name: slice_members(split.slices[name], len(split)) for name in sorted(split.slices)}
-    return tuple(
-        PartScore(name=name, score=task.score_of(values[mask])) for name, mask in members.items() if mask.any()
-    )
 
 
 def with_robustness(
@@ -85,15 +66,6 @@ def _corrupted_score(task: Task, name: str, outputs: Arrays, labels: Arrays, wan
         if wanted.is_set:
             raise BuildError(f"images with {name}: {error.message}") from error
         return None
-
-
-def with_slices(accuracy: Accuracy, task: Task, outputs: Arrays, split: Split) -> Accuracy:
-    """The same, with what it is on each slice."""
-    if not split.slices:
-        return accuracy
-    if task.classifies:
-        return replace(accuracy, slices=slice_shares(sole(outputs), split))
-    return replace(accuracy, slice_scores=slice_scores(task, task.values(outputs, split.labels), split))
 
 
 def robustness_key(wanted: RobustnessSet) -> dict[str, float]:

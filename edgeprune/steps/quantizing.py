@@ -22,7 +22,6 @@ from edgeprune.records.verdict import Verdict
 from edgeprune.schema.compression import Quantization, Quantizer
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.evaluating import torch_outputs
-from edgeprune.steps.guarding import with_slices
 from edgeprune.steps.variant_kinds import changed
 from edgeprune.steps.variants import Quantizable, VariantBench, accuracy_gates, linear_share
 from edgeprune.steps.workbench import Workbench
@@ -161,8 +160,7 @@ class VariantSearcher:
     def _float_accuracy(self, subject: Quantizable) -> Accuracy:
         bench = self.bench
         outputs = torch_outputs(self.compressor.load(subject.model), bench.validation_inputs)
-        split = bench.data.validation
-        return with_slices(bench.task.accuracy_of(outputs, split, "validation"), bench.task, outputs, split)
+        return bench.task.accuracy_of(outputs, bench.data.validation, "validation")
 
     def _key(self, subject: Quantizable) -> str:
         bench = self.bench

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeprune.data.metrics import METRICS
-from edgeprune.data.parts import mapped, parts_of
+from edgeprune.data.parts import mapped, parts_of, sole
+from edgeprune.data.slices import slice_members
 from edgeprune.data.splits import DataSplits, Split
 from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import Arrays, Metric
-from edgeprune.records.accuracy import Accuracy, Score
-from edgeprune.schema.floors import PartFloor
+from edgeprune.records.accuracy import Accuracy, PartScore, Score
+from edgeprune.records.shares import Share
 from edgeprune.steps.inputs import Target
+from edgeprune.steps.metric_keys import check_metric_keys
 
 if TYPE_CHECKING:
     from edgeprune.recovery.distillation import SoftLabels
@@ -88,7 +90,7 @@ class Task:
         return value if self.metric.higher_is_better else -value
 
     def accuracy_of(self, outputs: Arrays, split: Split, name: str) -> Accuracy:
-        """Judge the outputs on a split.
+        """Judge the outputs on a split, and on each slice that it names.
 
         Args:
             outputs: of all its examples, float32; a tuple where the model has several.
@@ -100,9 +102,13 @@ class Task:
             InputError: see `values`.
         """
         check_finite(outputs, name)
-        confusion = _confusion(outputs, split, name, self.class_names) if self.classifies else ()
-        score = None if self.name == "accuracy" else self.score_of(self.values(outputs, split.labels))
-        return Accuracy(split=name, confusion=confusion, class_names=self.class_names, score=score)
+        values = None if self.name == "accuracy" else self.values(outputs, split.labels)
+        found = Accuracy(split=name, score=None if values is None else self.score_of(values))
+        if self.classifies:
+            confusion = _confusion(outputs, split, name, self.class_names)
+            slices = _slice_shares(sole(outputs), split)
+            return replace(found, confusion=confusion, class_names=self.class_names, slices=slices)
+        return found if values is None else replace(found, slice_scores=self._slice_scores(values, split))
 
     def score_of(self, values: np.ndarray) -> Score:
         """What one or more values of the metric come to, [examples]."""
@@ -114,6 +120,13 @@ class Task:
             examples=examples,
             higher_is_better=self.metric.higher_is_better,
             is_share=self.metric.is_share,
+        )
+
+    def _slice_scores(self, values: np.ndarray, split: Split) -> tuple[PartScore, ...]:
+        """Nothing of a slice without an example."""
+        members = {name: slice_members(split.slices[name], len(split)) for name in sorted(split.slices)}
+        return tuple(
+            PartScore(name=name, score=self.score_of(values[mask])) for name, mask in members.items() if mask.any()
         )
 
 
@@ -143,8 +156,7 @@ def task_of(target: Target, data: DataSplits) -> Task:
             f"{where}: accuracy needs class_names and labels [examples] of integers, found {len(data.class_names)} "
             f"class names and labels {kinds}; set task.metric to a function of your own, or one of {others}"
         )
-    _check_floors(target, data, metric)
-    _check_tolerance(target, metric)
+    check_metric_keys(target, data, metric)
     task = Task(wanted.metric, metric, data.class_names if data.classifies else (), where)
     _check_soft_labels(target, task)
     return task
@@ -238,63 +250,10 @@ def _confusion(outputs: Arrays, split: Split, name: str, class_names: tuple[str,
     return tuple(tuple(int(n) for n in row) for row in confusion)
 
 
-def _check_floors(target: Target, data: DataSplits, metric: Metric) -> None:
-    floors, name = target.spec.accuracy, target.spec.task.metric
-    is_accuracy = name == "accuracy"
-    set_here = floors.model_fields_set
-
-    def refuse(key: str, why: str) -> InputError:
-        return InputError(f"{target.file}: accuracy.{key}: {why}")
-
-    for key in ("max_class_drop_points", "min_class_recall"):
-        if getattr(floors, key) is not None and not data.classifies:
-            raise refuse(key, "recall is of classes, and these examples have not one class each")
-    if floors.min_accuracy is not None and not is_accuracy:
-        raise refuse("min_accuracy", f"the metric is {name}; say accuracy.worst_value in its place")
-    if floors.worst_value is not None and is_accuracy:
-        raise refuse("worst_value", "the metric is accuracy; say accuracy.min_accuracy in its place")
-    _check_part_floors(target, data, metric)
-    if metric.is_share:
-        if floors.max_worsening is not None:
-            raise refuse("max_worsening", f"{name} is a share; say accuracy.max_drop_points in its place")
-        return
-    if "max_drop_points" in set_here:
-        raise refuse("max_drop_points", f"{name} is no share to lose points of; say accuracy.max_worsening")
-    if floors.max_worsening is None and floors.worst_value is None:
-        raise refuse("max_worsening", f"expected this or accuracy.worst_value, in the unit of {name}; found neither")
-
-
-def _check_part_floors(target: Target, data: DataSplits, metric: Metric) -> None:
-    """Refuse keys of slices and of the robustness set that say nothing of what judges them."""
-    wanted, name = target.spec.accuracy, target.spec.task.metric
-    if not data.classifies and "shift_px" in wanted.robustness.model_fields_set and wanted.robustness.shift_px:
-        raise InputError(
-            f"{target.file}: accuracy.robustness.shift_px: expected 0 or nothing: what labels say of places would move "
-            "as well, so that images are shifted only where each example has one class"
-        )
-    parts: dict[str, PartFloor] = {f"slices.{part}": floor for part, floor in wanted.slices.items()}
-    for where, floor in (parts | {"robustness": wanted.robustness}).items():
-        if data.classifies:
-            meaningless = {"max_worsening", "worst_value"}
-            why = "parts are judged by right answers; say max_drop_points or min_accuracy in its place"
-        else:
-            meaningless = {"min_accuracy", "max_worsening" if metric.is_share else "max_drop_points"}
-            other = "max_drop_points" if metric.is_share else "max_worsening"
-            why = f"parts are judged by {name}; say {other} or worst_value in its place"
-        for key in sorted(meaningless):
-            if getattr(floor, key) is not None:
-                raise InputError(f"{target.file}: accuracy.{where}.{key}: {why}")
-
-
-def _check_tolerance(target: Target, metric: Metric) -> None:
-    quantization, name = target.spec.quantization, target.spec.task.metric
-    where = f"{target.file}: quantization."
-    if metric.is_share and quantization.tolerated_worsening is not None:
-        raise InputError(f"{where}tolerated_worsening: {name} is a share; say tolerated_drop_points in its place")
-    if not metric.is_share and "tolerated_drop_points" in quantization.model_fields_set:
-        raise InputError(
-            f"{where}tolerated_drop_points: {name} is no share to lose points of; say tolerated_worsening in its place"
-        )
+def _slice_shares(outputs: np.ndarray, split: Split) -> tuple[Share, ...]:
+    right = outputs.argmax(axis=1) == sole(split.labels)
+    hits = {name: right[slice_members(split.slices[name], len(split))] for name in sorted(split.slices)}
+    return tuple(Share(name=name, correct=int(found.sum()), total=len(found)) for name, found in hits.items())
 
 
 def _unknown(name: str) -> str:

@@ -27,8 +27,6 @@ from edgeprune.steps.candidates import CandidateMaker
 from edgeprune.steps.changes import changes_of
 from edgeprune.steps.guarding import (
     check_guards,
-    slice_scores,
-    slice_shares,
     with_robustness,
 )
 from edgeprune.steps.inputs import Target, load_target
@@ -65,7 +63,7 @@ def test_right_answers_on_slices_by_hand() -> None:
     labels = np.array([0, 1, 2, 1, 2])
     slices = {"late": np.array([3, 4]), "first": np.array([True, True, False, False, True])}
     split = Split(np.zeros((5, 2)), labels, slices=slices)
-    assert slice_shares(outputs, split) == (
+    assert classification(("a", "b", "c")).accuracy_of(outputs, split, "validation").slices == (
         Share(name="first", correct=2, total=3),
         Share(name="late", correct=0, total=2),
     )
@@ -148,7 +146,7 @@ def test_the_metric_on_slices_by_hand(tmp_path: Path) -> None:
     labels[2, 0, 0] = 1
     slices = {"one": np.array([0]), "two": np.array([False, True, True]), "void": np.array([], dtype=int)}
     task, split = task_of(made, data), Split(np.zeros((3, 1, 2, 2)), labels, slices=slices)
-    found = slice_scores(task, task.values(outputs, labels), split)
+    found = task.accuracy_of(outputs, split, "validation").slice_scores
     assert [part.name for part in found] == ["one", "two"]
     # Of the third: ground 3 of 4, blob 0 of 1.
     assert [part.score.value for part in found] == pytest.approx([1.0, (0.0 + 0.375) / 2])
