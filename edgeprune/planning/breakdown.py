@@ -28,24 +28,29 @@ def break_down(
         runtime_ms: what the smallest model that was measured at the place takes.
     """
     priced = [use for use in problem.uses if not use.unsupported]
-    entries_ms = (0.0 if _is_gone(use, shape) else problem.operator_ms(use, shape.widths) for use in priced)
+
+    def latency_ms(use: OperatorUse) -> float:
+        entry_ms, weights = problem.operator_ms(use, shape.widths), problem.weights(use, shape.widths)
+        return cost.scale(operator_kind(use.shape)) * entry_ms + cost.weight_ms * weights
+
     operators = tuple(
         OperatorCost(
             layer=use.layer,
             kind=operator_kind(use.shape),
-            latency_ms=cost.operator_ms(use.shape, entry_ms),
+            latency_ms=0.0 if _is_gone(use, shape) else latency_ms(use),
             fixed=not use.groups,
         )
-        for use, entry_ms in zip(priced, entries_ms, strict=True)
+        for use in priced
     )
     calls = tuple(
         OperatorCost(layer=call.layer, kind=call.name, latency_ms=cost.rate_ms(call.name) * elements, call=True)
         for call, elements in problem.elements(shape)
     )
+    code_ms = cost.code_ms * problem.terms(shape).distinct
     unpriced = dict.fromkeys(u.layer for u in problem.uses if u.unsupported and not _is_gone(u, shape))
     return Breakdown(
         operators=(*operators, *calls),
-        rest_ms=cost.intercept_ms,
+        rest_ms=cost.intercept_ms + code_ms,
         observations=len(cost.observations),
         measured_ms=measured_ms,
         runtime_ms=runtime_ms,

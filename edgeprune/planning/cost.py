@@ -2,13 +2,16 @@
 
     predicted = intercept + sum over kinds of operators of scale(kind) * sum of the table entries of that kind
                           + sum over calls that no table prices of rate(call) * elements that it reads and makes
+              + weight rate * weights of all operators + code rate * how many of them are different
 
 The intercept holds what is the same at all widths, such as the runtime's own time. A scale holds what differs between
 an operator in its micro-model and in the model: caches, conversions of layout between neighbours. A rate holds what a
 runtime takes for paddings, pooling, softmax, products of attention: far from nothing where its kernel is a plain one
-(TFLite INT8 spends about a fifth of a ResNet-20 on its two padded shortcuts). All are fitted in relative error, so that
-small models count as much as large ones. The scales are drawn to 1 and the rates to 0 by a prior, so few measurements
-suffice, and none at all gives the plain sum.
+(TFLite INT8 spends about a fifth of a ResNet-20 on its two padded shortcuts). Two rates hold
+what a micro-model has in the nearest cache and a whole model has not: weights, and the code that a runtime makes for
+each shape (OpenVINO INT8: an encoder whose layers are alike is 4 % faster than its operators say of unlike ones). All
+are fitted in relative error, so that small models count as much as large ones. The scales are drawn to 1 and the rates
+to 0 by a prior, so few measurements suffice, and none at all gives the plain sum.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from edgeprune.errors import InputError
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 NOISE = 0.02
@@ -29,6 +33,12 @@ SPREAD = 0.25
 CALL_SPREAD = 0.5
 """What all calls of a name may well take, as a share of a model's latency, one standard deviation."""
 
+WEIGHT_SPREAD = 0.05
+"""The same of fetching weights; with 0.1 and more, what paddings take is put down to weights after two whole models."""
+
+CODE_SPREAD = 0.1
+"""The same of fetching code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -37,10 +47,14 @@ class Terms:
     Attributes:
         by_kind: the sum of table entries by kind of operator, as (kind, ms), sorted by kind.
         by_call: the elements that calls read and make which no table prices, as (name, elements), sorted by name.
+        weights: of all operators that tables price.
+        distinct: how many of those operators are different from one another.
     """
 
     by_kind: tuple[tuple[str, float], ...]
     by_call: tuple[tuple[str, float], ...] = ()
+    weights: float = 0.0
+    distinct: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +81,11 @@ def cost_terms(
         latency_ms: the table entry of a shape.
     """
     sums: dict[str, float] = {}
-    for use in uses:
-        if not use.unsupported:
-            shape = use.at(widths)
-            kind = operator_kind(shape)
-            sums[kind] = sums.get(kind, 0.0) + latency_ms(shape)
-    return Terms(tuple(sorted(sums.items())))
+    shapes = [use.at(widths) for use in uses if not use.unsupported]
+    for shape in shapes:
+        kind = operator_kind(shape)
+        sums[kind] = sums.get(kind, 0.0) + latency_ms(shape)
+    return Terms(tuple(sorted(sums.items())), weights=sum(map(weight_count, shapes)), distinct=len(set(shapes)))
 
 
 @dataclass(frozen=True)
@@ -105,18 +118,26 @@ class CostModel:
         """What an element costs that calls of this name read or make, not under 0; 0 where none was in a model."""
         return self._fitted.rates.get(call, 0.0)
 
+    @property
+    def weight_ms(self) -> float:
+        """What a weight costs in a whole model more than in a table, not under 0."""
+        return self._fitted.weight_ms
+
+    @property
+    def code_ms(self) -> float:
+        """What an operator costs in a whole model for having code of its own, not under 0."""
+        return self._fitted.code_ms
+
     def predict_ms(self, terms: Terms) -> float:
         """p50 of a whole model."""
         of_tables = sum(self.scale(kind) * ms for kind, ms in terms.by_kind)
-        return self.intercept_ms + of_tables + sum(self.rate_ms(name) * size for name, size in terms.by_call)
-
-    def operator_ms(self, shape: OperatorShape, entry_ms: float) -> float:
-        """What one operator adds to the prediction."""
-        return self.scale(operator_kind(shape)) * entry_ms
+        of_calls = sum(self.rate_ms(name) * size for name, size in terms.by_call)
+        of_caches = self.weight_ms * terms.weights + self.code_ms * terms.distinct
+        return self.intercept_ms + of_tables + of_calls + of_caches
 
     @cached_property
     def _fitted(self) -> _Fitted:
-        return _fit(self.observations) if self.observations else _Fitted(0.0, {}, {})
+        return _fit(self.observations) if self.observations else _Fitted(0.0, {}, {}, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +145,8 @@ class _Fitted:
     intercept_ms: float
     scales: Mapping[str, float]
     rates: Mapping[str, float]
+    weight_ms: float
+    code_ms: float
 
 
 def _fit(observations: Sequence[Observation]) -> _Fitted:
@@ -136,17 +159,23 @@ def _fit(observations: Sequence[Observation]) -> _Fitted:
     unit_ms = float(measured.mean())
     kinds, of_kinds = _columns([o.terms.by_kind for o in observations])
     names, of_calls = _columns([o.terms.by_call for o in observations])
-    units = np.array([unit_ms / (sum(sizes) / len(sizes) or 1.0) for sizes in of_calls])
-    columns = [np.full(len(observations), unit_ms), *map(np.array, of_kinds), *map(np.multiply, units, of_calls)]
-    spreads = np.array([np.inf] + [SPREAD] * len(kinds) + [CALL_SPREAD] * len(names))
-    drawn_to = np.array([0.0] + [1.0] * len(kinds) + [0.0] * len(names))
+    of_caches = [(o.terms.weights, o.terms.distinct) for o in observations]
+    sizes = np.array([*of_calls, *zip(*of_caches, strict=True)])
+    means = sizes.mean(axis=1)
+    units = unit_ms / np.where(means > 0.0, means, 1.0)
+    columns = [np.full(len(observations), unit_ms), *map(np.array, of_kinds), *(units[:, None] * sizes)]
+    spreads = np.array([np.inf] + [SPREAD] * len(kinds) + [CALL_SPREAD] * len(names) + [WEIGHT_SPREAD, CODE_SPREAD])
+    drawn_to = np.array([0.0] + [1.0] * len(kinds) + [0.0] * len(sizes))
     matrix = np.vstack([np.stack(columns, axis=1) / measured[:, None], np.diag(NOISE / spreads)])
     solution, _ = nnls(matrix, np.concatenate([np.ones(len(observations)), NOISE / spreads * drawn_to]))
     scales, rates = np.split(solution[1:], [len(kinds)])
+    *of_names, weight_ms, code_ms = (rates * units).tolist()
     return _Fitted(
         float(solution[0]) * unit_ms,
         dict(zip(kinds, scales.tolist(), strict=True)),
-        dict(zip(names, (rates * units).tolist(), strict=True)),
+        dict(zip(names, of_names, strict=True)),
+        weight_ms,
+        code_ms,
     )
 
 

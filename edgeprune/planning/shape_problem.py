@@ -5,6 +5,7 @@ Prices come from operator tables.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -58,27 +59,36 @@ class ShapeProblem:
     calls: tuple[OpenCall, ...] = ()
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
-        """The problem at the prices of a cost model."""
+        """The problem at the prices of a cost model.
+
+        Operators count as different where their widths can differ; a shape where they happen to be alike is faster.
+        """
         groups = {
             name: Group(name=name, choices=choices, block=self._block_of(name))
             for name, choices in self.choices.items()
         }
         terms = [tabulate("the rest", (), lambda: {LATENCY: cost.intercept_ms})]
-        for number, use in enumerate(self.uses):
-            if not use.unsupported:
-                terms += self._terms(f"{number} {use.layer}", use, groups, cost)
+        priced = [use for use in self.uses if not use.unsupported]
+        alike = Counter((use.shape, use.in_parts, use.out_parts) for use in priced)
+        for number, use in enumerate(priced):
+            name, code_ms = f"{number} {use.layer}", cost.code_ms / alike[use.shape, use.in_parts, use.out_parts]
+            costs = {LATENCY: np.array(code_ms)}
+            terms.append(Term(name=f"{name} code", groups=(), costs=costs, block=self._block_of(use.layer)))
+            terms += self._terms(name, use, groups, cost)
         terms += (term for call in self.calls if call.by_group for term in self._call_terms(call, groups, cost))
         problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
         return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
     def terms(self, shape: Configuration) -> Terms:
         """What the cost model is fitted to: the sum of the table entries of a shape, by kind of operator."""
+        left = [u for u in self.uses if not u.unsupported and self._block_of(u.layer) not in shape.removed_blocks]
         sums: dict[str, float] = {}
-        for use in self.uses:
-            if not use.unsupported and self._block_of(use.layer) not in shape.removed_blocks:
-                kind = operator_kind(use.shape)
-                sums[kind] = sums.get(kind, 0.0) + self.operator_ms(use, shape.widths)
-        return Terms(tuple(sorted(sums.items())), self.by_call(shape))
+        for use in left:
+            kind = operator_kind(use.shape)
+            sums[kind] = sums.get(kind, 0.0) + self.operator_ms(use, shape.widths)
+        weights = sum(self.weights(use, shape.widths) for use in left)
+        distinct = len({use.at(shape.widths) for use in left})
+        return Terms(tuple(sorted(sums.items())), self.by_call(shape), weights, distinct)
 
     def by_call(self, shape: Configuration) -> tuple[tuple[str, float], ...]:
         """What `Terms` have of calls; no table is asked."""
@@ -110,6 +120,10 @@ class ShapeProblem:
         # What is 0 may come out as less by rounding.
         return max(0.0, self._latency(use).at({**self.full, **widths}))
 
+    def weights(self, use: OperatorUse, widths: Mapping[str, int]) -> float:
+        """How many an operator has at these widths."""
+        return weight_price(use).at({**self.full, **widths})
+
     def _latency(self, use: OperatorUse) -> Price:
         least = {g: self.narrowest.get(g, min(c.width for c in choices)) for g, choices in self.choices.items()}
         return latency_price(use, self.entry_ms, {**self.full, **least})
@@ -133,6 +147,7 @@ class ShapeProblem:
         latency, weights = self._latency(use).tables(groups, self.full), weight_price(use).tables(groups, self.full)
         scale, block = cost.scale(operator_kind(use.shape)), self._block_of(use.layer)
         for axes in dict.fromkeys((*latency, *weights)):
-            costs = {LATENCY: scale * latency[axes]} if axes in latency else {}
-            costs |= {WEIGHTS: weights[axes]} if axes in weights else {}
+            none = np.zeros([len(groups[group].choices) for group in axes])
+            count = weights.get(axes, none)
+            costs = {LATENCY: scale * latency.get(axes, none) + cost.weight_ms * count, WEIGHTS: count}
             yield Term(name=" by ".join((name, *axes)), groups=axes, costs=costs, block=block)

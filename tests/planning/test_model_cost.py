@@ -10,17 +10,20 @@ from operators_for_tests import conv_use
 
 from edgeprune.errors import InputError
 from edgeprune.planning.cost import CostModel, Observation, Terms, cost_terms, operator_kind
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.records.operators import OperatorShape, OperatorUse
 
 latencies = st.floats(0.01, 100.0)
 observations = st.lists(
     st.builds(
-        lambda conv, linear, padded, total: Observation(
-            Terms((("conv3x3", conv), ("linear", linear)), (("pad", padded),)), total
+        lambda conv, linear, padded, weights, distinct, total: Observation(
+            Terms((("conv3x3", conv), ("linear", linear)), (("pad", padded),), weights, distinct), total
         ),
         latencies,
         latencies,
         st.integers(0, 10**6).map(float),
+        st.integers(0, 10**6).map(float),
+        st.integers(1, 50),
         latencies,
     ),
     min_size=1,
@@ -32,7 +35,10 @@ def test_terms_by_hand() -> None:
     uses = [conv_use("first", None, "g"), conv_use("second", "g", None)]
     odd = OperatorUse(layer="odd", shape=uses[0].shape, unsupported="a transposed convolution")
     terms = cost_terms([*uses, odd], {"g": 4}, lambda s: s.in_channels + s.out_channels / 100)
-    assert terms == Terms((("conv3x3", 16.04 + 4.16),))
+    first, second = (use.at({"g": 4}) for use in uses)
+    weights = weight_count(first) + weight_count(second)
+    assert terms == Terms((("conv3x3", 16.04 + 4.16),), weights=weights, distinct=2)
+    assert cost_terms([uses[0], uses[0]], {}, lambda _: 1.0).distinct == 1
     assert operator_kind(OperatorShape(kind="linear", in_channels=1, out_channels=1)) == "linear"
 
 
@@ -74,12 +80,44 @@ def test_what_a_call_takes_is_found_from_whole_models() -> None:
     assert without.predict_ms(Terms(held.by_kind)) < 0.85 * law(held)
 
 
+def test_what_code_of_its_own_takes_is_found_from_whole_models() -> None:
+    # As OpenVINO does in INT8: the two ends have layers that are alike, what lies between has not.
+    sizes = ((1.0, 6), (0.3, 5), (0.6, 14), (0.5, 12), (0.8, 16), (0.7, 13), (0.4, 14))
+    terms = [Terms((("linear", linear),), distinct=distinct) for linear, distinct in sizes]
+
+    def law(t: Terms) -> float:
+        return 0.1 + t.by_kind[0][1] + 4e-3 * t.distinct
+
+    model = CostModel().updated(*(Observation(t, law(t)) for t in terms))
+    assert model.code_ms == pytest.approx(4e-3, rel=0.15)
+    held = Terms((("linear", 0.65),), distinct=15)
+    assert model.predict_ms(held) == pytest.approx(law(held), rel=0.01)
+    ends = CostModel().updated(*(Observation(t, law(t)) for t in terms[:2]))
+    assert ends.code_ms < 1e-3
+
+
 def test_one_measurement_sets_the_intercept_and_leaves_the_scales() -> None:
     model = CostModel().updated(Observation(Terms((("linear", 2.0),)), 3.0))
     assert model.intercept_ms == pytest.approx(1.0, abs=0.01)
     assert model.scale("linear") == pytest.approx(1.0, abs=0.01)
-    shape = OperatorShape(kind="linear", in_channels=1, out_channels=1)
-    assert model.operator_ms(shape, 0.5) == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_fetching_weights_takes_is_found_from_whole_models() -> None:
+    # As OpenVINO does in INT8: the tables' micro-models have their weights at hand, whole models a tenth less so.
+    sizes = ((1.0, 3e5), (0.5, 5e4), (0.9, 1e5), (0.6, 2.5e5), (0.8, 6e4), (0.7, 2e5), (0.55, 2e5))
+    terms = [Terms((("conv3x3", conv),), weights=weights) for conv, weights in sizes]
+
+    def law(t: Terms) -> float:
+        return 0.05 + t.by_kind[0][1] + 5e-7 * t.weights
+
+    model = CostModel().updated(*(Observation(t, law(t)) for t in terms))
+    assert model.weight_ms == pytest.approx(5e-7, rel=0.1)
+    assert model.scale("conv3x3") == pytest.approx(1.0, abs=0.03)
+    held = Terms((("conv3x3", 0.6),), weights=3e5)
+    assert model.predict_ms(held) == pytest.approx(law(held), rel=0.01)
+    without = CostModel().updated(*(Observation(replace(t, weights=0.0), law(t)) for t in terms))
+    assert without.weight_ms == 0.0
+    assert without.predict_ms(replace(held, weights=0.0)) < 0.95 * law(held)
 
 
 @settings(max_examples=40, deadline=None)
@@ -87,7 +125,7 @@ def test_one_measurement_sets_the_intercept_and_leaves_the_scales() -> None:
 def test_nothing_is_negative_and_more_work_never_costs_less(found: list[Observation]) -> None:
     model = CostModel().updated(*found)
     assert model.intercept_ms >= 0.0
-    small, large = (Terms((("conv3x3", x), ("linear", 1.0)), (("pad", 10 * x),)) for x in (1.0, 2.0))
+    small, large = (Terms((("conv3x3", x), ("linear", 1.0)), (("pad", 10 * x),), 1e4 * x, 5) for x in (1.0, 2.0))
     assert 0.0 <= model.predict_ms(small) <= model.predict_ms(large)
 
 
