@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench_cost_model import Cell, Row, Rows, compile_missing, judgements, measure_whole, path_of
+import pytest
+from bench_cost_model import Cell, Row, Rows, compile_missing, judgements, measure_whole, path_of, row_of
 from cost_model_nets import Net, key_of, make, with_ends
 from records_for_tests import make_block
 from torch import nn, zeros
@@ -15,7 +16,7 @@ from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import cost_terms
 from edgeprune.records.operators import OperatorShape
-from edgeprune.records.profiled import Profiled, ProfileRequest
+from edgeprune.records.profiled import Profiled, ProfileRequest, Timing
 from edgeprune.records.rung import Precision, Rung
 
 MS = 1_000_000
@@ -66,20 +67,40 @@ def test_the_bench_goes_on_where_it_ended(tmp_path: Path) -> None:
     cell, path = _cell(1), tmp_path / "small.json"
     # The second one stays disturbed on all three trips.
     device = _Device(1.0, -2.0, 3.0, -4.0, -8.0)
-    rows = measure_whole(device, cell, path, singly=False)
+    rows = measure_whole(device, cell, path, singly=False, processes=1)
     keys = [key_of(w) for w in cell.configurations]
     assert [len(trip) for trip in device.trips] == [3, 1, 1]
     assert [rows.rows[key].disturbed != "" for key in keys] == [False, True, False]
     compiled = _written(path.with_suffix(""))
     still = _Device(-2.0, -4.0, -8.0)
-    measure_whole(still, cell, path, singly=False)
+    measure_whole(still, cell, path, singly=False, processes=1)
     assert still.trips == [[path.with_suffix("") / keys[1]]] * 3
     assert _written(path.with_suffix("")) == compiled
-    rows = measure_whole(_Device(2.0), cell, path, singly=False)
+    rows = measure_whole(_Device(2.0), cell, path, singly=False, processes=1)
     assert [rows.rows[key].p50_ms for key in keys] == [1.0, 2.0, 3.0]
     # All rows are there: nothing is compiled or measured any more, and the files are gone.
     assert not path.with_suffix("").exists()
     assert measure_whole(_Device(), cell, path, singly=False) == rows
+
+
+def test_what_is_held_out_is_the_mean_of_processes_and_what_is_fitted_one_of_them(tmp_path: Path) -> None:
+    cell, path = _cell(0), tmp_path / "small.json"
+    # Of the second configuration one process in four is disturbed, on all three trips; of the first one is slower.
+    device = _Device(1.0, 2.0, 1.2, -2.0, -3.0, -4.0, 9.0, 2.2, 1.1, 3.0)
+    rows = measure_whole(device, cell, path, singly=False, processes=4)
+    first, second = (rows.rows[key_of(w)] for w in cell.configurations)
+    assert first.processes_ms == (1.0, 1.2, 9.0, 1.1)
+    assert (first.first_ms, first.p50_ms) == (1.0, pytest.approx(1.1))
+    assert second.processes_ms == (2.0, 2.2, 3.0)
+    assert (second.p50_ms, second.disturbed) == (pytest.approx(2.1), "")
+    assert not path.with_suffix("").exists()
+
+
+def test_half_of_the_processes_are_too_few() -> None:
+    quiet, late = (Timing(latency_ms=ms, p50_ms=ms, rounds=rounds) for ms, rounds in ((1.0, 4), (1.5, 2)))
+    assert row_of([quiet, late]) == Row(processes_ms=(1.0,), disturbed="1 undisturbed processes of 2")
+    assert row_of([quiet, late, quiet]).disturbed == ""
+    assert row_of([late, late]).processes_ms == (1.5, 1.5)
 
 
 ARGUMENTS = Namespace(fit=5, predictors=["planner", "pairs"], verbose=False, output=Path("runs"), singly=False)
@@ -99,7 +120,7 @@ def _measured(cell: Cell) -> Rows:
     def p50_ms(widths: Mapping[str, int]) -> float:
         return 0.1 + sum(ms for _, ms in cost_terms(cell.uses, widths, _entry_ms).by_kind)
 
-    return Rows(rows={key_of(w): Row(p50_ms=p50_ms(w), rounds=9) for w in cell.configurations})
+    return Rows(rows={key_of(w): Row(processes_ms=(p50_ms(w),)) for w in cell.configurations})
 
 
 def test_whole_models_can_be_compiled_ahead(tmp_path: Path) -> None:
@@ -109,10 +130,10 @@ def test_whole_models_can_be_compiled_ahead(tmp_path: Path) -> None:
     assert made
     compile_missing(cell, path, singly=False)
     device = _Device(-1.0, 2.0, -2.0, -4.0)
-    measure_whole(device, cell, path, singly=False)
+    measure_whole(device, cell, path, singly=False, processes=1)
     assert _written(path.with_suffix("")) == made
     # Once all is measured nothing is compiled any more.
-    measure_whole(_Device(1.0), cell, path, singly=False)
+    measure_whole(_Device(1.0), cell, path, singly=False, processes=1)
     compile_missing(cell, path, singly=False)
     assert not path.with_suffix("").exists()
 
