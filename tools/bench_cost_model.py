@@ -32,7 +32,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -249,21 +249,32 @@ def joined(models: Sequence[nn.Module]) -> nn.Module:
     return Joined().eval()
 
 
-def row_of(timings: Sequence[Timing | MeasurementError]) -> Row:
-    """The row of a whole model from its processes.
+def timed(session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> list[Timing]:
+    """What all of them take in one process.
 
     Raises:
-        MeasurementError: one of them is that.
+        MeasurementError: the device would not run one, is busy or went away.
     """
     found: list[Timing] = []
-    for timing in timings:
+    for timing in time_all(session, request, jobs):
         if isinstance(timing, MeasurementError):
             raise timing
         found.append(timing)
+    return found
+
+
+def without_drift(trips: Sequence[Sequence[Timing]]) -> list[list[Timing]]:
+    """The same, as if the device had been as fast all the time as on the first trip: some hosts switch by 1.5 times."""
+    paces = [median(t.p50_ms / first.p50_ms for t, first in zip(trip, trips[0], strict=True)) for trip in trips]
+    return [[replace(t, p50_ms=t.p50_ms / pace) for t in trip] for trip, pace in zip(trips, paces, strict=True)]
+
+
+def row_of(timings: Sequence[Timing]) -> Row:
+    """The row of a whole model from its processes."""
     # A median is disturbed sooner than what the tables rest on.
-    quiet = [t for t in found if not t.disturbed and t.rounds >= LEAST_ROUNDS]
-    few = f"{len(quiet)} undisturbed processes of {len(found)}" if 2 * len(quiet) <= len(found) else ""
-    return Row(processes_ms=tuple(t.p50_ms for t in quiet or found), disturbed=few)
+    quiet = [t for t in timings if not t.disturbed and t.rounds >= LEAST_ROUNDS]
+    few = f"{len(quiet)} undisturbed processes of {len(timings)}" if 2 * len(quiet) <= len(timings) else ""
+    return Row(processes_ms=tuple(t.p50_ms for t in quiet or timings), disturbed=few)
 
 
 def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: bool, processes: int = _PROCESSES) -> Rows:
@@ -279,7 +290,7 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
     folder = path.with_suffix("")
     jobs = dict(zip(map(key_of, cell.configurations), compiled(cell, folder, singly=singly), strict=True))
     request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, rounds=_ROUNDS)
-    trips = [time_all(session, request, [jobs[key] for key in keys]) for _ in range(processes)]
+    trips = without_drift([timed(session, request, [jobs[key] for key in keys]) for _ in range(processes)])
     found = {**rows.rows, **dict(zip(keys, map(row_of, zip(*trips, strict=True)), strict=True))}
     rows = Rows(rows=found, seconds=rows.seconds + time.monotonic() - started)
     write_atomically(path, to_json(rows, indent=1))
