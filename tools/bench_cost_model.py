@@ -15,9 +15,9 @@ and the error on others, by each of these predictors on the same held-out config
 converters and quantizers of a build, several joined in one module that is then cut (`--singly`: one by one), and many
 are measured in a trip. What is held out is measured in six processes, because one alone is off by 0.5 to 1 % (where its
 memory lies, what else the machine does), which is half of what narrow nets differ by; the fit has what a plan would
-have, one process. `--output` keeps what was compiled and a row for each configuration, so that the bench goes on
-where it ended; a row that was disturbed is measured again by the next run. Rows are kept by the net's groups and the
-code that measures as well: others are not mixed with them. Tables are kept beside the inventory. `--compile-only`
+have, one process. `--output` keeps what was compiled and a row for each configuration, so that the bench goes on where
+it ended; a cell with a row that was disturbed is measured again by the next run. Rows are kept by the net's groups and
+the code that measures as well: others are not mixed with them. Tables are kept beside the inventory. `--compile-only`
 compiles the whole models and measures nothing, so that only the rest needs a quiet machine. The targets are a median
 error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
 """
@@ -192,9 +192,12 @@ def rows_at(path: Path) -> Rows:
 
 
 def wanted(cell: Cell, rows: Rows) -> list[str]:
-    """The configurations that are not measured yet, or were disturbed."""
+    """All configurations where one is not measured yet, or was disturbed.
+
+    What is measured minutes later is measured at another pace of the machine, by up to 1.5 times.
+    """
     keys = [key_of(w) for w in cell.configurations]
-    return [key for key in keys if key not in rows.rows or rows.rows[key].disturbed]
+    return keys if any(key not in rows.rows or rows.rows[key].disturbed for key in keys) else []
 
 
 def compile_part(cell: Cell, part: Sequence[Mapping[str, int]], folders: Sequence[Path]) -> None:
@@ -278,10 +281,7 @@ def row_of(timings: Sequence[Timing]) -> Row:
 
 
 def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: bool, processes: int = _PROCESSES) -> Rows:
-    """A row for each configuration; what is there and was not disturbed is read.
-
-    All that is missing goes on the same trips: what was measured minutes apart differs by the machine's drift as well.
-    """
+    """A row for each configuration; read where all are there and none was disturbed."""
     rows = rows_at(path)
     keys = wanted(cell, rows)
     if not keys:
@@ -291,7 +291,7 @@ def measure_whole(session: DeviceSession, cell: Cell, path: Path, *, singly: boo
     jobs = dict(zip(map(key_of, cell.configurations), compiled(cell, folder, singly=singly), strict=True))
     request = ProfileRequest(runtime=cell.place.runtime, threads=cell.place.threads, rounds=_ROUNDS)
     trips = without_drift([timed(session, request, [jobs[key] for key in keys]) for _ in range(processes)])
-    found = {**rows.rows, **dict(zip(keys, map(row_of, zip(*trips, strict=True)), strict=True))}
+    found = dict(zip(keys, map(row_of, zip(*trips, strict=True)), strict=True))
     rows = Rows(rows=found, seconds=rows.seconds + time.monotonic() - started)
     write_atomically(path, to_json(rows, indent=1))
     if not any(row.disturbed for row in found.values()):
