@@ -276,7 +276,7 @@ def row_of(timings: Sequence[Timing]) -> Row:
     """The row of a whole model from its processes."""
     # A median is disturbed sooner than what the tables rest on.
     quiet = [t for t in timings if not t.disturbed and t.rounds >= LEAST_ROUNDS]
-    few = f"{len(quiet)} undisturbed processes of {len(timings)}" if 2 * len(quiet) <= len(timings) else ""
+    few = f"{len(quiet)} of {len(timings)} processes undisturbed" if 2 * len(quiet) <= len(timings) else ""
     return Row(processes_ms=tuple(t.p50_ms for t in quiet or timings), disturbed=few)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from edgeprune.graph.names import block_of
 from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.cost import CostModel, operator_kind
@@ -28,10 +30,12 @@ def break_down(
         runtime_ms: what the smallest model that was measured at the place takes.
     """
     priced = [use for use in problem.uses if not use.unsupported]
+    alike = Counter(use.at(shape.widths) for use in priced if not _is_gone(use, shape))
 
     def latency_ms(use: OperatorUse) -> float:
         entry_ms, weights = problem.operator_ms(use, shape.widths), problem.weights(use, shape.widths)
-        return cost.scale(operator_kind(use.shape)) * entry_ms + cost.weight_ms * weights
+        code_ms = cost.code_ms / alike[use.at(shape.widths)]
+        return cost.scale(operator_kind(use.shape)) * entry_ms + cost.weight_ms * weights + code_ms
 
     operators = tuple(
         OperatorCost(
@@ -46,11 +50,10 @@ def break_down(
         OperatorCost(layer=call.layer, kind=call.name, latency_ms=cost.rate_ms(call.name) * elements, call=True)
         for call, elements in problem.elements(shape)
     )
-    code_ms = cost.code_ms * problem.terms(shape).distinct
     unpriced = dict.fromkeys(u.layer for u in problem.uses if u.unsupported and not _is_gone(u, shape))
     return Breakdown(
         operators=(*operators, *calls),
-        rest_ms=cost.intercept_ms + code_ms,
+        rest_ms=cost.intercept_ms,
         observations=len(cost.observations),
         measured_ms=measured_ms,
         runtime_ms=runtime_ms,

@@ -125,8 +125,18 @@ class CostModel:
 
     @property
     def code_ms(self) -> float:
-        """What an operator costs in a whole model for having code of its own, not under 0."""
+        """What each operator that is different from the others costs for its code, not under 0."""
         return self._fitted.code_ms
+
+    @property
+    def rest_ms(self) -> float:
+        """What a solver takes for the same at all widths: the intercept, and the code of what was measured last.
+
+        How many operators are different is no sum over groups. So its prices are right at the narrowest shape before a
+        search, and then at what was proposed last: shapes nearby have about as many.
+        """
+        distinct = self.observations[-1].terms.distinct if self.observations else 0
+        return self.intercept_ms + self.code_ms * distinct
 
     def predict_ms(self, terms: Terms) -> float:
         """p50 of a whole model."""

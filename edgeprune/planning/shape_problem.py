@@ -5,7 +5,6 @@ Prices come from operator tables.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -59,28 +58,21 @@ class ShapeProblem:
     calls: tuple[OpenCall, ...] = ()
 
     def allocation(self, cost: CostModel) -> AllocationProblem:
-        """The problem at the prices of a cost model.
-
-        Operators count as different where their widths can differ; a shape where they happen to be alike is faster.
-        """
+        """The problem at the prices of a cost model."""
         groups = {
             name: Group(name=name, choices=choices, block=self._block_of(name))
             for name, choices in self.choices.items()
         }
-        terms = [tabulate("the rest", (), lambda: {LATENCY: cost.intercept_ms})]
-        priced = [use for use in self.uses if not use.unsupported]
-        alike = Counter((use.shape, use.in_parts, use.out_parts) for use in priced)
-        for number, use in enumerate(priced):
-            name, code_ms = f"{number} {use.layer}", cost.code_ms / alike[use.shape, use.in_parts, use.out_parts]
-            costs = {LATENCY: np.array(code_ms)}
-            terms.append(Term(name=f"{name} code", groups=(), costs=costs, block=self._block_of(use.layer)))
-            terms += self._terms(name, use, groups, cost)
+        terms = [tabulate("the rest", (), lambda: {LATENCY: cost.rest_ms})]
+        for number, use in enumerate(self.uses):
+            if not use.unsupported:
+                terms += self._terms(f"{number} {use.layer}", use, groups, cost)
         terms += (term for call in self.calls if call.by_group for term in self._call_terms(call, groups, cost))
         problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
         return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
     def terms(self, shape: Configuration) -> Terms:
-        """What the cost model is fitted to: the sum of the table entries of a shape, by kind of operator."""
+        """What the cost model is fitted to: table entries by kind of operator, and what whole models add to them."""
         left = [u for u in self.uses if not u.unsupported and self._block_of(u.layer) not in shape.removed_blocks]
         sums: dict[str, float] = {}
         for use in left:

@@ -187,7 +187,8 @@ class ShapeSearch:
 
     def _try(self, proposal: Allocation) -> Measured:
         shape = proposal.configuration
-        measured, tail, predicted_ms = self.measure(shape), self.tail, proposal.used[LATENCY]
+        terms = self.problem.terms(shape)
+        measured, tail, predicted_ms = self.measure(shape), self.tail, self.cost.predict_ms(terms)
         if tail is not None and measured.p99_ms is None and not measured.over and measured.latency_ms > tail.p50_ms:
             measured = replace(measured, over="over the p99 budget by the tails of others", late=True)
         self._trips.append(
@@ -209,7 +210,7 @@ class ShapeSearch:
         if measured.over:
             self._over.append(shape)
             self._late += measured.late
-        self.cost = self.cost.updated(Observation(self.problem.terms(shape), measured.latency_ms))
+        self.cost = self.cost.updated(Observation(terms, measured.latency_ms))
         if tail is not None and measured.p99_ms is not None:
             self.tail = tail.updated(measured.latency_ms, measured.p99_ms)
         return measured

@@ -17,7 +17,8 @@ class OperatorCost:
         layer: as `named_modules` has it; of an addition, the layer that makes one of its operands; of a call, the
             module that calls.
         kind: such as `conv3x3`, `depthwise3x3`, `linear`, `add`; of a call torch's name.
-        latency_ms: the cost model's scale times the table's entry; 0 for one that is taken out.
+        latency_ms: the cost model's scale times the table's entry, with its weights and its share of the code;
+            0 for one that is taken out.
         fixed: no group can narrow it.
         call: no table prices it: its latency is what whole models tell.
     """

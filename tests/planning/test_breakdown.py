@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edgeprune.planning.allocation_problem import Block, Configuration
 from edgeprune.planning.breakdown import break_down
-from edgeprune.planning.cost import CostModel, Observation
+from edgeprune.planning.cost import CostModel, Observation, operator_kind
+from edgeprune.planning.operator_price import weight_count
 from edgeprune.planning.shape_problem import ShapeProblem
 from edgeprune.records.breakdown import Breakdown, OperatorCost
 from edgeprune.records.memory import OpenCall
@@ -110,3 +111,26 @@ def test_a_breakdown_says_what_limits() -> None:
     nothing = Breakdown(operators=(), rest_ms=0.0, observations=0)
     assert nothing.share(0.0) == 0.0
     assert "most of it" not in nothing.summary
+
+
+def test_weights_and_code_are_put_down_to_the_operators_that_have_them() -> None:
+    problem = replace(PROBLEM_WITHOUT_CALLS, blocks=(Block(name="block", loss=1.0),))
+    terms = problem.terms(problem.whole())
+    shapes = [
+        replace(terms, weights=terms.weights * w, distinct=d) for w, d in ((1, 4), (2, 4), (1, 12), (2, 12), (3, 6))
+    ]
+    table_ms = sum(ms for _, ms in terms.by_kind)
+    law = [Observation(t, 0.05 + table_ms + 1e-6 * t.weights + 2e-3 * t.distinct) for t in shapes]
+    cost = CostModel().updated(*law)
+    assert min(cost.weight_ms, cost.code_ms) > 0.0
+    found = break_down(problem, cost, problem.whole())
+    plain = break_down(problem, CostModel(), problem.whole())
+    priced = [use for use in problem.uses if not use.unsupported]
+    for use, with_both, alone in zip(priced, found.operators, plain.operators, strict=True):
+        alike = sum(other.shape == use.shape for other in priced)
+        own_ms = cost.weight_ms * weight_count(use.shape) + cost.code_ms / alike
+        assert with_both.latency_ms == pytest.approx(cost.scale(operator_kind(use.shape)) * alone.latency_ms + own_ms)
+    assert found.rest_ms == cost.intercept_ms
+    gone = Configuration(widths={"b": FULL}, removed_blocks=frozenset({"block"}))
+    assert [o.latency_ms for o in break_down(problem, cost, gone).operators][1:4] == [0.0, 0.0, 0.0]
+    assert break_down(problem, cost, gone).predicted_ms == pytest.approx(cost.predict_ms(problem.terms(gone)))

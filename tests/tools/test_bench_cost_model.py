@@ -111,7 +111,7 @@ def test_a_device_that_switches_its_pace_between_processes_changes_nothing() -> 
 
 def test_half_of_the_processes_are_too_few() -> None:
     quiet, late = (Timing(latency_ms=ms, p50_ms=ms, rounds=rounds) for ms, rounds in ((1.0, 4), (1.5, 2)))
-    assert row_of([quiet, late]) == Row(processes_ms=(1.0,), disturbed="1 undisturbed processes of 2")
+    assert row_of([quiet, late]) == Row(processes_ms=(1.0,), disturbed="1 of 2 processes undisturbed")
     assert row_of([quiet, late, quiet]).disturbed == ""
     assert row_of([late, late]).processes_ms == (1.5, 1.5)
 
@@ -159,6 +159,24 @@ def test_what_the_planner_uses_is_judged_beside_what_the_tables_could_tell() -> 
     # Its entries are of one cut at a time, so it is a little off where the device keeps to no product of two cuts.
     assert more.worst > 1e-3
     assert few.met
+
+
+def test_the_fit_has_one_process_and_what_is_held_out_is_the_mean_of_more() -> None:
+    cell = _cell(5 + 12)
+    rows = _measured(cell).rows
+    fitted = [key_of(w) for w in cell.configurations[: 2 + ARGUMENTS.fit]]
+
+    def rows_of(*, slower: bool) -> Rows:
+        # The first process of what is held out is off, and all later ones of what is fitted are.
+        made = {}
+        for key, row in rows.items():
+            off, right = (row.p50_ms * (3.0 if slower else 1.0), row.p50_ms)
+            made[key] = Row(processes_ms=(right, off, off) if key in fitted else (off, right, right))
+        return Rows(rows=made)
+
+    assert judgements(cell, rows_of(slower=True), _entry_ms, ARGUMENTS) == judgements(
+        cell, rows_of(slower=False), _entry_ms, ARGUMENTS
+    )
 
 
 def test_the_planner_needs_no_pairs() -> None:
