@@ -14,12 +14,12 @@ and the error on others, by each of these predictors on the same held-out config
 `--predictors planner` leaves the last one out, and the operators that only it needs. Whole models are compiled by the
 converters and quantizers of a build, several joined in one module that is then cut (`--singly`: one by one), and many
 are measured in a trip. What is held out is measured in six processes, because one alone is off by 0.5 to 1 % (where its
-memory lies, what else the machine does), which is half of what narrow nets differ by; the fit has what a plan would
-have, one process. `--output` keeps what was compiled and a row for each configuration, so that the bench goes on where
-it ended; a cell with a row that was disturbed is measured again by the next run. Rows are kept by the net's groups and
-the code that measures as well: others are not mixed with them. Tables are kept beside the inventory. `--compile-only`
-compiles the whole models and measures nothing, so that only the rest needs a quiet machine. The targets are a median
-error of 5 %, a worst one of 15 % and a rank correlation of 0.98.
+memory lies, what else the machine does); the fit has what a plan would have, one process. `--output` keeps what was
+compiled and a row for each configuration, so that the bench goes on where it ended; a cell with a row that was
+disturbed is measured again by the next run. Rows are kept by the net's groups and the code that measures as well:
+others are not mixed with them. Tables are kept beside the inventory. `--compile-only` compiles the whole models and
+measures nothing, so that only the rest needs a quiet machine. The targets are a median error of 5 %, a worst one of 15
+% and a rank correlation of 0.98.
 """
 
 from __future__ import annotations

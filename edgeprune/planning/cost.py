@@ -2,16 +2,17 @@
 
     predicted = intercept + sum over kinds of operators of scale(kind) * sum of the table entries of that kind
                           + sum over calls that no table prices of rate(call) * elements that it reads and makes
-              + weight rate * weights of all operators + code rate * how many of them are different
+                          + weight rate * weights of all operators
+                          + code rate * how many of them are different
 
 The intercept holds what is the same at all widths, such as the runtime's own time. A scale holds what differs between
 an operator in its micro-model and in the model: caches, conversions of layout between neighbours. A rate holds what a
 runtime takes for paddings, pooling, softmax, products of attention: far from nothing where its kernel is a plain one
-(TFLite INT8 spends about a fifth of a ResNet-20 on its two padded shortcuts). Two rates hold
-what a micro-model has in the nearest cache and a whole model has not: weights, and the code that a runtime makes for
-each shape (OpenVINO INT8: an encoder whose layers are alike is 4 % faster than its operators say of unlike ones). All
-are fitted in relative error, so that small models count as much as large ones. The scales are drawn to 1 and the rates
-to 0 by a prior, so few measurements suffice, and none at all gives the plain sum.
+(TFLite INT8 spends about a fifth of a ResNet-20 on its two padded shortcuts). Two rates stand for what a micro-model is
+thought to have in the nearest cache and a whole model has not: weights, and the code that a runtime makes for each
+shape (OpenVINO INT8, fitted to the two ends, whose layers are alike: an encoder with unlike layers takes 4 % longer
+than predicted). All are fitted in relative error, so that small models count as much as large ones. The scales are
+drawn to 1 and the rates to 0 by a prior, so few measurements suffice, and none at all gives the plain sum.
 """
 
 from __future__ import annotations

@@ -339,7 +339,8 @@ def test_calls_count_alike_for_the_solver_and_for_the_fit(width: int, removed: f
     shapes = [problem.whole(), shape, Configuration(widths=dict.fromkeys(problem.full, WIDTHS[0]))]
     cost = CostModel().updated(*(Observation(problem.terms(s), 1.0 + 0.1 * k) for k, s in enumerate(shapes)))
     terms = problem.terms(shape)
-    expected_ms = cost.predict_ms(terms) + cost.rest_ms - cost.intercept_ms - cost.code_ms * terms.distinct
+    unlike_the_last = problem.terms(shapes[-1]).distinct - terms.distinct
+    expected_ms = cost.predict_ms(terms) + cost.code_ms * unlike_the_last
     assert problem.allocation(cost).used(shape, LATENCY) == pytest.approx(expected_ms)
 
 
