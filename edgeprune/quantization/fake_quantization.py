@@ -10,10 +10,9 @@ through any of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,39 +20,71 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgeprune.quantization.rounding import channel_axis, rounded_activation, rounded_weight
 
+Greatest = Callable[[Tensor], Tensor]
+"""From a worker's tensor to the greatest of all workers, element by element, the same in each."""
+
 _KEEP = 0.99
 """Of a range, in each training step; the rest comes from the batch: section 3.1 of the paper."""
 
 
-@contextmanager
-def fake_quantized_(model: nn.Module) -> Iterator[None]:
-    """Round what convolutions, linear layers and attention read, weights and activations, while the block lasts.
+class FakeQuantization:
+    """Rounds what convolutions, linear layers and attention read, weights and activations, until it is closed.
 
     Parameters stay where they are, in float32, so that masks, optimizers and checkpoints see what they always saw; a
-    weight of zero is rounded to zero. Ranges are learnt in training mode and kept in eval mode.
+    weight of zero is rounded to zero. Ranges are learnt in training mode and kept in eval mode. It is a context, too.
+
+    Args:
+        model: has hooks until `close`.
+        greatest: from this process's values to the greatest of all processes that train together, element by element;
+            all must come to each layer in the same order. None for one process.
     """
-    handles = []
-    try:
-        for module in model.modules():
+
+    def __init__(self, model: nn.Module, greatest: Greatest | None = None) -> None:
+        self._handles = []
+        self._layers: dict[str, _Rounding] = {}
+        for name, module in model.named_modules():
             if isinstance(module, _ConvNd | nn.Linear | nn.MultiheadAttention):
-                rounding = _Rounding()
-                handles.append(module.register_forward_pre_hook(rounding.before))
-                handles.append(module.register_forward_hook(rounding.after, always_call=True))
-        yield
-    finally:
-        for handle in handles:
+                rounding = self._layers[name] = _Rounding(greatest)
+                self._handles.append(module.register_forward_pre_hook(rounding.before))
+                self._handles.append(module.register_forward_hook(rounding.after, always_call=True))
+
+    def ranges(self) -> dict[str, Tensor]:
+        """Float64 [2] of each layer that has seen a batch: the least and the largest value of its input."""
+        found = {name: layer.range.bounds for name, layer in self._layers.items()}
+        return {name: torch.tensor(b, dtype=torch.float64) for name, b in found.items() if b is not None}
+
+    def set_ranges(self, ranges: Mapping[str, Tensor]) -> None:
+        """Go on from what `ranges` told of the same model."""
+        for name, bounds in ranges.items():
+            low, high = bounds.tolist()
+            self._layers[name].range.bounds = (low, high)
+
+    def close(self) -> None:
+        """Take the hooks from the model."""
+        for handle in self._handles:
             handle.remove()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(slots=True)
 class _Range:
     """A moving average of least and largest values; None before the first batch."""
 
+    greatest: Greatest | None
     bounds: tuple[float, float] | None = None
 
     def follow(self, values: Tensor) -> tuple[float, float]:
-        """The range with one more training batch in it."""
-        low, high = (float(bound) for bound in torch.aminmax(values.detach()))
+        """The range with one more training batch in it, the whole one where others have shares of it."""
+        least, largest = torch.aminmax(values.detach())
+        outermost = torch.stack([-least, largest]).double()
+        if self.greatest is not None:
+            outermost = self.greatest(outermost)
+        low, high = -float(outermost[0]), float(outermost[1])
         if self.bounds is not None:
             low = _KEEP * self.bounds[0] + (1 - _KEEP) * low
             high = _KEEP * self.bounds[1] + (1 - _KEEP) * high
@@ -64,8 +95,8 @@ class _Range:
 class _Rounding:
     """Swaps a layer's weights for rounded ones while it runs, and rounds its input."""
 
-    def __init__(self) -> None:
-        self._range = _Range()
+    def __init__(self, greatest: Greatest | None) -> None:
+        self.range = _Range(greatest)
         self._kept: list[tuple[nn.Module, str, nn.Parameter]] = []
 
     def before(self, module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -88,7 +119,7 @@ class _Rounding:
             owner._parameters[name] = parameter  # noqa: SLF001
 
     def _rounded(self, values: Tensor, *, training: bool) -> Tensor:
-        bounds = self._range.follow(values) if training else self._range.bounds
+        bounds = self.range.follow(values) if training else self.range.bounds
         return values if bounds is None else rounded_activation(values.float(), *bounds)
 
 

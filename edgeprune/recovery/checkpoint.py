@@ -21,7 +21,7 @@ from edgeprune.recovery.settings import Checkpoint, EpochResult
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = "edgeprune training 2"
+_FORMAT = "edgeprune training 3"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ def identity_of(job: Job) -> str:
     parts = (
         tuple(job.inputs.shape), chosen.epochs, chosen.learning_rate, chosen.optimizer, chosen.momentum,
         chosen.weight_decay, chosen.batch_size, chosen.seed, chosen.bf16, chosen.clip_norm, asdict(chosen.schedule),
-        chosen.patience_epochs, chosen.workers.count, chosen.augment is None,
+        chosen.patience_epochs, chosen.workers.count, chosen.augment is None, chosen.rounding is None,
         teacher and (
             teacher.weight, teacher.temperature, teacher.soft_labels, teacher.features, teacher.feature_weight,
         ),
@@ -69,6 +69,8 @@ def write_checkpoint(checkpoint: Checkpoint, identity: str, session: Session, ke
     tensors |= {f"best/{name}": tensor for name, tensor in kept.best.items()}
     for number, state in session.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{key}": v for key, v in state.items() if isinstance(v, Tensor)}
+    if session.rounding is not None:
+        tensors |= {f"rounding/{name}": bounds for name, bounds in session.rounding.ranges().items()}
     tensors["generator"] = session.generator.get_state()
     tensors["random"] = torch.random.get_rng_state()
     # Each with its own memory: tensors that share theirs are refused, and stored once for each name here.
@@ -101,6 +103,8 @@ def read_checkpoint_(checkpoint: Checkpoint, identity: str, session: Session) ->
     epochs = [EpochResult(**entry) for entry in json.loads(told["epochs"])]
     session.net.load_state_dict(_below("net", tensors))
     session.optimizer.load_state_dict(_optimizer_state(session.optimizer, _below("optimizer", tensors)))
+    if session.rounding is not None:
+        session.rounding.set_ranges(_below("rounding", tensors))
     session.generator.set_state(tensors["generator"])
     torch.random.set_rng_state(tensors["random"])
     session.skip_to(len(epochs))

@@ -17,7 +17,7 @@ from edgeprune.events import Reporter, StageProgress
 from edgeprune.recovery.features import TappedStudent
 from edgeprune.recovery.job import Job
 from edgeprune.recovery.settings import FitSettings
-from edgeprune.recovery.shared_norms import SharedNorms
+from edgeprune.recovery.shared_norms import SharedNorms, greatest_of_workers
 from edgeprune.recovery.teaching import Teaching
 
 _REPORT_EVERY_S = 0.25
@@ -34,6 +34,7 @@ class Session:
         net: what is trained: the model, or the model with the adapters of its features.
         optimizer: fresh.
         generator: of order and augmentation.
+        rounding: in the model's forward pass, until `close`.
     """
 
     def __init__(self, job: Job, fabric: Fabric) -> None:
@@ -47,7 +48,10 @@ class Session:
         self.optimizer = _optimizer(self.net, job.settings)
         self.generator = torch.Generator().manual_seed(job.settings.seed)
         self._step = 0
-        self._norms = SharedNorms(job.model) if fabric.world_size > 1 else None
+        is_shared = fabric.world_size > 1
+        self._norms = SharedNorms(job.model) if is_shared else None
+        rounding = job.settings.rounding
+        self.rounding = rounding(job.model, greatest_of_workers if is_shared else None) if rounding else None
         # The optimizer itself is stepped: the wrapper around it does nothing more on a CPU.
         self._wrapped, _ = fabric.setup(self.net, self.optimizer)
 
@@ -89,8 +93,9 @@ class Session:
         """Leave the model in eval mode, in its usual memory layout and without hooks."""
         if isinstance(self.net, TappedStudent):
             self.net.close()
-        if self._norms is not None:
-            self._norms.close()
+        for changed in (self._norms, self.rounding):
+            if changed is not None:
+                changed.close()
         self._job.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._job.model.eval()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.losses import Loss
@@ -16,6 +16,26 @@ from edgeprune.recovery.rates import RateSchedule
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 """From a preprocessed batch and a generator to the augmented batch."""
+
+
+class Rounding(Protocol):
+    """What rounds in a model's forward pass until it is closed, by ranges that it learns from training batches."""
+
+    def ranges(self) -> dict[str, Tensor]:
+        """What was learnt, by layer."""
+        ...
+
+    def set_ranges(self, ranges: Mapping[str, Tensor]) -> None:
+        """Go on from what `ranges` told of the same model."""
+        ...
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        ...
+
+
+RoundingOf = Callable[[nn.Module, Callable[[Tensor], Tensor] | None], Rounding]
+"""From a model, and what takes the greatest of all workers' values (None for one), to the rounding in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +87,8 @@ class FitSettings:
         patience_epochs: ends the training after so many epochs in a row that are no better on validation data than
             the best before; None trains all epochs.
         workers: processes that train together.
+        rounding: in the forward pass, such as `FakeQuantization`; it must be picklable where several workers train.
+            Not with `bf16`, which would add its own.
     """
 
     epochs: int
@@ -84,6 +106,7 @@ class FitSettings:
     schedule: RateSchedule = field(default_factory=RateSchedule)
     patience_epochs: int | None = None
     workers: Workers = field(default_factory=Workers)
+    rounding: RoundingOf | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

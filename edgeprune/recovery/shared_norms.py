@@ -24,6 +24,12 @@ def summed_over_workers(mine: Tensor) -> Tensor:
     return mine
 
 
+def greatest_of_workers(mine: Tensor) -> Tensor:
+    """The greatest of all workers' tensors, element by element, in place."""
+    torch.distributed.all_reduce(mine, op=torch.distributed.ReduceOp.MAX)
+    return mine
+
+
 class SharedNorms:
     """While it is open, the batch norms of a model in training mode take mean and variance of all workers' examples.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.layers import layer_weights
 from edgeprune.graph.weights import load_weights_
 from edgeprune.pruning.surgery import load_pruned, save_pruned
-from edgeprune.quantization.fake_quantization import fake_quantized_
+from edgeprune.quantization.fake_quantization import FakeQuantization
 from edgeprune.records.model_card import LayerWeights
 from edgeprune.records.recipe import PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung
@@ -268,33 +267,31 @@ class Compressor:
             subject: for the events, and of the state that is kept after each epoch.
             after_step: called after each step of the optimizer.
             alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
-                no state dict has; with rounding always.
+                no state dict has.
             rounding: with that of INT8 in the forward pass; then in float32, because bfloat16 would add its own.
 
         Raises:
             BuildError: training diverged.
         """
         bench = self.bench
-        if rounding and settings.workers.count > 1:
-            bench.note(f"{subject}: training with rounding runs in one process, whatever --workers says", "warning")
-        alone = alone or rounding
         if alone:
             settings = replace(settings, workers=Workers())
+        if rounding:
+            settings = replace(settings, rounding=FakeQuantization, bf16=False)
         validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
-        with fake_quantized_(model) if rounding else nullcontext():
-            result = fit_(
-                model,
-                bench.train_inputs,
-                bench.data.train.labels,
-                replace(settings, bf16=settings.bf16 and not rounding),
-                reporter=bench.reporter,
-                stage=stage,
-                subject=subject,
-                validate=validate,
-                after_step=after_step,
-                checkpoint=None if alone else checkpoint_of(bench, subject),
-                may_keep_start=stage == "recover" and not rounding,
-            )
+        result = fit_(
+            model,
+            bench.train_inputs,
+            bench.data.train.labels,
+            settings,
+            reporter=bench.reporter,
+            stage=stage,
+            subject=subject,
+            validate=validate,
+            after_step=after_step,
+            checkpoint=None if alone else checkpoint_of(bench, subject),
+            may_keep_start=stage == "recover" and not rounding,
+        )
         return result.epochs
 
     def _settings(

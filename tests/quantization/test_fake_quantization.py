@@ -12,7 +12,7 @@ from models import example_of, seeded
 from torch import nn
 from torch.nn import functional
 
-from edgeprune.quantization.fake_quantization import fake_quantized_
+from edgeprune.quantization.fake_quantization import FakeQuantization
 from edgeprune.quantization.rounding import activation_step, rounded_activation, rounded_weight, weight_scales
 
 FLOATS = st.floats(-1e3, 1e3, width=32, allow_subnormal=False)
@@ -53,7 +53,7 @@ def test_rounds_while_it_lasts_and_leaves_the_model_as_it_was(name: str) -> None
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         expected = model(example)
-        with fake_quantized_(model):
+        with FakeQuantization(model):
             assert dict(model.named_parameters()).keys() == dict(copy.deepcopy(model).named_parameters()).keys()
             found = model(example)
         assert not torch.equal(found, expected)
@@ -64,7 +64,7 @@ def test_rounds_while_it_lasts_and_leaves_the_model_as_it_was(name: str) -> None
 
 def test_parameters_are_back_after_a_failure() -> None:
     model = seeded(lambda: nn.Sequential(nn.Linear(3, 2)))
-    with fake_quantized_(model), pytest.raises(RuntimeError):
+    with FakeQuantization(model), pytest.raises(RuntimeError):
         model(torch.ones(1, 4))
     assert isinstance(model[0].weight, nn.Parameter)
     assert [name for name, _ in model.named_parameters()] == ["0.weight", "0.bias"]
@@ -73,13 +73,33 @@ def test_parameters_are_back_after_a_failure() -> None:
 def test_all_weights_learn_and_ranges_follow_the_batches() -> None:
     model, example = example_of("transformer")
     model.train()
-    with fake_quantized_(model):
+    with FakeQuantization(model):
         model(10 * example).sum().backward()
         assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.parameters() if p.dim() > 1)
         model.eval()
         with torch.no_grad():
             # Values far over the range that was learnt are clipped: they come out as if they were at its end.
             assert torch.isfinite(model(1000 * example)).all()
+
+
+def test_ranges_are_of_the_whole_batch_where_workers_have_shares() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Linear(2, 2))).train()
+    # The other worker has values between -4 and 0.5.
+    with FakeQuantization(model, lambda mine: torch.maximum(mine, mine.new_tensor([4.0, 0.5]))) as rounding:
+        model(torch.tensor([[-1.0, 2.0]]))
+    assert {name: bounds.tolist() for name, bounds in rounding.ranges().items()} == {"0": [-4.0, 2.0]}
+
+
+def test_ranges_that_were_told_are_gone_on_from() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))).train()
+    inputs = torch.randn((8, 3), generator=torch.Generator().manual_seed(0))
+    with FakeQuantization(model) as rounding, torch.no_grad():
+        model(inputs)
+        told, expected = rounding.ranges(), model.eval()(inputs)
+    with FakeQuantization(model) as rounding, torch.no_grad():
+        assert not torch.equal(model(inputs), expected)
+        rounding.set_ranges(told)
+        assert torch.equal(model(inputs), expected)
 
 
 def test_training_with_rounding_wins_what_float_training_cannot() -> None:
@@ -94,7 +114,7 @@ def test_training_with_rounding_wins_what_float_training_cannot() -> None:
         student[2].weight[:, 0] /= 60
         assert float(functional.mse_loss(student(inputs), wanted)) < 1e-12
     optimizer = torch.optim.Adam(student.parameters(), lr=1e-3)
-    with fake_quantized_(student):
+    with FakeQuantization(student):
         losses = []
         for _ in range(150):
             student.train()

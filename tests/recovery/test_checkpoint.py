@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 from trained_in_workers import Normed, noise, stripes
 
 from edgeprune.events import Event, Noted, NullReporter, StageProgress
+from edgeprune.quantization.fake_quantization import FakeQuantization
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Checkpoint, FitResult, FitSettings, fit_
 
@@ -63,11 +65,13 @@ def _fit(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_killed_training_goes_on_to_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "sgd"}, {"optimizer": "adamw"}, {"rounding": FakeQuantization}], ids=str
+)
+def test_killed_training_goes_on_to_the_same_weights(options: dict[str, Any], tmp_path: Path) -> None:
     teacher = seeded(Normed, 5)
     taught = Distillation(teacher=teacher, features=(("conv", "conv"),))
-    settings = replace(SETTINGS, optimizer=optimizer, distillation=taught)  # type: ignore[arg-type]
+    settings = replace(SETTINGS, distillation=taught, **options)
     whole, killed = seeded(Dropping), seeded(Dropping)
     expected = _fit(whole, settings, None)
     checkpoint = Checkpoint(path=tmp_path / "a" / "train.safetensors", key="data")
