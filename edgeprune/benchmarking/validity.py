@@ -50,14 +50,22 @@ class Watch:
         self._waits = waits
         self._fastest_probe_ns: dict[tuple[int, ...], int | None] = {}
 
-    def disturbance(self, block: Block) -> str | None:
-        """Why the block must not be counted; its own probes count from now on."""
+    def see(self, block: Block) -> None:
+        """Have the block's own probes count from now on."""
         if len(block.cpus) == 1:
             # Of several cores nobody knows on which one the probe ran, and they need not be alike.
             known = self._fastest_probe_ns.get(block.cpus)
             found = [p for p in (known, block.probe_before_ns, block.probe_after_ns) if p]
             self._fastest_probe_ns[block.cpus] = min(found, default=None)
+
+    def disturbance(self, block: Block) -> str | None:
+        """Why the block must not be counted; its own probes count from now on."""
+        self.see(block)
         return disturbance(block, self._fastest_probe_ns.get(block.cpus), waits=self._waits)
+
+    def slowed(self, block: Block, most_ratio: float) -> str | None:
+        """Whether the block's core was slower than the fastest that was seen of it by more than a factor."""
+        return _probe(block, self._fastest_probe_ns.get(block.cpus), most_ratio) if len(block.cpus) == 1 else None
 
 
 def disturbance(block: Block, fastest_probe_ns: int | None = None, *, waits: bool = False) -> str | None:
@@ -123,17 +131,17 @@ def _major_faults(block: Block) -> str | None:
     return f"{block.major_faults} page(s) read from disk during the timed runs (limit {MOST_MAJOR_FAULTS})"
 
 
-def _probe(block: Block, fastest_ns: int | None) -> str | None:
+def _probe(block: Block, fastest_ns: int | None, most_ratio: float = MOST_PROBE_RATIO) -> str | None:
     before, after = block.probe_before_ns, block.probe_after_ns
     if not before or not after:
         return None
     fastest = min(before, after, fastest_ns or before)
     slowest = max(before, after)
-    if slowest <= MOST_PROBE_RATIO * fastest:
+    if slowest <= most_ratio * fastest:
         return None
     return (
         f"the core was slowed: a fixed probe took {before / 1e6:.2f} ms before and {after / 1e6:.2f} ms after, "
-        f"{slowest / fastest:.2f}x its best (limit {MOST_PROBE_RATIO:g}x)"
+        f"{slowest / fastest:.2f}x its best (limit {most_ratio:g}x)"
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from records_for_tests import make_artifact, make_block
 
 from edgeprune.benchmarking.trip import ProfileJob
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
@@ -72,6 +73,7 @@ class _Device:
     spec = SimpleNamespace(name="here")
 
     def __init__(self, trips: Sequence[Sequence[Profiled]]) -> None:
+        self.watch = Watch()
         self.trips = list(trips)
         self.jobs: list[int] = []
 
@@ -91,6 +93,36 @@ def test_what_was_disturbed_goes_on_another_trip_and_what_was_refused_does_not()
     assert (second.latency_ms, second.rounds, second.disturbed) == (1.0, 3, "")
     assert isinstance(third, MeasurementError)
     assert "device here: no such operator" in str(third)
+
+
+def _paced(ms: float, probe_ms: float) -> Profiled:
+    probe_ns = round(probe_ms * MS)
+    return Profiled(blocks=(replace(_block(ms), probe_before_ns=probe_ns, probe_after_ns=probe_ns),) * 3)
+
+
+def test_what_was_measured_on_a_slow_core_goes_on_another_trip_however_well_it_agrees() -> None:
+    fast, slow = _paced(1.0, 1.0), _paced(1.33, 1.33)
+    device = _Device([[slow, fast], [fast]])
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    found = time_all(device, REQUEST, [job] * 2)
+    assert device.jobs == [2, 1]
+    assert [(t.latency_ms, t.rounds, t.disturbed) for t in found] == [(1.0, 3, "")] * 2
+    # The session remembers how fast the core was.
+    device.trips = [[slow], [slow], [fast]]
+    assert [t.latency_ms for t in time_all(device, REQUEST, [job])] == [1.0]
+
+
+def test_a_core_that_stays_slow_is_told_once_and_then_taken_for_what_the_device_has() -> None:
+    slow = _paced(1.33, 1.33)
+    device = _Device([[_paced(1.0, 1.0)], [slow], [slow], [slow], [slow]])
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    time_all(device, REQUEST, [job])
+    (told,) = time_all(device, REQUEST, [job])
+    assert (told.latency_ms, told.rounds) == (1.33, 0)
+    assert "1.33x its best (limit 1.15x)" in told.disturbed
+    (taken,) = time_all(device, REQUEST, [job])
+    assert (taken.latency_ms, taken.rounds, taken.disturbed) == (1.33, 3, "")
+    assert device.jobs == [1] * 5
 
 
 def test_large_artifacts_go_on_trips_of_their_own() -> None:
