@@ -25,7 +25,7 @@ from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Rung
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.measuring_code import measuring_key
-from edgeprune.steps.profiles import time_all
+from edgeprune.steps.profiles import time_all_typically
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest
@@ -34,6 +34,9 @@ from edgeprune.store.tables import TableFile
 _MOST_BRANCHES = 48
 """In one module: exporters take more than twice the time for twice the nodes."""
 _CALIBRATION = 2
+# In each of three processes; together they take as long as nine rounds of 15 ms in one.
+_ROUNDS = 4
+_ROUND_S = 0.011
 
 
 class OperatorTables:
@@ -55,7 +58,7 @@ class OperatorTables:
         self._refused: dict[tuple[str, str], str] = {}
 
     def ensure(self, shapes: Iterable[OperatorShape], place: Rung) -> int:
-        """Have these operators in the table of a place; what is missing is measured in one trip.
+        """Have these operators in the table of a place; what is missing is measured together.
 
         Args:
             shapes: any, repeated ones once.
@@ -77,8 +80,10 @@ class OperatorTables:
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
             with _one_thread():
                 jobs = dict(self._compiled(tuple(missing.values()), place, Path(folder)))
-            request = ProfileRequest(runtime=place.runtime, threads=place.threads, cpus=place.cpus)
-            timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
+            request = ProfileRequest(
+                runtime=place.runtime, threads=place.threads, cpus=place.cpus, rounds=_ROUNDS, round_s=_ROUND_S
+            )
+            timings = dict(zip(jobs, time_all_typically(self._session, request, tuple(jobs.values())), strict=True))
         entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
         known.update({e.operator: e for e in entries})
         # What was disturbed is good enough to go on with, not to keep.

@@ -16,7 +16,7 @@ from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Precision, PruningKind, Rung
-from edgeprune.steps.profiles import time_all, timing
+from edgeprune.steps.profiles import time_all, time_all_typically, timing
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.tables import OperatorTables
 
@@ -123,6 +123,35 @@ def test_a_core_that_stays_slow_is_told_once_and_then_taken_for_what_the_device_
     (taken,) = time_all(device, REQUEST, [job])
     assert (taken.latency_ms, taken.rounds, taken.disturbed) == (1.33, 3, "")
     assert device.jobs == [1] * 5
+
+
+def test_the_process_in_the_middle_tells_what_a_short_artifact_takes() -> None:
+    def taking(ms: float) -> Profiled:
+        return Profiled(blocks=(_block(ms),) * 3)
+
+    refused = Profiled(blocks=(), refused="no such operator")
+    # The second job is slow in one process, the third takes long, the fourth cannot run.
+    device = _Device(
+        [
+            [taking(0.30), taking(0.35), taking(2.0), refused],
+            [taking(0.31), taking(0.30)],
+            [taking(0.29), taking(0.29)],
+        ]
+    )
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    *found, last = time_all_typically(device, REQUEST, [job] * 4)
+    assert [t.latency_ms for t in found if not isinstance(t, MeasurementError)] == [0.30, 0.30, 2.0]
+    assert isinstance(last, MeasurementError)
+    assert device.jobs == [4, 2, 2]
+
+
+def test_a_process_that_was_disturbed_is_not_the_one_in_the_middle() -> None:
+    disturbed = [[Profiled(blocks=(_block(ms, disturbed=True),))] for ms in (0.20, 0.25, 0.27)]
+    quiet = [[Profiled(blocks=(_block(ms),) * 3)] for ms in (0.30, 0.31)]
+    device = _Device([*disturbed, *quiet])
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    (found,) = time_all_typically(device, REQUEST, [job])
+    assert (found.latency_ms, found.disturbed) == (0.30, "")
 
 
 def test_large_artifacts_go_on_trips_of_their_own() -> None:
