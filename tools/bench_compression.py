@@ -6,7 +6,9 @@
 Parts: `one-shot` zeroes single weights by each criterion, before and after the batch norms are re-estimated;
 `iterative` zeroes them in rounds with recovery; `structured` takes channels and blocks out until so many times fewer
 multiply-accumulates are left, by the planner's losses; `deployed` compiles the dense and the structured models for each
-runtime in float32 and INT8, and takes p50 on this machine, one thread. Choices are made on the even half of the test
+runtime in float32 and INT8, and measures p50 on this machine, one thread, in turn with the dense float32 one of that
+runtime; `built` is `edgeprune build` of the target as it is, for each runtime alone, so many times as fast as its dense
+float32: the planner chooses what to cut by the device's milliseconds. Choices are made on the even half of the test
 images (the public weights have seen every training image). The figures are those of the odd half, which is read for
 each row, when its model is made: no choice looks at them. Every row and step is kept in `--output`, so that a run of
 hours goes on where it ended, with `--resume`.
@@ -18,6 +20,7 @@ import argparse
 import copy
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -27,7 +30,8 @@ from typing import TYPE_CHECKING
 
 from bench_parts import KeptRows, add_output, kept_rows, millions_of_macs, opened_workbench
 
-from edgeprune.errors import BuildError
+from edgeprune.api import build
+from edgeprune.errors import BuildError, PlanError
 from edgeprune.planning.allocation import Allocation, allocate
 from edgeprune.planning.allocation_problem import Block, Choice, Configuration
 from edgeprune.planning.cost import CostModel
@@ -38,16 +42,18 @@ from edgeprune.pruning.maskable import Maskable, find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.reconstruction import reconstruct_weights_
 from edgeprune.pruning.scoring import weight_scores
+from edgeprune.records.comparison import Ratio
 from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.schema.profile import DeviceProfile
-from edgeprune.steps.candidates import CandidateMaker
+from edgeprune.schema.profile import Budget, DeviceProfile
+from edgeprune.schema.training import Recovery
+from edgeprune.steps.candidates import CandidateMaker, Compiled
+from edgeprune.steps.comparing import compare_artifacts
 from edgeprune.steps.compressing import Compressor, TorchModel
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.inputs import load_profile, load_target
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -56,7 +62,9 @@ if TYPE_CHECKING:
 ONE_SHOT = (0.5, 0.6, 0.7, 0.8, 0.9)
 ITERATIVE = (0.7, 0.8, 0.9)
 FEWER_MACS = (1.37, 2.0)
+SPEEDUPS = (3.0,)
 _WIDTH_STEP = 2
+_P50 = 50.0
 _STEPS = ((0, 0.7), (1, 0.85), (2, 0.95), (3, 1.0))
 """Epoch, and share of the zeros that is in from then on."""
 _PUBLISHED_SOURCE = "Benbaki et al. 2023, arXiv:2302.14623"
@@ -72,11 +80,13 @@ class Row:
     """One model.
 
     Attributes:
-        amount: share of zeros, or how many times fewer multiply-accumulates; 0 and 1 for the dense model.
+        amount: share of zeros, how many times fewer multiply-accumulates, or the speed-up that was asked for; 0 and 1
+            for the dense model.
         method: the criterion, or where it runs.
         validation: accuracy in [0, 1] on the even half.
         test: on the odd half.
         p50_ms: on this machine.
+        speedup: at p50 over the dense float32 model in the same runtime, measured in turn with it.
     """
 
     part: str
@@ -86,6 +96,7 @@ class Row:
     validation: float
     test: float
     p50_ms: float | None = None
+    speedup: float | None = None
     detail: str = ""
 
     @property
@@ -103,8 +114,9 @@ class Options:
         one_shot_shares: of zeros in one-shot pruning.
         shares: of zeros in iterative pruning.
         fewer_macs: how many times fewer multiply-accumulates.
+        speedups: at p50, of builds.
         iterative_epochs, structured_epochs: of recovery, over all rounds.
-        learning_rate: peak of recovery; None for the target's.
+        iterative_learning_rate, structured_learning_rate: peak of recovery; None for the target's.
     """
 
     criteria: Sequence[str]
@@ -112,14 +124,24 @@ class Options:
     one_shot_shares: Sequence[float]
     shares: Sequence[float]
     fewer_macs: Sequence[float]
+    speedups: Sequence[float]
     iterative_epochs: int
     structured_epochs: int
-    learning_rate: float | None = None
+    iterative_learning_rate: float | None = None
+    structured_learning_rate: float | None = None
 
-    def method(self, chosen_by: str, epochs: int) -> str:
-        """How a row was made."""
-        rate = "" if self.learning_rate is None else f", rate {self.learning_rate:g}"
-        return f"{chosen_by}, {epochs} epochs{rate}"
+    def zeroed_by(self, criterion: str) -> str:
+        """How a row of zeros in rounds was made."""
+        return _recovered(criterion, self.iterative_epochs, self.iterative_learning_rate)
+
+    def cut_by(self, criterion: str) -> str:
+        """How a row of a structured model was made, by a criterion or for a place."""
+        return _recovered(criterion, self.structured_epochs, self.structured_learning_rate)
+
+
+def _recovered(chosen_by: str, epochs: int, learning_rate: float | None) -> str:
+    rate = "" if learning_rate is None else f", rate {learning_rate:g}"
+    return f"{chosen_by}, {epochs} epochs{rate}"
 
 
 @dataclass(frozen=True)
@@ -132,18 +154,22 @@ class Engine:
     @cached_property
     def masking(self) -> Compressor:
         """For zeros: in four rounds, large steps first; all but the last have one epoch of recovery."""
-        return self._compressor(schedule="steps", steps=_STEPS, epochs=self.options.iterative_epochs)
+        options = self.options
+        recovery = self._recovery(options.iterative_learning_rate, epochs=options.iterative_epochs)
+        rounds = {"schedule": "steps", "steps": _STEPS}
+        return Compressor(self.bench, short_recovery=recovery.model_copy(update=rounds))
 
     @cached_property
     def cutting(self) -> Compressor:
         """For channels."""
-        return self._compressor(rounds=1, epochs=self.options.structured_epochs)
+        options = self.options
+        recovery = self._recovery(options.structured_learning_rate, epochs=options.structured_epochs, rounds=1)
+        return Compressor(self.bench, short_recovery=recovery)
 
-    def _compressor(self, **recovery: object) -> Compressor:
-        spec = self.bench.target.spec.recovery
-        if self.options.learning_rate is not None:
-            recovery["learning_rate"] = self.options.learning_rate
-        return Compressor(self.bench, short_recovery=spec.model_copy(update=recovery))
+    def _recovery(self, learning_rate: float | None, **recovery: object) -> Recovery:
+        if learning_rate is not None:
+            recovery["learning_rate"] = learning_rate
+        return self.bench.target.spec.recovery.model_copy(update=recovery)
 
     def accuracies(self, model: nn.Module) -> tuple[float, float]:
         """On the even half and on the odd half."""
@@ -224,7 +250,7 @@ def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     """Zeros in rounds, with recovery after each."""
     for share in engine.options.shares:
         criterion = engine.bench.target.spec.pruning.weight_criterion
-        method = engine.options.method(criterion, engine.options.iterative_epochs)
+        method = engine.options.zeroed_by(criterion)
         _trained(engine, kept, engine.masking, partial(_masked, share), ("iterative", method, share))
 
 
@@ -237,7 +263,7 @@ def structured(engine: Engine, kept: KeptRows[Row]) -> None:
     """Fewer channels and blocks, with recovery."""
     for factor in engine.options.fewer_macs:
         criterion = engine.bench.target.spec.pruning.criterion
-        method = engine.options.method(criterion, engine.options.structured_epochs)
+        method = engine.options.cut_by(criterion)
         _trained(engine, kept, engine.cutting, partial(engine.cut_to, factor), ("structured", method, factor))
 
 
@@ -276,22 +302,18 @@ def deployed(engine: Engine, kept: KeptRows[Row]) -> None:
 def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> None:
     seed = engine.bench.target.spec.seed
     options = engine.options
-    method = place.place if factor == 1.0 else options.method(place.place, options.structured_epochs)
+    method = place.place if factor == 1.0 else options.cut_by(place.place)
     if ("deployed", method, factor, seed) in kept.rows:
         return
-    planned = PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
+    planned = _dense_at(place)
     if factor > 1.0:
         cut = engine.cut_to(factor)
-        planned = replace(
-            cut,
-            rung=replace(
-                cut.rung, runtime=place.runtime, precision=place.precision, threads=place.threads, cpus=place.cpus
-            ),
-        )
+        planned = replace(cut, rung=replace(cut.rung, runtime=place.runtime, precision=place.precision))
     maker = CandidateMaker(engine.bench, engine.cutting)
     compiled = maker.compile(planned)
     test = maker.assessor.accuracy(planned.rung, compiled.artifact, compiled.folder, engine.bench.data.test, "test")
-    figures = ShapeBench(engine.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
+    dense = maker.compile(_dense_at(Rung(runtime=place.runtime, precision=Precision.FLOAT32)))
+    ratio = None if compiled.key == dense.key else _in_turn(engine, compiled, dense)
     kept.add(
         Row(
             part="deployed",
@@ -300,7 +322,68 @@ def _deploy(engine: Engine, kept: KeptRows[Row], factor: float, place: Rung) -> 
             seed=seed,
             validation=compiled.evaluation.accuracy.overall,
             test=test.overall,
-            p50_ms=figures.p50_ms,
+            p50_ms=None if ratio is None else ratio.first_ms,
+            speedup=None if ratio is None else 1 / ratio.ratio,
+            detail="" if ratio is None else _compared(ratio),
+        )
+    )
+
+
+def _dense_at(place: Rung) -> PlannedRung:
+    return PlannedRung(rung=place, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
+
+
+def _in_turn(engine: Engine, compiled: Compiled, dense: Compiled) -> Ratio:
+    """The p50 of one over that of the other: fresh processes of each, in alternating order."""
+    bench = engine.bench
+    subjects = (compiled.subject, dense.subject)
+    found = compare_artifacts(subjects, bench.device_spec, bench.profile.measurement, bench.reporter)
+    return next(ratio for ratio in found.ratios if ratio.percent == _P50)
+
+
+def _compared(ratio: Ratio) -> str:
+    return f"{1 / ratio.upper:.2f}x to {1 / ratio.lower:.2f}x, dense float32 {ratio.second_ms:.4f} ms"
+
+
+def built(engine: Engine, kept: KeptRows[Row]) -> None:
+    """Whole builds, for each runtime alone, within one budget of p50 relative to its dense float32 model."""
+    for runtime in engine.bench.profile.runtimes:
+        for speedup in engine.options.speedups:
+            _build(engine, kept, runtime, speedup)
+
+
+def _build(engine: Engine, kept: KeptRows[Row], runtime: str, speedup: float) -> None:
+    bench, seed = engine.bench, engine.bench.target.spec.seed
+    if ("built", runtime, speedup, seed) in kept.rows:
+        return
+    told = f"built, {runtime}, {speedup:g}x, seed {seed}"
+    asked = {
+        "name": f"{runtime}-{speedup:g}x",
+        "runtimes": {runtime: bench.profile.runtimes[runtime]},
+        "budget": Budget(p50_speedup=speedup),
+    }
+    profile = bench.profile.model_copy(update=asked)
+    try:
+        result = build(bench.target, profile, output=bench.run.root / "built", reporter=bench.reporter)
+    except PlanError as error:
+        print(f"{told}: {error.message}", file=sys.stderr)
+        return
+    chosen, dense_ms = result.chosen, result.dense.percentile_ms(_P50)
+    if chosen is None or chosen.validation is None or chosen.test is None or dense_ms is None:
+        print(f"{told}: {result.verdict}, {result.candidates[-1].reason}", file=sys.stderr)
+        return
+    p50_ms = chosen.percentile_ms(_P50)
+    kept.add(
+        Row(
+            part="built",
+            method=runtime,
+            amount=speedup,
+            seed=seed,
+            validation=chosen.validation.overall,
+            test=chosen.test.overall,
+            p50_ms=p50_ms,
+            speedup=None if p50_ms is None else dense_ms / p50_ms,
+            detail=f"{chosen.rung.name}, dense float32 {dense_ms:.4f} ms",
         )
     )
 
@@ -310,23 +393,30 @@ PARTS: Mapping[str, Callable[[Engine, KeptRows[Row]], None]] = {
     "iterative": iterative,
     "structured": structured,
     "deployed": deployed,
+    "built": built,
 }
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Mean, standard deviation and number of the seeds, on the odd half; the mean on the even half; the median p50."""
+    """Mean, standard deviation and number of the seeds, on the odd half; the mean on the even half.
+
+    The median p50, and the mean speed-up at p50.
+    """
     head = f"{'part':<11} {'method':<28} {'amount':>6} {'even half':>9} {'odd half':>8} {'sd':>5} {'n':>2} {'p50':>9}"
-    lines = [head]
+    lines = [f"{head} {'speed-up':>8}"]
     for entry in dict.fromkeys((r.part, r.method, r.amount) for r in rows):
         found = [r for r in rows if (r.part, r.method, r.amount) == entry]
         tests = [100 * r.test for r in found]
         deviation = f"{statistics.stdev(tests):.2f}" if len(tests) > 1 else "-"
         latencies = [r.p50_ms for r in found if r.p50_ms is not None]
         p50 = f"{statistics.median(latencies):.4f}" if latencies else "-"
+        speedups = [r.speedup for r in found if r.speedup is not None]
+        faster = f"{statistics.mean(speedups):.2f}x" if speedups else "-"
+        details = "; ".join(dict.fromkeys(r.detail for r in found if r.detail))
         validation = 100 * statistics.mean(r.validation for r in found)
         odd = f"{statistics.mean(tests):>8.2f} {deviation:>5} {len(found):>2}"
         part, method, amount = entry
-        line = f"{part:<11} {method:<28} {amount:>6g} {validation:>9.2f} {odd} {p50:>9}  {found[0].detail}"
+        line = f"{part:<11} {method:<28} {amount:>6g} {validation:>9.2f} {odd} {p50:>9} {faster:>8}  {details}"
         lines.append(line.rstrip())
     return "\n".join(lines)
 
@@ -356,9 +446,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--fewer-macs", type=float, nargs="+", default=FEWER_MACS, help="times, structured and deployed"
     )
-    parser.add_argument("--iterative-epochs", type=int, default=12, help="of recovery, over four rounds")
-    parser.add_argument("--structured-epochs", type=int, default=12, help="of recovery")
-    parser.add_argument("--learning-rate", type=float, help="peak of recovery; by default a tenth of the training's")
+    parser.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS, help="at p50, built")
+    parser.add_argument("--iterative-epochs", type=int, default=10, help="of recovery, over four rounds")
+    parser.add_argument("--structured-epochs", type=int, default=20, help="of recovery, structured and deployed")
+    parser.add_argument("--iterative-learning-rate", type=float, default=0.05, help="peak of recovery")
+    parser.add_argument(
+        "--structured-learning-rate", type=float, help="peak of recovery; by default a tenth of the training's"
+    )
     arguments = parser.parse_args(argv)
     if arguments.iterative_epochs <= _STEPS[-1][0]:
         parser.error(

@@ -33,7 +33,7 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
     arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(output)]
     arguments += ["--seeds", "0", "--criteria", "l1", "--refit", "l1", "--one-shot-shares", "0.5", "--shares", "0.7"]
     arguments += ["--fewer-macs", "1.5", "--iterative-epochs", "4", "--structured-epochs", "1"]
-    arguments += ["--learning-rate", "0.005"]
+    arguments += ["--iterative-learning-rate", "0.005", "--structured-learning-rate", "0.005", "--speedups", "1.2"]
     until_quiet(lambda: bench_compression.main([*arguments, "--resume"]))
     rows = json.loads((output / "rows.json").read_text())
     entries = [(r["part"], r["method"], r["amount"], r["seed"]) for r in rows]
@@ -48,15 +48,32 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
             for f, method in ((1.0, ""), (1.5, ", 1 epochs, rate 0.005"))
             for p in ("float32", "int8")
         ],
+        ("built", "onnxruntime", 1.2, 0),
     ]
     assert all(0.0 <= row[split] <= 1.0 for row in rows for split in ("validation", "test"))
-    assert [row["p50_ms"] is not None for row in rows] == [row["part"] == "deployed" for row in rows]
+    compared = [row for row in rows if row["p50_ms"] is not None]
+    # The dense float32 model is what the others are measured in turn with.
+    assert compared == rows[6:]
+    assert all(row["speedup"] > 0 for row in compared)
+    assert compared[-1]["speedup"] >= 1.2
     zeros, cut = rows[3]["detail"], rows[4]["detail"]
     # Of all weights: the classifier's 1152 of 5904 stay.
     assert float(zeros.split()[0]) == pytest.approx(0.7 * (1 - 1152 / 5904), abs=0.001)
     assert re.match(r"[\d.]+ M MACs, [\d,]+ parameters, \d+ blocks out", cut)
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split() == ["part", "method", "amount", "even", "half", "odd", "half", "sd", "n", "p50"]
+    assert printed[0].split() == [
+        "part",
+        "method",
+        "amount",
+        "even",
+        "half",
+        "odd",
+        "half",
+        "sd",
+        "n",
+        "p50",
+        "speed-up",
+    ]
     assert printed[1 + len(rows) :] == bench_compression.published().splitlines()
 
     # Rows of an earlier run are not mixed with new ones unless that is asked for; asked for, nothing is done again.
@@ -126,10 +143,12 @@ def test_the_table_has_mean_deviation_and_count_of_the_seeds() -> None:
         bench_compression.Row(part="iterative", method="lamp", amount=0.8, seed=seed, validation=0.5, test=test)
         for seed, test in enumerate((0.90, 0.91, 0.92))
     ]
-    alone = bench_compression.Row(part="deployed", method="x", amount=1.0, seed=0, validation=1, test=1, p50_ms=0.5)
+    alone = bench_compression.Row(
+        part="deployed", method="x", amount=1.0, seed=0, validation=1, test=1, p50_ms=0.5, speedup=2.5
+    )
     lines = bench_compression.table([*rows, alone]).splitlines()
-    assert lines[1].split() == ["iterative", "lamp", "0.8", "50.00", "91.00", "1.00", "3", "-"]
-    assert lines[2].split() == ["deployed", "x", "1", "100.00", "100.00", "-", "1", "0.5000"]
+    assert lines[1].split() == ["iterative", "lamp", "0.8", "50.00", "91.00", "1.00", "3", "-", "-"]
+    assert lines[2].split() == ["deployed", "x", "1", "100.00", "100.00", "-", "1", "0.5000", "2.50x"]
 
 
 def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
