@@ -15,7 +15,7 @@ from edgeprune.errors import InputError
 from edgeprune.protocols import Arrays
 
 VOID = -100
-"""A place in a mask of classes that counts for nothing; torch's cross entropy leaves it out too."""
+"""A place in a mask of classes that counts for nothing, in metrics and losses; torch's cross entropy has the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgeprune.data.parts import Tensors
+from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
 from edgeprune.registry import suggest
 
@@ -21,9 +22,13 @@ Loss = Callable[[Tensors, Tensors], Tensor]
 
 FOCAL = "focal"
 _CROSS_ENTROPY = "cross_entropy"
+_LIKELIHOOD = "nll_loss"
 
 BINARY = "binary_cross_entropy_with_logits"
 """Yes or no for each output by itself: several labels an example, or whether an object is there."""
+
+_OF_CLASSES: Final = (_CROSS_ENTROPY, _LIKELIHOOD)
+"""Those of torch that leave VOID out; to the others -100 is a value like any."""
 
 _OF_TORCH: Final = (
     "binary_cross_entropy",
@@ -37,7 +42,7 @@ _OF_TORCH: Final = (
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
-    "nll_loss",
+    _LIKELIHOOD,
     "poisson_nll_loss",
     "smooth_l1_loss",
     "soft_margin_loss",
@@ -47,10 +52,11 @@ _OF_TORCH: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FocalLoss:
-    """Cross entropy in which an example counts the less the surer the model is of it: -w_t (1 - p_t)^gamma log p_t.
+    """Cross entropy in which a label counts the less the surer the model is of it: -w_t (1 - p_t)^gamma log p_t.
 
-    The mean is over all examples, not over the sum of their weights as in `torch.nn.functional.cross_entropy`: so
-    the loss of a single example keeps its weight, and the parts of a batch add up to the whole.
+    The mean is over all labels that are not VOID, not over the sum of their weights as in
+    `torch.nn.functional.cross_entropy`: so the loss of a single example keeps its weight, and the parts of a batch add
+    up to the whole.
 
     Attributes:
         gamma: 0 is plain cross entropy.
@@ -63,7 +69,7 @@ class FocalLoss:
     class_weights: tuple[float, ...] = ()
 
     def __call__(self, outputs: Tensors, labels: Tensors) -> Tensor:
-        """The mean, a scalar.
+        """The mean, a scalar; 0 where no label counts.
 
         Args:
             outputs: logits, [batch, classes, ...].
@@ -72,15 +78,35 @@ class FocalLoss:
         Raises:
             InputError: there are several outputs, or several labels an example.
         """
-        if isinstance(outputs, tuple) or isinstance(labels, tuple):
-            raise InputError("training.loss: focal loss and class weights are for one output and one label an example")
-        logarithm = functional.log_softmax(outputs, dim=1).gather(1, labels.unsqueeze(1)).squeeze(1)
+        outputs, labels = _one_each(outputs, labels, "focal loss and class weights are")
+        counted = labels != VOID
+        # What stands at VOID is taken out before any arithmetic: 0 times an infinite gradient would be NaN.
+        labels = labels[counted]
+        logarithms = functional.log_softmax(outputs.movedim(1, -1)[counted], dim=1)
+        logarithm = logarithms.gather(1, labels.unsqueeze(1)).squeeze(1)
         loss = -logarithm
         if self.gamma:
             loss = loss * (1 - logarithm.exp()).pow(self.gamma)
         if self.class_weights:
             loss = loss * torch.tensor(self.class_weights, dtype=loss.dtype)[labels]
-        return loss.mean()
+        return loss.sum() / max(1, len(loss))
+
+
+@dataclass(frozen=True, slots=True)
+class LossOfClasses:
+    """`cross_entropy` or `nll_loss` of torch, which leave VOID out; 0 where no label counts, of which theirs is NaN.
+
+    Attributes:
+        name: in `torch.nn.functional`.
+    """
+
+    name: str
+
+    def __call__(self, outputs: Tensors, labels: Tensors) -> Tensor:
+        """The mean, a scalar; arguments and errors are those of `FocalLoss`, and labels may be probabilities."""
+        outputs, labels = _one_each(outputs, labels, f"{self.name} is")
+        loss: Callable[..., Tensor] = getattr(functional, self.name)
+        return loss(outputs, labels, reduction="mean" if bool((labels != VOID).any()) else "sum")
 
 
 def resolve_loss(name: str, *, class_weights: Sequence[float] = (), focal_gamma: float = 2.0) -> Loss:
@@ -111,19 +137,28 @@ def resolve_loss(name: str, *, class_weights: Sequence[float] = (), focal_gamma:
                 name=name,
             )
         return FocalLoss(gamma=0.0, class_weights=tuple(class_weights))
+    if name in _OF_CLASSES:
+        return LossOfClasses(name)
     loss: Loss = getattr(functional, name)
     return loss
 
 
 def balanced_class_weights(labels: np.ndarray | Tensor) -> tuple[float, ...]:
-    """One weight a class, such that all classes that occur count alike in the sum and an example counts 1 on average.
+    """One weight a class, such that all classes that occur count alike in the sum and a label counts 1 on average.
 
     Args:
-        labels: of the training split, integers from 0.
+        labels: of the training split, integers from 0, or VOID, which counts for nothing; of any shape.
 
     Returns:
-        examples / (classes that occur * examples of the class); 0 for a class without any.
+        labels / (classes that occur * labels of the class); 0 for a class without any.
     """
-    counts = torch.bincount(torch.as_tensor(labels).flatten())
+    flat = torch.as_tensor(labels).long().flatten()
+    counts = torch.bincount(flat[flat != VOID])
     occurring = int((counts > 0).sum())
     return tuple(float(counts.sum() / (occurring * count)) if count else 0.0 for count in counts)
+
+
+def _one_each(outputs: Tensors, labels: Tensors, which: str) -> tuple[Tensor, Tensor]:
+    if isinstance(outputs, tuple) or isinstance(labels, tuple):
+        raise InputError(f"training.loss: {which} for one output and one label an example")
+    return outputs, labels

@@ -20,7 +20,8 @@ class Training(FileModel):
     focal_gamma: Annotated[float, Field(ge=0)] = 2.0
     """Of the focal loss: the larger, the less the examples count that the model is sure of."""
     class_weights: Literal["balanced"] | tuple[Positive, ...] = ()
-    """Of `cross_entropy` and `focal`: one a class; `balanced` lets all classes of the training split count alike."""
+    """Of `cross_entropy` and `focal`: one a class; `balanced` lets all classes of the training split count alike.
+    Of masks each pixel counts, but those of -100."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """For the dense model and for recovery."""
     learning_rate: Positive = 0.1

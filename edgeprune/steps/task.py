@@ -12,7 +12,7 @@ import numpy as np
 from edgeprune.data.metrics import METRICS
 from edgeprune.data.parts import mapped, parts_of, sole
 from edgeprune.data.slices import slice_members
-from edgeprune.data.splits import DataSplits, Split
+from edgeprune.data.splits import VOID, DataSplits, Split
 from edgeprune.errors import BuildError, InputError
 from edgeprune.protocols import Arrays, Metric
 from edgeprune.records.accuracy import Accuracy, PartScore, Score
@@ -220,12 +220,16 @@ def _class_weights(target: Target, labels: Arrays) -> tuple[float, ...]:
     wanted, where = target.spec.training.class_weights, f"{target.file}: training.class_weights"
     if not wanted:
         return ()
-    if isinstance(labels, tuple) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+    if isinstance(labels, tuple) or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(f"{where}: expected one array of class indices as labels")
+    counted = labels[labels != VOID]
+    if counted.min(initial=0) < 0:
+        raise InputError(f"{where}: expected class indices from 0 as labels, and {VOID} where none counts")
     if wanted == "balanced":
-        return balanced_class_weights(labels)
-    if len(wanted) <= labels.max():
-        raise InputError(f"{where}: expected one a class, at least {labels.max() + 1}, got {len(wanted)}")
+        return balanced_class_weights(counted)
+    classes = counted.max(initial=-1) + 1
+    if len(wanted) < classes:
+        raise InputError(f"{where}: expected one a class, at least {classes}, got {len(wanted)}")
     return wanted
 
 

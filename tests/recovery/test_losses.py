@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
 from edgeprune.recovery.losses import FocalLoss, balanced_class_weights, resolve_loss
 
@@ -20,7 +21,8 @@ LABELS = torch.tensor([0, 1])
 
 @pytest.mark.parametrize("name", ["cross_entropy", "mse_loss", "nll_loss", "binary_cross_entropy_with_logits"])
 def test_losses_of_torch_are_found(name: str) -> None:
-    assert resolve_loss(name) is getattr(functional, name)
+    labels = LABELS if name in {"cross_entropy", "nll_loss"} else torch.eye(2)
+    assert torch.equal(resolve_loss(name)(LOGITS, labels), getattr(functional, name)(LOGITS, labels))
 
 
 def test_no_known_loss_needs_more_than_outputs_and_labels() -> None:
@@ -35,9 +37,10 @@ def test_no_known_loss_needs_more_than_outputs_and_labels() -> None:
 
 def _is_known(name: str) -> bool:
     try:
-        return resolve_loss(name) is getattr(functional, name)
+        resolve_loss(name)
     except InputError:
         return False
+    return True
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,40 @@ def test_focal_loss_without_gamma_is_cross_entropy_and_never_more_with_it(seed: 
     assert FocalLoss(gamma=2.0)(logits, labels) <= plain
 
 
+OF_CLASSES = {
+    "cross_entropy": resolve_loss("cross_entropy"),
+    "nll_loss": resolve_loss("nll_loss"),
+    "weighted": resolve_loss("cross_entropy", class_weights=(3.0, 0.5, 2.0)),
+    "focal": resolve_loss("focal", class_weights=(3.0, 0.5, 2.0), focal_gamma=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+@given(seed=st.integers(0, 1000), extra=st.integers(0, 3))
+@settings(max_examples=20, deadline=None)
+def test_void_pixels_change_neither_loss_nor_gradient(name: str, seed: int, extra: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 3, 4, 2 + extra, generator=generator, requires_grad=True)
+    with torch.no_grad():
+        logits[..., 2:] *= 100  # There the model is sure of a class: its own gradient would be infinite.
+    labels = torch.randint(0, 3, (2, 4, 2 + extra), generator=generator)
+    labels[..., 2:] = VOID
+    losses = [OF_CLASSES[name](logits[..., :width], labels[..., :width]) for width in (2, 2 + extra)]
+    torch.testing.assert_close(losses[1], losses[0])
+    (without,), (found,) = (torch.autograd.grad(loss, logits) for loss in losses)
+    torch.testing.assert_close(found, without)
+
+
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_labels_that_are_all_void_teach_nothing(name: str) -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = OF_CLASSES[name](logits, torch.full((2, 4, 4), VOID))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
 def test_parts_of_a_batch_add_up_to_the_whole_with_class_weights() -> None:
     loss = resolve_loss("cross_entropy", class_weights=(3.0, 0.5))
     singles = [float(loss(LOGITS[i : i + 1], LABELS[i : i + 1])) for i in range(2)]
@@ -98,8 +135,15 @@ def test_balanced_weights_let_all_classes_count_alike() -> None:
     assert 6 * weights[0] == pytest.approx(2 * weights[2])
 
 
+def test_balanced_weights_are_of_the_labels_that_are_not_void() -> None:
+    masks = np.array([[[0, 0], [0, VOID]], [[2, VOID], [VOID, VOID]]])
+    # Four labels, of two classes that occur.
+    assert balanced_class_weights(masks) == pytest.approx((4 / (2 * 3), 0.0, 4 / (2 * 1)))
+
+
 def test_weights_are_refused_where_the_loss_takes_none() -> None:
     with pytest.raises(InputError, match=r"training\.class_weights: .* got mse_loss"):
         resolve_loss("mse_loss", class_weights=(1.0, 2.0))
-    with pytest.raises(InputError, match="one output and one label"):
-        FocalLoss()((LOGITS, LOGITS), LABELS)
+    for name in ("focal", "cross_entropy"):
+        with pytest.raises(InputError, match=f"{name}.* for one output and one label"):
+            resolve_loss(name)((LOGITS, LOGITS), LABELS)

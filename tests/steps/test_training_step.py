@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from compressors import compressor
@@ -18,6 +19,7 @@ from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKi
 from edgeprune.recovery.losses import BINARY, FocalLoss
 from edgeprune.schema.training import Recovery
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.examination import examine
 from edgeprune.steps.inputs import load_target
 from edgeprune.steps.training import build_teacher, fit_settings, recovery_teacher
 
@@ -111,6 +113,33 @@ def test_settings_are_those_of_the_file(tmp_path: Path) -> None:
 )
 def test_class_weights_that_do_not_fit_are_refused(keys: dict[str, object], message: str, tmp_path: Path) -> None:
     with compressor(tmp_path, target=keys, code=TEACHER_CODE) as made, pytest.raises(InputError, match=message):
+        _ = made.loss
+
+
+# A dataset's border that nobody labelled, and examples without any label, the first of which the check looks at.
+WITH_VOID = TASKS["masks"][0].replace(
+    "    return Split(", "    masks[:, :2], masks[:3] = -100, -100\n    return Split("
+)
+
+
+@pytest.mark.parametrize(("loss", "weights"), [("cross_entropy", "balanced"), ("focal", [1.0, 3.0])])
+def test_masks_with_void_are_learned_with_class_weights(loss: str, weights: object, tmp_path: Path) -> None:
+    keys = {**TASKS["masks"][1], "training.loss": loss, "training.class_weights": weights}
+    examine(load_target(make_target(tmp_path, target=keys, code=WITH_VOID).folder))
+    with compressor(tmp_path, target=keys, code=WITH_VOID) as made:
+        labels = np.asarray(made.bench.data.train.labels)
+        blob = float((labels == 1).sum() / (labels >= 0).sum())
+        assert isinstance(made.loss, FocalLoss)
+        balanced = (1 / (2 * (1 - blob)), 1 / (2 * blob))
+        assert made.loss.class_weights == pytest.approx(balanced if weights == "balanced" else (1.0, 3.0))
+        qualities = [e.validation_accuracy for e in made.dense.epochs]
+    assert max(q for q in qualities if q is not None) > 0.8
+
+
+def test_class_weights_of_labels_that_are_no_classes_are_refused(tmp_path: Path) -> None:
+    code = WITH_VOID.replace("-100", "-3").replace('("ground", "blob")', "()")
+    keys = {**TASKS["masks"][1], "training.class_weights": "balanced"}
+    with compressor(tmp_path, target=keys, code=code) as made, pytest.raises(InputError, match="class indices from 0"):
         _ = made.loss
 
 
