@@ -86,7 +86,9 @@ class FocalLoss:
         logarithm = logarithms.gather(1, labels.unsqueeze(1)).squeeze(1)
         loss = -logarithm
         if self.gamma:
-            loss = loss * (1 - logarithm.exp()).pow(self.gamma)
+            # Not down to 0, where a power below 1 has an infinite slope: 0 times it would be NaN.
+            doubt = (1 - logarithm.exp()).clamp_min(torch.finfo(loss.dtype).tiny)
+            loss = loss * doubt.pow(self.gamma)
         if self.class_weights:
             loss = loss * torch.tensor(self.class_weights, dtype=loss.dtype)[labels]
         return loss.sum() / max(1, len(loss))

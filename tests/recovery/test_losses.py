@@ -86,6 +86,15 @@ def test_focal_loss_without_gamma_is_cross_entropy_and_never_more_with_it(seed: 
     assert FocalLoss(gamma=2.0)(logits, labels) <= plain
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_has_a_gradient_where_the_model_is_sure(gamma: float) -> None:
+    logits = torch.tensor([[200.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    FocalLoss(gamma=gamma)(logits, torch.tensor([0, 0])).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == [0.0, 0.0]
+    assert float(logits.grad[1, 0]) < 0
+
+
 OF_CLASSES = {
     "cross_entropy": resolve_loss("cross_entropy"),
     "nll_loss": resolve_loss("nll_loss"),
