@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
 
 
@@ -40,6 +41,18 @@ class Normed(nn.Module):
         return self.head(functional.relu(self.norm(self.conv(x))).mean(3).flatten(1))
 
 
+class Pixels(nn.Module):
+    """Classes of each pixel. Input [n, 3, 8, 8], output [n, 3, 8, 8]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(functional.relu(self.conv(x)))
+
+
 def stripes(examples: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Images with a bright stripe at one of three heights."""
     generator = np.random.default_rng(seed)
@@ -48,6 +61,15 @@ def stripes(examples: int = 90, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     for image, label in zip(inputs, labels, strict=True):
         image[:, 2 * label + 1] += 1.5
     return inputs, labels
+
+
+def striped_masks(examples: int = 90) -> tuple[np.ndarray, np.ndarray]:
+    """The same images with their class at each pixel, of which none, most or all are void."""
+    inputs, classes = stripes(examples)
+    masks = np.tile(classes[:, np.newaxis, np.newaxis], (1, 8, 8))
+    for mask, rows in zip(masks, np.random.default_rng(1).choice([0, 6, 8], examples), strict=True):
+        mask[:rows] = VOID
+    return inputs, masks
 
 
 def noise(inputs: Tensor, generator: torch.Generator) -> Tensor:

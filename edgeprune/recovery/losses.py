@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeprune.data.parts import Tensors
+from edgeprune.data.parts import Tensors, parts_of
 from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
 from edgeprune.registry import suggest
@@ -48,6 +48,8 @@ _OF_TORCH: Final = (
     "soft_margin_loss",
 )
 """Those of `torch.nn.functional` that take outputs and labels and need nothing else, such as lengths or a variance."""
+
+_OF_ALL_LABELS: Final = tuple(getattr(functional, name) for name in _OF_TORCH if name not in _OF_CLASSES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -143,6 +145,23 @@ def resolve_loss(name: str, *, class_weights: Sequence[float] = (), focal_gamma:
         return LossOfClasses(name)
     loss: Loss = getattr(functional, name)
     return loss
+
+
+def counted_labels(loss: Loss, labels: Tensors) -> Tensor:
+    """How many labels of each example a loss takes its mean over; 1 where all examples count alike.
+
+    A loss of one's own is taken to leave out the VOID of class indices, as torch's cross entropy does.
+
+    Args:
+        loss: of the training.
+        labels: of all its examples.
+
+    Returns:
+        [examples], integers.
+    """
+    if isinstance(labels, tuple) or labels.is_floating_point() or loss in _OF_ALL_LABELS:
+        return torch.ones(len(parts_of(labels)[0]), dtype=torch.int64)
+    return (labels != VOID).reshape(len(labels), -1).sum(dim=1)
 
 
 def balanced_class_weights(labels: np.ndarray | Tensor) -> tuple[float, ...]:

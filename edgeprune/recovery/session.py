@@ -5,23 +5,42 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgeprune.data.parts import mapped, outputs_of
+from edgeprune.data.parts import Tensors, mapped, outputs_of, parts_of
 from edgeprune.errors import BuildError
 from edgeprune.events import Reporter, StageProgress
 from edgeprune.recovery.features import TappedStudent
 from edgeprune.recovery.job import Job
+from edgeprune.recovery.losses import counted_labels
 from edgeprune.recovery.settings import FitSettings
 from edgeprune.recovery.shared_norms import SharedNorms, greatest_of_workers
 from edgeprune.recovery.teaching import Teaching
 
 _REPORT_EVERY_S = 0.25
 _IMAGES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share:
+    """A worker's part of a batch.
+
+    Attributes:
+        part: of the batch.
+        weight: of its mean over examples, in the mean over workers.
+        label_weight: of its mean over labels, as a multiple of that: the labels that count are not the same number in
+            each example. 0 where it has none of them.
+    """
+
+    part: slice
+    weight: float
+    label_weight: float
 
 
 class Session:
@@ -110,15 +129,15 @@ class Session:
 
     def _train_on(self, chosen: Tensor) -> float:
         settings = self._settings
-        share, weight = self._share(len(chosen))
+        share = self._share(chosen)
         if settings.augment is not None:
-            batch = settings.augment(self._job.inputs[chosen], self.generator)[share]
-            chosen = chosen[share]
+            batch = settings.augment(self._job.inputs[chosen], self.generator)[share.part]
+            chosen = chosen[share.part]
         else:
-            chosen = chosen[share]
+            chosen = chosen[share.part]
             batch = self._job.inputs[chosen]
         batch = batch.contiguous(memory_format=self._format)
-        loss = self._loss(batch, chosen) * weight
+        loss = self._loss(batch, chosen, share.label_weight) * share.weight
         if not bool(loss.isfinite()):
             return float(loss.detach())  # Without a step: the weights stay as they were.
         rate = settings.learning_rate * settings.schedule.factor(
@@ -136,30 +155,49 @@ class Session:
         self._step += 1
         return float(loss.detach())
 
-    def _share(self, examples: int) -> tuple[slice, float]:
-        """This worker's part of a batch, and the weight of its mean in the mean over workers.
+    def _share(self, chosen: Tensor) -> _Share:
+        """This worker's part of a batch, such that the mean over workers is the mean over the batch.
 
         A batch with less than two examples for each is taken whole by all: the outcome is the same.
         """
-        rank, workers = self._fabric.global_rank, self._fabric.world_size
+        rank, workers, examples = self._fabric.global_rank, self._fabric.world_size, len(chosen)
         is_shared = examples >= 2 * workers
         if self._norms is not None:
             self._norms.is_shared = is_shared
-        if not is_shared:
-            return slice(None), 1.0
+        if not is_shared or workers == 1:
+            return _Share(part=slice(None), weight=1.0, label_weight=1.0)
         first, last = (examples * part // workers for part in (rank, rank + 1))
-        return slice(first, last), (last - first) * workers / examples
+        counted = self._counted[chosen]
+        ours, all_there = (int(part.sum()) for part in (counted[first:last], counted))
+        return _Share(
+            part=slice(first, last),
+            weight=(last - first) * workers / examples,
+            label_weight=ours * examples / (all_there * (last - first)) if all_there else 1.0,
+        )
 
-    def _loss(self, batch: Tensor, chosen: Tensor) -> Tensor:
+    @cached_property
+    def _counted(self) -> Tensor:
+        """How many labels of each example the loss is of: known to all workers, who have all labels."""
+        return counted_labels(self._settings.loss, self._job.labels)
+
+    def _loss(self, batch: Tensor, chosen: Tensor, label_weight: float) -> Tensor:
         settings = self._settings
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):
             found = self._wrapped(batch)
         returned, features = found if isinstance(self.net, TappedStudent) else (found, ())
         outputs = outputs_of(returned)
-        hard = settings.loss(outputs, mapped(lambda part: part[chosen], self._job.labels))
+        if label_weight:
+            hard = settings.loss(outputs, mapped(lambda part: part[chosen], self._job.labels)) * label_weight
+        else:
+            hard = _nothing(outputs)
         if self._teaching is None:
             return hard
         return self._teaching.loss(hard, outputs, features, batch, chosen)
+
+
+def _nothing(outputs: Tensors) -> Tensor:
+    """0 with gradients of 0, in the place of a mean over no labels, which is NaN."""
+    return torch.stack([part.sum() for part in parts_of(outputs)]).sum() * 0
 
 
 class _Progress:

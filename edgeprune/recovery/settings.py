@@ -76,7 +76,7 @@ class FitSettings:
         momentum: of SGD; not used by AdamW.
         weight_decay: on weights of two dimensions and more, not on biases and norms.
         batch_size: examples a step, of all workers together.
-        loss: of (outputs, labels), a mean over the examples.
+        loss: of (outputs, labels), a mean over the examples, or over the class indices that are not VOID.
         augment: of (batch, generator), on the preprocessed batch; None for none.
         seed: of the order, the augmentation, and whatever the model draws (dropout).
         bf16: forward pass in bfloat16; see `bf16_is_fast`.

@@ -60,7 +60,7 @@ class Teaching:
         """The whole loss of a batch.
 
         Args:
-            hard: what the labels say, a scalar.
+            hard: what the labels say, a scalar, weighed as a mean over these examples is.
             outputs: of the student, float32.
             features: of the student, adapted.
             batch: what the student saw.

@@ -49,9 +49,11 @@ def run_in_workers_(job: Job, reporter: Reporter) -> FitResult:
     """Train in new processes; the model here has the trained weights afterwards.
 
     Each worker takes an equal share of every batch, batch norms take their statistics of the whole one, the gradients
-    are averaged, and so the weights are those of one process up to rounding. Exceptions are the scale of a teacher's
-    feature, which is that of the share, what dropout draws, and norms with a forward pass of their own, whose running
-    statistics are averaged after each epoch.
+    are averaged by how many examples each share has (and labels, where some are VOID), and so the weights are those of
+    one process up to rounding. Exceptions are the scale of a teacher's feature, which is that of the share, what
+    dropout draws, norms with a forward pass of their own, whose running statistics are averaged after each epoch, and
+    losses of one's own that are no mean over the examples, nor over class indices that are not VOID: torch's class
+    weights, which it divides by, or VOID in one of several arrays of labels.
 
     Raises:
         InputError: the model, loss or augmentation cannot be handed to another process.

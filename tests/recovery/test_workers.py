@@ -11,14 +11,16 @@ import torch
 from models import seeded
 from torch import nn
 from torch.nn import functional
-from trained_in_workers import Normed, NormFree, die_in_worker, noise, refuse, stripes
+from trained_in_workers import Normed, NormFree, Pixels, die_in_worker, noise, refuse, striped_masks, stripes
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, Noted, NullReporter, StageFinished, StageProgress, StageStarted
 from edgeprune.pruning.maskable import find_maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.quantization.fake_quantization import FakeQuantization
+from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import FitResult, FitSettings, Workers, fit_
+from edgeprune.recovery.losses import Loss, resolve_loss
 
 ALONE = FitSettings(epochs=3, learning_rate=0.05, loss=functional.cross_entropy, batch_size=16, augment=noise)
 EXAMPLE = torch.from_numpy(stripes(1)[0])
@@ -72,12 +74,8 @@ def test_two_workers_follow_the_loss_curve_of_one() -> None:
     assert isinstance(reporter.events[-1], StageFinished)
 
 
-@pytest.mark.slow
-def test_batch_norms_of_two_workers_are_those_of_one() -> None:
-    # Of 91 examples the last batch has three: too few to share, so both workers take it whole.
-    chosen = replace(ALONE, epochs=6, batch_size=22)
-    alone, together = seeded(Normed), seeded(Normed)
-    data = stripes(91)
+def _check_two_are_as_one(factory: type[nn.Module], data: tuple[np.ndarray, np.ndarray], chosen: FitSettings) -> None:
+    alone, together = seeded(factory), seeded(factory)
     expected, found = (
         fit_(model, *data, settings, reporter=NullReporter(), stage="train")
         for model, settings in ((alone, chosen), (together, replace(chosen, workers=Workers(count=2))))
@@ -85,6 +83,31 @@ def test_batch_norms_of_two_workers_are_those_of_one() -> None:
     np.testing.assert_allclose([e.loss for e in found.epochs], [e.loss for e in expected.epochs], rtol=1e-4)
     for name, theirs in alone.state_dict().items():
         torch.testing.assert_close(together.state_dict()[name], theirs, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_batch_norms_of_two_workers_are_those_of_one() -> None:
+    # Of 91 examples the last batch has three: too few to share, so both workers take it whole.
+    _check_two_are_as_one(Normed, stripes(91), replace(ALONE, epochs=6, batch_size=22))
+
+
+@pytest.mark.slow
+def test_soft_labels_of_two_workers_are_those_of_one() -> None:
+    # Shares of 7 and 8 examples; without augmentation the soft labels are taken before.
+    taught = Distillation(teacher=seeded(NormFree, 1), weight=0.7)
+    _check_two_are_as_one(NormFree, stripes(), replace(ALONE, batch_size=15, augment=None, distillation=taught))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "weight"),
+    [(functional.cross_entropy, 0.0), (resolve_loss("focal", class_weights=(3.0, 0.5, 2.0)), 0.5)],
+    ids=["a loss of one's own", "class weights and soft labels"],
+)
+def test_void_pixels_count_for_nothing_in_two_workers_as_in_one(loss: Loss, weight: float) -> None:
+    # Torch's mean over a share that is all void, as some are here, would be NaN.
+    taught = Distillation(teacher=seeded(Pixels, 1), weight=weight)
+    _check_two_are_as_one(Pixels, striped_masks(), replace(ALONE, batch_size=7, loss=loss, distillation=taught))
 
 
 @pytest.mark.slow
