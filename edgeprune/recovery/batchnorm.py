@@ -40,15 +40,19 @@ def reestimate_(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None
             f"got {len(inputs)} examples in batches of {batch_size}"
         )
     momenta = [norm.momentum for norm in norms]
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()  # Dropout and the like stay off: only the norms learn.
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # A plain average over the batches.
-        norm.train()
-    for part in torch.split(inputs, batch_size):
-        if len(part) >= _FEWEST:
-            model(part)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.train(was_training)
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # A plain average over the batches.
+            norm.train()
+        for part in torch.split(inputs, batch_size):
+            if len(part) >= _FEWEST:
+                model(part)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        # Module by module: a norm that is frozen in a model that trains stays so.
+        for module, training in modes:
+            module.training = training

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -29,6 +30,23 @@ def test_weights_and_dropout_are_left_alone() -> None:
     reestimate_(model, torch.randn(9, 3, 16, 16), batch_size=4)  # The last batch has one example.
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
     assert int(model.bn.num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_each_module_has_its_mode_and_momentum_back(*, fails: bool) -> None:
+    model, _ = example_of("resnet")
+    model.train()
+    model.bn.eval()
+    model.bn.momentum = 0.3
+    before = _modes(model)
+    inputs = torch.randn(4, 5 if fails else 3, 16, 16)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        reestimate_(model, inputs)
+    assert _modes(model) == before
+
+
+def _modes(model: nn.Module) -> list[tuple[str, bool, float | None]]:
+    return [(name, m.training, getattr(m, "momentum", None)) for name, m in model.named_modules()]
 
 
 @pytest.mark.parametrize(("examples", "batch_size"), [(0, 256), (1, 256), (8, 1)])
