@@ -68,7 +68,8 @@ class Recovery(FileModel):
     remains each time, most of it early (AGP, Zhu and Gupta 2017), or by `steps`."""
     steps: tuple[tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(gt=0, le=1)]], ...] = ()
     """For the schedule `steps`: (epoch of recovery, share of the rung's pruning ratio that is out from then on),
-    ascending, to a share of 1; the rounds follow from it."""
+    ascending, to a share of 1. A step is a cut, then a recovery of its own until the next one, with the whole schedule
+    of the learning rate; its weights that validate best are cut next. Nothing is out before the first step."""
     epochs: Annotated[int, Field(ge=0)] | None = None
     """Fine-tuning epochs over all rounds together; the last round gets what does not divide. By default 3; with
     `rewind`, and no `steps`, each round has what was left of the dense model's training at that step."""
