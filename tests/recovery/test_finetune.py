@@ -68,6 +68,19 @@ def test_learns_the_task_and_ends_in_eval_mode(optimizer: str) -> None:
     assert result.epochs[-1].loss < result.epochs[0].loss / 2
     inputs, labels = _task(60, seed=2)
     assert accuracy_of(model, torch.as_tensor(inputs), torch.as_tensor(labels)) > 0.9
+
+
+def test_images_and_weights_are_channels_last_while_they_are_trained() -> None:
+    model = _net()
+    seen: list[bool] = []
+
+    def look(layer: nn.Conv2d, arguments: tuple[Tensor]) -> None:
+        seen.extend(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (*arguments, layer.weight))
+
+    hook = model.stem.register_forward_pre_hook(look)
+    _fit(model)
+    hook.remove()
+    assert seen == [True] * 2 * 18
     assert model.stem.weight.is_contiguous()
 
 
@@ -295,6 +308,23 @@ def test_training_that_is_rewound_takes_the_rates_that_were_left() -> None:
     # Of 24 steps, one of them warm-up: the seventh is the sixth of 24 parts towards 0, the last the twenty-third.
     assert rest[0] == pytest.approx(0.25 * (1 + math.cos(math.pi * 6 / 24)), abs=1e-5)
     assert rest[-1] == pytest.approx(0.25 * (1 + math.cos(math.pi * 23 / 24)), abs=1e-5)
+
+
+def test_each_training_begins_without_the_momentum_of_the_one_before() -> None:
+    # With this loss the gradient of the bias is 1 at every step.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
+    chosen = replace(
+        SETTINGS, epochs=1, learning_rate=0.5, loss=lambda x, _: x.mean(), clip_norm=0,
+        schedule=RateSchedule(kind="constant"),
+    )  # fmt: skip
+    seen: list[float] = []
+    for _ in range(2):
+        seen.append(float(model[1].bias.detach()))
+        _fit(model, chosen, after_step=lambda: seen.append(float(model[1].bias.detach())))
+    first, second = ([a - b for a, b in itertools.pairwise(bias)] for bias in (seen[:7], seen[7:]))
+    assert second == pytest.approx(first, abs=1e-5)
+    # Nesterov's first two steps: of 1 and of 1.9 times the gradient beside the momentum of both.
+    assert first[:2] == pytest.approx([0.5 * (1 + 0.9), 0.5 * (1 + 0.9 * 1.9)], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from edgeprune.errors import BuildError
 from edgeprune.events import Event, Noted, StageFinished
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.schema.training import Recovery
+from edgeprune.steps import compressing
 from edgeprune.steps.pruning_rounds import recovery_rounds
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
@@ -167,6 +170,32 @@ def test_norms_are_those_of_the_model_without_its_blocks_where_the_rest_is_refit
     with torch.no_grad():
         errors = [float((m(inputs) - found(inputs)).square().mean()) for m in (wanted.eval(), stale.eval())]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("kind", [PruningKind.STRUCTURED, PruningKind.UNSTRUCTURED])
+def test_norms_are_reestimated_after_each_cut(
+    kind: PruningKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[int] = []
+
+    def watched_(model: nn.Module, inputs: Tensor) -> None:
+        settled.append(_weights_left(model))
+        reestimate_(model, inputs)
+
+    monkeypatch.setattr(compressing, "reestimate_", watched_)
+    rung = replace(FLOAT, pruning=kind, pruning_ratio=0.625)
+    widths = WIDTHS if kind is PruningKind.STRUCTURED else ()
+    with compressor(tmp_path, target={"recovery.epochs": 0}) as made:
+        found = made.load(made.compressed(planned(rung, widths)))
+        dense, again = made.load(made.dense), copy.deepcopy(found)
+        first, last = settled  # One a round.
+        made.settle_(again)
+    assert _weights_left(dense) > first > last == _weights_left(found)
+    assert torch.equal(found.bn1.running_mean, again.bn1.running_mean)
+
+
+def _weights_left(model: nn.Module) -> int:
+    return sum(int(weight.count_nonzero()) for weight in weights(model).values())
 
 
 def test_other_recipe_is_another_model_and_the_dense_one_stays(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from edgeprune.events import Event, Noted, NullReporter, StageProgress, StageSta
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.recovery.losses import BINARY, FocalLoss
 from edgeprune.schema.training import Recovery
+from edgeprune.steps import training
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.examination import examine
 from edgeprune.steps.inputs import load_target
@@ -101,6 +102,25 @@ def test_settings_are_those_of_the_file(tmp_path: Path) -> None:
     assert loss.gamma == 1.5
     assert loss.class_weights == pytest.approx((1.0,) * 4)  # 64 examples of each class.
     assert settings.distillation is None
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_trainings_compute_in_bf16_where_the_cpu_is_fast_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fast: bool
+) -> None:
+    monkeypatch.setattr(training, "bf16_is_fast", lambda: fast)
+    with compressor(tmp_path) as made:
+        assert fit_settings(made.bench, 1).bf16 is fast
+
+
+def test_recovery_is_at_a_tenth_of_the_trainings_rate_unless_the_target_says_otherwise(tmp_path: Path) -> None:
+    rates = {}
+    for wanted in (None, 0.02):
+        keys = {"training.epochs": 0, "training.learning_rate": 0.4, "recovery.learning_rate": wanted}
+        with compressor(tmp_path / str(wanted), target=keys) as made:
+            rates[wanted] = (made.recovery_settings(1).learning_rate, made.scorer.learning_rate)
+            assert made.training_settings().learning_rate == 0.4
+    assert rates == {None: pytest.approx((0.04, 0.04)), 0.02: (0.02, 0.02)}
 
 
 @pytest.mark.parametrize(
