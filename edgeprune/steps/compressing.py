@@ -190,6 +190,7 @@ class Compressor:
             hold = ZeroHolder(fresh, self.load(model), model.masked_layers)
             hold()
             epochs = self.fit_(fresh, self.training_settings(), "train", subject, after_step=hold)
+            hold.verify()
             scratch = Pruned(
                 model=fresh,
                 epochs=epochs,
@@ -224,6 +225,7 @@ class Compressor:
             settings = replace(settings, learning_rate=rate, schedule=replace(settings.schedule, start=0.0))
             hold = ZeroHolder(trained, trained, model.masked_layers)
             done = self.fit_(trained, settings, "quantize", subject, after_step=hold, rounding=True)
+            hold.verify()
             save_pruned(trained, model.recipe, folder)
             return replace(model, subject=subject, key=key, qat_epochs=done, layers=layer_weights(trained))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from edgeprune.errors import BuildError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -25,7 +27,7 @@ class ZeroHolder:
         inside = tuple(f"{layer}." for layer in layers)
         # Only weights of two dimensions and more: nothing masks biases and norms.
         self._zeros = [
-            (parameter, theirs[name].detach() == 0)
+            (name.rpartition(".")[0], parameter, theirs[name].detach() == 0)
             for name, parameter in model.named_parameters()
             if parameter.dim() > 1 and name.startswith(inside)
         ]
@@ -35,5 +37,16 @@ class ZeroHolder:
         import torch
 
         with torch.no_grad():
-            for parameter, is_zero in self._zeros:
+            for _, parameter, is_zero in self._zeros:
                 parameter.masked_fill_(is_zero, 0.0)
+
+    def verify(self) -> None:
+        """Make sure that they were held.
+
+        Raises:
+            BuildError: a masked weight is not zero.
+        """
+        for layer, parameter, is_zero in self._zeros:
+            alive = int(parameter.detach()[is_zero].count_nonzero())
+            if alive:
+                raise BuildError(f"layer {layer!r}: {alive} masked weights are not zero", layer=layer)

@@ -124,7 +124,7 @@ class PruningRounds:
         trained weight would be one more zero, and a weight less.
 
         Raises:
-            BuildError: training diverged.
+            BuildError: training diverged, or left a masked weight that is not zero.
         """
         compressor = self.compressor
         model, epochs = copy.deepcopy(compressor.load(compressor.start_of(rung))), list[EpochResult]()
@@ -150,6 +150,8 @@ class PruningRounds:
             rounding = compressor.rounds_first(rung)
             epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_, rounding=rounding)
         sparsity, masked_layers = masks.sparsity, tuple(masks.kept)
+        # First: what came alive in training would be zeroed in silence, at the cost of accuracy.
+        masks.verify()
         masks.make_permanent()
         return Pruned(model=model, epochs=tuple(epochs), sparsity=sparsity, masked_layers=masked_layers)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from edgeprune.events import Event, Noted, StageFinished
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.recovery.batchnorm import reestimate_
+from edgeprune.recovery.finetune import FitSettings
 from edgeprune.schema.training import Recovery
 from edgeprune.steps import compressing
+from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.pruning_rounds import recovery_rounds
 
 FLOAT = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
@@ -100,6 +103,26 @@ def test_masked_zeros_are_there_after_fine_tuning(tmp_path: Path, rung: Rung, ze
     # What is left went on learning.
     left = found != 0
     assert not torch.equal(found[left], dense["conv2.weight"][left])
+
+
+@pytest.mark.parametrize("stage", ["recover", "quantize", "train"])
+def test_masked_weights_that_training_brought_back_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    trained = Compressor.fit_
+
+    def careless(self: Compressor, model: nn.Module, settings: FitSettings, at: str, *rest: Any, **named: Any) -> Any:
+        epochs = trained(self, model, settings, at, *rest, **named)
+        if at == stage and "dense" not in rest:
+            nn.init.ones_(model.conv2.weight)
+        return epochs
+
+    monkeypatch.setattr(Compressor, "fit_", careless)
+    rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
+    with compressor(tmp_path) as made, pytest.raises(BuildError, match=r"'conv2': \d+ masked weights are not zero"):
+        model = made.compressed(planned(rung))
+        made.quantization_aware(model, 1)
+        made.from_scratch(model)
 
 
 def test_blocks_of_another_shape_are_another_model(tmp_path: Path) -> None:
