@@ -111,10 +111,10 @@ def test_masks_follow_the_scores_and_not_the_weights() -> None:
     assert (model[0].weight == 0).flatten(1).tolist() == [[False] * 3, [True] * 3]
 
 
-@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 2), (6, 1), (1, 1)])
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 2), (6, 1), (16, 1), (1, 1)])
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_blocks_go_and_stay_together_and_are_counted_exactly(shape: tuple[int, int], scope: str) -> None:
-    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 12, 3), nn.Conv2d(12, 24, 1), nn.Conv2d(24, 2, 1)))
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(8, 48, 3), nn.Conv2d(48, 96, 1), nn.Conv2d(96, 2, 1)))
     masks = WeightMasks.blocks(model, of(model, 8, 4, 4), 0.3, shape, spread=Spread(scope=scope))  # type: ignore[arg-type]
     masks.apply_()
     masks.verify()
@@ -127,7 +127,7 @@ def test_blocks_go_and_stay_together_and_are_counted_exactly(shape: tuple[int, i
         if scope == "layer":
             assert int((blocks > 0).sum()) == round(0.3 * blocks.numel())
     if scope == "global":
-        assert zeros == round(0.3 * (12 * 72 + 24 * 12) / (shape[0] * shape[1]))
+        assert zeros == round(0.3 * (48 * 72 + 96 * 48) / (shape[0] * shape[1]))
     assert [x.layer for x in masks.left_dense] == ["2"]
 
 

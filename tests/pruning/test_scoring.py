@@ -141,9 +141,8 @@ def test_attention_recurrent_and_grouped_layers_are_scored_by_their_outputs(name
     data = ScoringData(batches=((example.repeat_interleave(2, dim=0),) * 2,), loss=lambda y, _: y.square().mean())
     widths = {g.name: g.at_least(g.width // 2) for g in groups}
     pruned, _ = structured_prune(model, example, widths, CRITERIA.get(criterion), data=data)
-    assert {g.name: g.width for g in find_groups(pruned, example).groups if g.name in widths} == {
-        g.name: widths[g.name] for g in find_groups(pruned, example).groups if g.name in widths
-    }
+    cut = ChannelGraph(pruned, example)
+    assert {name: cut.width(name) for name in widths} == widths
 
 
 @pytest.mark.parametrize("criterion", ["fisher", "obc", "activation_mean", "head_importance", "hard_concrete"])
