@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAKES_OUTPUT: Final = "it makes the model's output, and pruning.classifier is false"
+NEVER_CALLED: Final = "the model never calls it"
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
@@ -51,6 +52,14 @@ class Maskable:
     def without(self, reasons: Mapping[str, str]) -> Maskable:
         """Leave more layers dense, each for its reason; what is left dense already keeps its own."""
         return Maskable(weighted=tuple(replace(x, reason=x.reason or reasons.get(x.layer, "")) for x in self.weighted))
+
+    def scored_by(self, scores: Container[str]) -> Maskable:
+        """Leave layers without scores dense.
+
+        Criteria that watch what layers read and make have none of a layer that the model never calls: zeros there would
+        count and change nothing.
+        """
+        return self.without({n: NEVER_CALLED for n in self.layers if n not in scores})
 
 
 def find_maskable(

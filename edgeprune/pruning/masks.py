@@ -50,8 +50,9 @@ class WeightMasks:
 
     Made by `unstructured`, `n_m` or `blocks`; the model is changed by `apply_` only. All three take the layers that
     `find_maskable` found, and scores by layer, as a criterion gives them for these (each [out_channels, in_channels,
-    *kernel]); without any, the weights' magnitudes are taken. Masks that are made after others of the same model keep
-    their zeros: those go first, whatever the scores say, so that no weight comes back in the place of another.
+    *kernel]); layers without stay dense. Without any scores, the weights' magnitudes are taken. Masks that are made
+    after others of the same model keep their zeros: those go first, whatever the scores say, so that no weight comes
+    back in the place of another.
 
     Attributes:
         left_dense: layers with no zeros to hold, with the reasons.
@@ -86,9 +87,10 @@ class WeightMasks:
             after: the masks of before, whose zeros stay as far as there are so many.
 
         Raises:
-            InputError: a sparsity out of range, a share of a layer that may not be masked, or a layer without scores.
+            InputError: a sparsity out of range, a share of a layer that may not be masked, or scores that do not fit.
             BuildError: scores that are not finite.
         """
+        maskable = _with_scores(maskable, scores)
         found = _scored(model, maskable, scores, after)
         kept = _kept_of(found, sparsity, spread)
         return cls(model, _stored(model, {n: k.reshape(found[n].shape) for n, k in kept.items()}), maskable)
@@ -110,11 +112,12 @@ class WeightMasks:
         them. Layers where that length is no multiple of `m` are left dense.
 
         Raises:
-            InputError: not 0 < n <= m, or a layer without scores.
+            InputError: not 0 < n <= m, or scores that do not fit.
             BuildError: scores that are not finite.
         """
         if not 0 < n <= m:
             raise InputError(f"N:M sparsity: expected 0 < N <= M, got {n}:{m}")
+        maskable = _with_scores(maskable, scores)
         found, pattern = _scored(model, maskable, scores, after), ZeroPattern(n_m=(n, m))
         uneven = {
             name: f"its {s[0].numel()} weights an output are no multiple of {m}"
@@ -153,12 +156,13 @@ class WeightMasks:
             after: the masks of before, made of the same blocks.
 
         Raises:
-            InputError: a sparsity or shape out of range, a share of a layer that may not be masked, or a layer without
-                scores.
+            InputError: a sparsity or shape out of range, a share of a layer that may not be masked, or scores that do not
+                fit.
             BuildError: scores that are not finite.
         """
         if min(shape) < 1:
             raise InputError(f"block sparsity: expected a shape of at least 1x1, got {shape[0]}x{shape[1]}")
+        maskable = _with_scores(maskable, scores)
         found, pattern = _scored(model, maskable, scores, after), ZeroPattern(block=shape)
         reason = f"its weights are no whole number of {shape[0]}x{shape[1]} blocks"
         uneven = {n: reason for n, s in found.items() if not pattern.fits(len(s), s[0].numel())}
@@ -225,6 +229,16 @@ class WeightMasks:
         return 0.0 if kept is None else 1.0 - int(kept.count_nonzero()) / kept.numel()
 
 
+def _with_scores(maskable: Maskable, scores: Mapping[str, Tensor] | None) -> Maskable:
+    """The same without the layers that have no scores; a misspelt name must not leave one dense in silence."""
+    if scores is None:
+        return maskable
+    known = tuple(x.layer for x in maskable.weighted)
+    if unknown := sorted(set(scores) - set(known)):
+        raise InputError(f"scores: no layer {unknown[0]!r} has weights{suggest(unknown[0], known)}", layer=unknown[0])
+    return maskable.scored_by(scores)
+
+
 def _scored(
     model: nn.Module, maskable: Maskable, scores: Mapping[str, Tensor] | None, after: WeightMasks | None
 ) -> dict[str, Tensor]:
@@ -234,10 +248,10 @@ def _scored(
     for name in maskable.layers:
         layer = model.get_submodule(name)
         weight = output_first(layer, _weight(model, name))
-        given = weight.abs() if scores is None else scores.get(name)
-        shape = "none" if given is None else tuple(given.shape)
-        if given is None or given.shape != weight.shape:
-            raise InputError(f"scores of layer {name!r}: expected {tuple(weight.shape)}, found {shape}", layer=name)
+        given = weight.abs() if scores is None else scores[name]
+        if given.shape != weight.shape:
+            expected, found_shape = tuple(weight.shape), tuple(given.shape)
+            raise InputError(f"scores of layer {name!r}: expected {expected}, found {found_shape}", layer=name)
         if not bool(given.isfinite().all()):
             raise BuildError(f"layer {name!r}: the importance of its weights is not finite", layer=name)
         # A criterion may give a zero 0, and a weight that it would rather lose less than that.

@@ -147,8 +147,8 @@ def weight_scores(
 ) -> Mapping[str, Tensor]:
     """Score single weights of some layers, each [out_channels, in_channels, *kernel], float32.
 
-    Layers that the model never calls are left out by criteria that look at what layers read and make; masks must be
-    told to ignore them.
+    Layers that the model never calls are left out by criteria that look at what layers read and make; masks leave them
+    dense.
 
     Raises:
         BuildError: the criterion scores channels only.

@@ -81,8 +81,7 @@ class MaskMaker:
         self, model: nn.Module, rung: Rung, maskable: Maskable, sparsity: float, after: WeightMasks | None
     ) -> WeightMasks:
         scores = self.score(model, maskable.layers)
-        # Zeros there would count and change nothing.
-        maskable = maskable.without({n: "the model never calls it" for n in maskable.layers if n not in scores})
+        maskable = maskable.scored_by(scores)
         progress = sparsity / rung.pruning_ratio
         own = self._own_shares(model, maskable)
         if rung.n_m is not None:

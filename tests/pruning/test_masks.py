@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgeprune.errors import BuildError, InputError
 from edgeprune.pruning.criteria import CRITERIA
-from edgeprune.pruning.maskable import MAKES_OUTPUT, Maskable, WeightedLayer, find_maskable
+from edgeprune.pruning.maskable import MAKES_OUTPUT, NEVER_CALLED, Maskable, WeightedLayer, find_maskable
 from edgeprune.pruning.masks import Spread, WeightMasks
 from edgeprune.pruning.scoring import weight_scores
 
@@ -91,15 +91,28 @@ def test_each_layer_may_have_its_own_share() -> None:
         WeightMasks.unstructured(model, layers, 0.5, spread=Spread(shares={"hiden": 0.5}))
 
 
-def test_scores_that_are_missing_of_another_shape_or_not_finite_are_told() -> None:
+def test_scores_of_no_layer_of_another_shape_or_not_finite_are_told() -> None:
     model, layers = plain()
     scores = dict(scored(model, layers, "l1"))
     with pytest.raises(InputError, match=r"layer 'conv1': expected \(12, 3, 3, 3\), found \(1,\)"):
         WeightMasks.unstructured(model, layers, 0.5, scores={**scores, "conv1": torch.ones(1)})
-    with pytest.raises(InputError, match=r"layer 'conv1': .*, found none"):
-        WeightMasks.n_m(model, layers, 2, 4, scores={n: s for n, s in scores.items() if n != "conv1"})
+    with pytest.raises(InputError, match="no layer 'conv3' has weights; did you mean 'conv"):
+        WeightMasks.n_m(model, layers, 2, 4, scores={**scores, "conv3": scores["conv2"]})
     with pytest.raises(BuildError, match="layer 'hidden': the importance of its weights is not finite"):
         WeightMasks.unstructured(model, layers, 0.5, scores={**scores, "hidden": scores["hidden"] / 0})
+
+
+def test_layers_without_scores_stay_dense_and_say_so() -> None:
+    model, layers = plain()
+    scores = {n: s for n, s in scored(model, layers, "l1").items() if n != "conv2"}
+    for masks in (
+        WeightMasks.unstructured(model, layers, 0.5, scores=scores),
+        WeightMasks.n_m(model, layers, 2, 4, scores=scores),
+        WeightMasks.blocks(model, layers, 0.5, (1, 2), scores=scores),
+    ):
+        assert {x.layer: x.reason for x in masks.left_dense}["conv2"] == NEVER_CALLED
+        assert "hidden" in masks.kept
+        assert "conv2" not in masks.kept
 
 
 def test_masks_follow_the_scores_and_not_the_weights() -> None:
