@@ -150,6 +150,7 @@ class ChannelGraph:
         # Axes are numbered one after the other.
         self._offsets = np.array([axis.offset for axis in self._labels.axes], np.int64)
         self._owners = _parameter_owners(self._model)
+        self._embeddings = self._looked_up()
 
     def roots(self) -> tuple[str, ...]:
         """One layer for each set of channels that hang together, in the model's order."""
@@ -259,13 +260,22 @@ class ChannelGraph:
     def _held_by_layers(self, edits: Sequence[ChannelEdit], *, embeddings: bool) -> str:
         for edit in edits:
             layer = self._layers.get(edit.layer)
-            if isinstance(layer, nn.Embedding) and edit.side is Side.BOTH and not embeddings:
+            embeds = isinstance(layer, nn.Embedding) and edit.side is Side.BOTH
+            embeds |= (edit.layer, edit.side, edit.dimension) in self._embeddings
+            if embeds and not embeddings:
                 return f"embedding {edit.layer!r} has the same features, and embeddings are kept unless asked for"
             for parameter in layer.parameters(recurse=False) if layer is not None else ():
                 owners = self._owners[id(parameter)]
                 if len(owners) > 1:
                     return f"a weight is shared between {' and '.join(owners)}"
         return ""
+
+    def _looked_up(self) -> frozenset[tuple[str, Side, int]]:
+        """The slices of weights that serve as embeddings, whatever class their layer has; bare parameters among them."""
+        labels = np.concatenate([np.zeros(0, np.int64), *self._labels.looked_up])
+        places = np.unique(np.searchsorted(self._offsets, labels, side="right") - 1)
+        axes = (self._labels.axes[i] for i in places)
+        return frozenset((axis.layer, axis.side, axis.dimension) for axis in axes)
 
     def _held_by_units(self, name: str) -> str:
         reasons = [self._reasons[p] for p in self._root_parts(name).tolist() if self._reasons.get(p)]

@@ -74,6 +74,7 @@ class Labels:
         self.axes: list[Axis] = []
         self.partitions: list[Partition] = []
         self.kept: list[Kept] = []
+        self.looked_up: list[np.ndarray] = []
         self._by_key: dict[tuple[str, Side, int], Axis] = {}
         self._edges: list[np.ndarray] = []
         self._count = 1
@@ -98,6 +99,11 @@ class Labels:
         found = torch.unique(labels)
         if len(found):
             self.kept.append(Kept(labels=found[found != NOTHING].numpy(), reason=reason))
+
+    def look_up(self, labels: Tensor) -> None:
+        """These slices are the features of a table that the model's input picks rows of: an embedding."""
+        found = torch.unique(labels)
+        self.looked_up.append(found[found != NOTHING].numpy())
 
     def join(self, left: Tensor, right: Tensor) -> None:
         """Slices at the same place go together; what meets nothing that can be cut is kept."""

@@ -6,7 +6,7 @@ is kept. Nothing rests on these rules alone: each cut is tried on a copy (`graph
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -20,8 +20,8 @@ Rule = Callable[[Labels, Call], list[Tracks]]
 
 _MOVING = frozenset({
     "permute", "transpose", "t", "expand", "select", "unbind", "unsqueeze", "squeeze", "alias", "detach", "flip",
-    "roll", "repeat", "diagonal", "index", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-    "native_channel_shuffle", "unfold", "tril", "triu",
+    "roll", "repeat", "diagonal", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "native_channel_shuffle",
+    "unfold", "tril", "triu",
 })  # fmt: skip
 _VIEWING = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 _SPLITTING = frozenset({"split", "split_with_sizes", "glu"})
@@ -34,6 +34,7 @@ _SPATIAL = (
     "max_pool", "avg_pool", "adaptive_avg_pool", "_adaptive_avg_pool", "adaptive_max_pool", "upsample_", "_upsample_",
     "reflection_pad", "replication_pad",
 )  # fmt: skip
+_MATRIX = 2
 _UNKNOWN = "{} mixes them in a way that is not followed"
 
 
@@ -261,8 +262,33 @@ def _product(labels: Labels, call: Call) -> list[Tracks]:
     return [found]
 
 
-def _embedded(_labels: Labels, call: Call) -> list[Tracks]:
+def _picked(labels: Labels, call: Call) -> list[Tracks]:
+    """By number along some dimensions."""
+    if call.name == "index_select":
+        numbers = {int(call.arguments[1]) % call.operands[0].dim(): call.arguments[2]}
+    else:
+        numbers = dict(enumerate(call.arguments[1]))
+    _note_lookup(labels, call, {d: n for d, n in numbers.items() if n is not None})
+    return _moved(labels, call)
+
+
+def _note_lookup(labels: Labels, call: Call, numbers: Mapping[int, Tensor]) -> None:
+    """Of a matrix that weights alone make, what the model's input picks by number are rows of an embedding.
+
+    What is picked by constants, such as positions and relative biases, is not.
+    """
+    table = call.operands[0]
+    rows = {d for d, n in numbers.items() if n.dtype is not torch.bool and call.of_input(n)}
+    if len(rows) != 1 or table.dim() != _MATRIX or call.of_input(table):
+        return
+    for track in call.tracks(table):
+        if rows.isdisjoint(active(track)):
+            labels.look_up(track)
+
+
+def _embedded(labels: Labels, call: Call) -> list[Tracks]:
     weight, indices = call.operands[:2]
+    _note_lookup(labels, call, {0: indices})
     found = [padded(t[:1].reshape(-1), indices.dim() + 1) for t in call.tracks(weight) if active(t) == (1,)]
     return [tuple(found)]
 
@@ -357,6 +383,7 @@ _BY_KIND: Final[tuple[tuple[frozenset[str], Rule], ...]] = (
     (frozenset({"stack"}), _stacked),
     (frozenset({"constant_pad_nd"}), _padded),
     (frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot"}), _product),
+    (frozenset({"index", "index_select"}), _picked),
     (frozenset({"embedding"}), _embedded),
     (frozenset({"native_layer_norm"}), _layer_norm),
     (

@@ -25,6 +25,7 @@ class Call:
         name: of the operation, without overload.
         modules: that were running, the outermost first.
         tracks: of any tensor.
+        of_input: whether the model's input had a say in a tensor; else it is made of weights alone, or a constant.
         convolution: of the layer that a weight belongs to; None where it is no convolution's own weight.
         norm_axes: labels of the norm that is running, as many as asked for; empty outside of one.
     """
@@ -36,6 +37,7 @@ class Call:
     outputs: tuple[Tensor, ...]
     modules: tuple[str, ...]
     tracks: Callable[[Tensor], Tracks]
+    of_input: Callable[[Tensor], bool]
     convolution: Callable[[Tensor], LayerAxes | None]
     norm_axes: Callable[[int], list[Tensor]]
 

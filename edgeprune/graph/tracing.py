@@ -34,7 +34,7 @@ def trace(model: nn.Module, example: Tensor) -> Labels:
         InputError: the model does not run on the example.
     """
     labels = Labels()
-    tracer = _Tracer(model, labels)
+    tracer = _Tracer(model, labels, example)
     hooks = tracer.hooks(model)
     try:
         # Attention as one operation would hide its heads.
@@ -52,14 +52,15 @@ def trace(model: nn.Module, example: Tensor) -> Labels:
 class _Tracer(DispatchMode):
     """Holds the labels of every tensor that was made."""
 
-    def __init__(self, model: nn.Module, labels: Labels) -> None:
+    def __init__(self, model: nn.Module, labels: Labels, example: Tensor) -> None:
         super().__init__()
         self._labels = labels
         self._layers = dict(model.named_modules())
         self._convolutions: dict[int, str] = {}
         self._found: dict[int, Tracks] = {}
+        self._of_input = {id(example)}
         # An address is given away again as soon as its tensor is gone.
-        self._alive: list[Tensor] = []
+        self._alive: list[Tensor] = [example]
         self._running: list[str] = []
         self._hidden = 0
         for name, layer in self._layers.items():
@@ -72,6 +73,10 @@ class _Tracer(DispatchMode):
     def tracks(self, tensor: Tensor) -> Tracks:
         """The labels of a tensor; none for what no weight made."""
         return self._found.get(id(tensor), ())
+
+    def of_input(self, tensor: Tensor) -> bool:
+        """Whether the model's input had a say in a tensor."""
+        return id(tensor) in self._of_input
 
     def hooks(self, model: nn.Module) -> list[Any]:
         """What tells which module is running."""
@@ -89,6 +94,10 @@ class _Tracer(DispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> object:
         output = function(*args, **(kwargs or {}))
+        outputs = tuple(tensors((output,)))
+        if any(self.of_input(t) for t in tensors((args, kwargs or {}))):
+            self._alive += outputs
+            self._of_input.update(map(id, outputs))
         if self._hidden:
             return output
         overload = getattr(function, "__name__", "").split(".")[0]
@@ -98,9 +107,10 @@ class _Tracer(DispatchMode):
             function=function,
             arguments=args,
             named=kwargs or {},
-            outputs=tuple(tensors((output,))),
+            outputs=outputs,
             modules=tuple(self._running),
             tracks=self.tracks,
+            of_input=self.of_input,
             convolution=self._convolution,
             norm_axes=self._norm_axes,
         )

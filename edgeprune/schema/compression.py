@@ -47,7 +47,8 @@ class Pruning(FileModel):
     ignored: tuple[str, ...] = ()
     """Layers that must keep their width and all their weights, by name; `*` is a wildcard."""
     embeddings: bool = False
-    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read."""
+    """Whether the features of embeddings may be cut, and with them the stream that all layers of a transformer read; a
+    parameter whose rows the input picks by number is an embedding too."""
     blocks: bool = True
     """Whether whole residual blocks and transformer layers may be removed."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
 from models import seeded
 from structures import STRUCTURES, EncoderClassifier, GroupedQueryAttention, encoder, structure
 from torch import Tensor, nn
+from torch.nn import functional
 
 from edgeprune.graph.attention import HeadwiseAttention
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup, cut_groups_, find_groups
@@ -210,6 +211,60 @@ def test_embeddings_are_kept_unless_asked_for(*, batch_first: bool) -> None:
     cut_groups_(model, example, {stream.name: [0, 7]})
     assert (model.embedding.embedding_dim, model.position.shape, model.head.in_features) == (14, (6, 14), 14)
     assert model(example).shape == (1, 3)
+
+
+class _Table(nn.Module):
+    """An encoder's stream over a bare table of token numbers, and one of positions. Input [n, 6], integers under 20."""
+
+    def __init__(self, look_up: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.position = nn.Parameter(torch.randn(20, 16)), nn.Parameter(torch.randn(6, 16))
+        self.up, self.down, self.head = nn.Linear(16, 24), nn.Linear(24, 16), nn.Linear(16, 3)
+        self.look_up = look_up
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.look_up(x, self.table) + self.position
+        return self.head((y + self.down(self.up(y).relu())).mean(dim=1))
+
+
+LOOKUPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "F.embedding": functional.embedding,
+    "table[numbers]": lambda x, table: table[x % 20],
+    "index_select": lambda x, table: table.index_select(0, x.flatten()).unflatten(0, x.shape),
+    "scaled": lambda x, table: functional.embedding(x, 4 * table),
+}
+
+
+@pytest.mark.parametrize("how", LOOKUPS)
+def test_a_bare_table_that_the_input_looks_up_is_an_embedding(how: str) -> None:
+    model, example = seeded(lambda: _Table(LOOKUPS[how])), encoder()[1]
+    found = find_groups(model, example)
+    assert [g.name for g in found.groups] == ["up"]
+    assert [r.reason.split(",")[0] for r in found.refused] == ["embedding 'table' has the same features"]
+    asked = find_groups(model, example, embeddings=True)
+    assert ([g.name for g in asked.groups], asked.refused) == (["up", "down"], ())
+    cut_groups_(model, example, {"down": [0, 7]})
+    assert (model.table.shape, model.position.shape, model.head.in_features) == ((20, 14), (6, 14), 14)
+    assert model(example).shape == (1, 3)
+
+
+class _Placed(nn.Module):
+    """Positions by their numbers. Input [n, 6, 4]."""
+
+    def __init__(self, look_up: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.position, self.look_up = nn.Parameter(torch.randn(6, 16)), look_up
+        self.into, self.head = nn.Linear(4, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.into(x) + self.look_up(torch.arange(x.shape[1]), self.position)
+        return self.head(y.relu().mean(dim=1))
+
+
+@pytest.mark.parametrize("how", LOOKUPS)
+def test_a_table_that_constants_look_up_is_none(how: str) -> None:
+    found = find_groups(seeded(lambda: _Placed(LOOKUPS[how])), torch.randn(1, 6, 4))
+    assert ([g.name for g in found.groups], found.refused) == (["into"], ())
 
 
 class _Attending(nn.Module):
