@@ -9,7 +9,7 @@ al. 2020, "Reducing Transformer Depth on Demand", arXiv:1909.11556; Wu et al. 20
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,12 @@ class PassThrough(nn.Module):
 
 
 def find_blocks(
-    model: nn.Module, example: Tensor, groups: Iterable[ChannelGroup] = (), ignored: Sequence[str] = ()
+    model: nn.Module,
+    example: Tensor,
+    groups: Iterable[ChannelGroup] = (),
+    ignored: Sequence[str] = (),
+    *,
+    needed: Mapping[str, str] | None = None,
 ) -> Blocks:
     """Find the residual blocks; each one found was taken out of a copy, which still ran.
 
@@ -61,16 +66,18 @@ def find_blocks(
         groups: the channels that can be cut. A group that starts in a block must end in it: otherwise it would lose the
             layer that it is named by.
         ignored: layers that must stay; `*` is a wildcard.
+        needed: layers that must stay, by name, with the key of the target's file that names them.
 
     Raises:
         InputError: a name in `ignored` matches no layer, or the model does not run on the example.
     """
-    kept = match_layers(model, ignored, key="pruning.ignored")
+    held = {layer: "pruning.ignored keeps" for layer in match_layers(model, ignored, key="pruning.ignored")}
+    held |= {layer: f"{key} names" for layer, key in (needed or {}).items()}
     whole = [tuple(o.shape) for o in run(copy.deepcopy(model).eval(), example)]
     removable: list[str] = []
     refused: list[RefusedBlock] = []
     for name in _innermost(_residual(model, example)):
-        reason = _obstacle(name, groups, kept) or _trial(model, example, name, whole)
+        reason = _obstacle(name, groups, held) or _trial(model, example, name, whole)
         if reason:
             refused.append(RefusedBlock(name=name, reason=reason))
         else:
@@ -167,10 +174,10 @@ def _innermost(names: Sequence[str]) -> list[str]:
     return [n for n in names if not any(other.startswith(f"{n}.") for other in names)]
 
 
-def _obstacle(name: str, groups: Iterable[ChannelGroup], kept: frozenset[str]) -> str:
-    inside = sorted(layer for layer in kept if block_of(layer, [name]))
+def _obstacle(name: str, groups: Iterable[ChannelGroup], held: Mapping[str, str]) -> str:
+    inside = sorted(layer for layer in held if block_of(layer, [name]))
     if inside:
-        return f"pruning.ignored keeps its layer {inside[0]!r}"
+        return f"{held[inside[0]]} its layer {inside[0]!r}"
     for group in groups:
         ends = (*group.layers, *group.consumers)
         if block_of(group.name, [name]) and not all(block_of(layer, [name]) for layer in ends):

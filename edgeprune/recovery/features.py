@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from edgeprune.errors import InputError
 from edgeprune.registry import suggest
 
 _IMAGES = 4
-_SEQUENCES = 3
+_POINTWISE: Final[Mapping[int, Callable[[int, int, int], nn.Module]]] = {3: nn.Conv1d, _IMAGES: nn.Conv2d, 5: nn.Conv3d}
+"""By the dimensions of a feature whose channels come second."""
 
 
 class Taps:
@@ -160,12 +161,12 @@ def _shapes(model: nn.Module, layers: list[str], example: Tensor, whose: str) ->
 
 
 def _adapter(ours: torch.Size, theirs: torch.Size, where: str) -> nn.Module:
-    if len(ours) == len(theirs) == _IMAGES:
-        return nn.Identity() if ours[1] == theirs[1] else nn.Conv2d(ours[1], theirs[1], 1)
-    if ours[1:] == theirs[1:]:
+    alike, images = len(ours) == len(theirs), len(ours) == len(theirs) == _IMAGES
+    if alike and ours[1:-1] == theirs[1:-1]:
+        # Images with their channels last are among these.
+        return nn.Identity() if ours[-1] == theirs[-1] else nn.Linear(ours[-1], theirs[-1])
+    if images and ours[1] == theirs[1]:
         return nn.Identity()
-    if len(ours) == len(theirs) and ours[1:-1] == theirs[1:-1]:
-        return nn.Linear(ours[-1], theirs[-1])
-    if len(ours) == len(theirs) == _SEQUENCES and ours[2] == theirs[2]:
-        return nn.Conv1d(ours[1], theirs[1], 1)
+    if images or (alike and len(ours) in _POINTWISE and ours[2:] == theirs[2:]):
+        return _POINTWISE[len(ours)](ours[1], theirs[1], 1)
     raise InputError(f"features: {where}: no adapter from shape {tuple(ours[1:])} to {tuple(theirs[1:])}")

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgeprune.errors import BuildError
+from edgeprune.graph.names import block_of
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.control import RANDOM, SCRATCH, Control
@@ -25,6 +26,7 @@ from edgeprune.records.rung import PlannedRung, PruningKind, Rung
 from edgeprune.steps.assessing import Assessor, Evaluation
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.feature_layers import feature_pairs
 from edgeprune.steps.guarding import robustness_key
 from edgeprune.store.run_folder import digest, step_name
 
@@ -84,7 +86,9 @@ class ControlMaker:
             return "the result itself was pruned by lot"
         if name == SCRATCH and spec.training.epochs == 0:
             return "training.epochs is 0: the target has no recipe to train from fresh weights with"
-        return ""
+        features = spec.teacher.features if name == SCRATCH and spec.teacher else ()
+        gone = [ours for ours, _ in feature_pairs(features) if block_of(ours, planned.removed_blocks)]
+        return f"teacher.features names {gone[0]!r}, which went with its block" if gone else ""
 
     def _by_lot(self, planned: PlannedRung) -> tuple[Compressor, TorchModel]:
         """By the compressor itself, for a target that differs in its criteria alone: all else follows."""

@@ -15,6 +15,7 @@ from edgeprune.graph.groups import ChannelGroup
 from edgeprune.graph.weights import load_weights_
 from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.feature_layers import check_features
 from edgeprune.steps.guarding import check_guards
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.task import loss_of, task_of
@@ -74,9 +75,11 @@ def check_parts_fit(target: Target, data: DataSplits, model: nn.Module) -> None:
     """Pass a few examples through model, loss and metric, so that what does not fit is told before anything is built.
 
     Raises:
-        InputError: the model does not run on the examples, or its outputs are not what the task, the loss or the metric
-            take.
+        InputError: the model does not run on the examples, its outputs are not what the task, the loss or the metric
+            take, or features are to be learnt of layers that there are none of.
     """
+    import torch
+
     task = task_of(target, data)
     few = data.validation.taken(np.arange(min(2, len(data.validation))))
     try:
@@ -98,6 +101,7 @@ def check_parts_fit(target: Target, data: DataSplits, model: nn.Module) -> None:
     if all(np.isfinite(part).all() for part in parts_of(outputs)):
         # An untrained model may give infinities; that is no fault of the metric.
         task.values(outputs, few.labels)
+    check_features(target, model, torch.from_numpy(examples[:1]))
 
 
 def _outputs(model: nn.Module, examples: np.ndarray, *, where: str) -> Arrays:

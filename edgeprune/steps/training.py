@@ -12,6 +12,7 @@ from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import Augment, Checkpoint, FitSettings, Workers, bf16_is_fast
 from edgeprune.recovery.rates import RateSchedule
 from edgeprune.schema.training import Recovery
+from edgeprune.steps.feature_layers import feature_pairs
 from edgeprune.steps.inputs import code_digest
 from edgeprune.steps.target_code import import_files, imported_files
 from edgeprune.steps.task import loss_of, soft_labels_of
@@ -76,7 +77,7 @@ def recovery_teacher(bench: Workbench, recovery: Recovery, dense: nn.Module) -> 
         weight=weight if soft_labels else 0.0,
         temperature=recovery.temperature,
         soft_labels=soft_labels or "classes",
-        features=_pairs(recovery.features),
+        features=feature_pairs(recovery.features),
         feature_weight=recovery.feature_weight,
     )
 
@@ -129,10 +130,6 @@ def _training_teacher(bench: Workbench) -> Distillation | None:
         weight=section.weight if soft_labels else 0.0,
         temperature=section.temperature,
         soft_labels=soft_labels or "classes",
-        features=_pairs(section.features),
+        features=feature_pairs(section.features),
         feature_weight=section.feature_weight,
     )
-
-
-def _pairs(features: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    return tuple((ours, theirs or ours) for ours, _, theirs in (pair.partition(":") for pair in features))

@@ -23,6 +23,7 @@ from edgeprune.schema.device import DeviceSpec
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.schema.target import TargetSpec
 from edgeprune.steps.cuttable import cuttable_groups
+from edgeprune.steps.feature_layers import compared_layers
 from edgeprune.steps.inputs import Target, code_digest, tool_versions
 from edgeprune.steps.session import FROZEN_SAMPLES, DeviceSession
 from edgeprune.steps.task import Task, task_of
@@ -139,10 +140,11 @@ class Workbench:
     @cached_property
     def blocks(self) -> Blocks:
         """The residual blocks that can be removed whole; none where the target forbids it."""
-        pruning = self.target.spec.pruning
-        if not pruning.blocks:
+        spec = self.target.spec
+        if not spec.pruning.blocks:
             return Blocks()
-        return find_blocks(self.fresh_model(), self.example, self.groups.groups, pruning.ignored)
+        model, groups, needed = self.fresh_model(), self.groups.groups, compared_layers(spec)
+        return find_blocks(model, self.example, groups, spec.pruning.ignored, needed=needed)
 
     @cached_property
     def model_key(self) -> str:

@@ -100,6 +100,27 @@ def test_truncated_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str], s
     assert "cut short?" in err or "is damaged" in err
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"recovery.features": ["conv1", "con2"]}, "recovery.features: the student has no layer 'con2'; did you mean"),
+        ({"recovery.features": ["conv1:conv9"]}, "recovery.features: the teacher has no layer 'conv9'; did you mean"),
+        (
+            {"teacher.factory": "model.py:build_model", "teacher.features": ["haed"]},
+            "teacher.features: the student has no layer 'haed'; did you mean 'head'?",
+        ),
+    ],
+)
+def test_features_of_no_layer_are_told_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], keys: dict[str, object], message: str
+) -> None:
+    made = make_target(tmp_path, target=keys)
+    for command in (["target", "check", str(made.folder)], made.arguments("build")):
+        assert run(command) == 2
+        assert f"target.toml: {message}" in capsys.readouterr().err
+    assert not (made.run / "compressed").exists()
+
+
 def test_pickle_that_holds_code_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = make_target(tmp_path, target={"model.weights": "w.pt"})
     with (made.folder / "w.pt").open("wb") as file:

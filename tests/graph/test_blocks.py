@@ -83,6 +83,14 @@ def test_an_ignored_layer_keeps_its_block() -> None:
     assert [(b.name, b.reason) for b in found.refused] == [("3.0", "pruning.ignored keeps its layer '3.0.wide'")]
 
 
+def test_a_block_with_a_layer_that_is_needed_stays_and_names_the_key() -> None:
+    needed = {"3.0.wide": "recovery.features", "3.1": "recovery.features"}
+    found = find_blocks(seeded(_net), torch.randn(1, 3, 4, 4), needed=needed)
+    # What stands where a whole block was still gives an output of that name.
+    assert found.removable == ("1", "3.1")
+    assert [(b.name, b.reason) for b in found.refused] == [("3.0", "recovery.features names its layer '3.0.wide'")]
+
+
 def test_a_group_that_starts_in_a_block_and_goes_on_outside_keeps_it() -> None:
     group = ChannelGroup(
         name="1.back", width=8, layers=("1.back", "2.conv"), consumers=("3.0.wide",), kind="conv", kernel=(1, 1)

@@ -221,6 +221,18 @@ def _weights_left(model: nn.Module) -> int:
     return sum(int(weight.count_nonzero()) for weight in weights(model).values())
 
 
+def test_layers_that_features_name_stay_and_may_be_narrower(tmp_path: Path) -> None:
+    rung = replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5, blocks_out=1)
+    widths = (GroupWidth(group="second.conv1", before=16, after=8),)
+    target = {"recovery.features": ["second.conv1", "second.bn1:first.bn1", "first"]}
+    with compressor(tmp_path, target=target, code=BLOCK_CODE) as made:
+        blocks = made.bench.blocks
+        model = made.compressed(replace(planned(rung, widths), removed_blocks=("first",)))
+    assert blocks.removable == ()
+    assert [b.reason for b in blocks.refused] == ["recovery.features names its layer 'second.bn1'"]
+    assert len(model.epochs) == 2
+
+
 def test_other_recipe_is_another_model_and_the_dense_one_stays(tmp_path: Path) -> None:
     rung = replace(FLOAT, pruning=PruningKind.STRUCTURED, pruning_ratio=0.625)
     with compressor(tmp_path) as made:

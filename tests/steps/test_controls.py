@@ -107,13 +107,19 @@ def test_scratch_of_a_masked_model_is_trained_by_two_workers_too(tmp_path: Path)
         ("random", HALF, {"pruning.criterion": "random"}, "the result itself was pruned by lot"),
         ("random", MASKED, {"pruning.weight_criterion": "random"}, "the result itself was pruned by lot"),
         ("scratch", HALF, {"training.epochs": 0}, "training.epochs is 0: the target has no recipe"),
+        (
+            "scratch",
+            HALF,
+            {"teacher.factory": "model.py:build_model", "teacher.features": ["gone.conv1"]},
+            "teacher.features names 'gone.conv1', which went with its block",
+        ),
     ],
 )
 def test_a_control_that_would_say_nothing_says_why(
     tmp_path: Path, name: str, rung: Rung, changes: dict[str, object], reason: str
 ) -> None:
     with compressor(tmp_path, target=changes) as made:
-        found = ControlMaker(made).made(name, planned(rung))
+        found = ControlMaker(made).made(name, replace(planned(rung), removed_blocks=("gone",)))
     assert found.control.reason.startswith(reason)
     assert found.artifact is None
     assert found.tested(lambda *_: pytest.fail("nothing to read")) == found.control
