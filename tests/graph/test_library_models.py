@@ -10,6 +10,7 @@ import torch
 from models import seeded
 from torch import Tensor, nn
 
+from edgeprune.graph.blocks import find_blocks, remove_blocks
 from edgeprune.graph.groups import ChannelGraph, cut_groups_, find_groups
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import rebuild, structured_prune
@@ -120,6 +121,27 @@ def test_the_stream_of_a_language_model_is_kept_for_its_embeddings(name: str, em
     factory, example = MODELS[name]
     (refused,) = find_groups(seeded(factory), example).refused
     assert f"{embedding}' has the same features" in refused.reason
+
+
+BLOCKS: dict[str, tuple[str, ...]] = {
+    "bert": ("model.bert.encoder.layer.0", "model.bert.encoder.layer.1"),
+    "llama": ("model.model.layers.0", "model.model.layers.1"),
+    "vit": ("model.vit.layers.0", "model.vit.layers.1"),
+    # The first of each stage changes the extent or the channels.
+    "resnet": ("model.resnet.encoder.stages.0.layers.1",),
+    "convnext": tuple(f"model.convnext.encoder.stages.{stage}.layers.0" for stage in range(4)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", BLOCKS)
+def test_layers_and_residual_blocks_are_found_and_the_rest_runs_without_them(name: str) -> None:
+    factory, example = MODELS[name]
+    model = seeded(factory)
+    found = find_blocks(model, example)
+    assert (found.removable, found.refused) == (BLOCKS[name], ())
+    with torch.no_grad():
+        assert remove_blocks(model, found.removable)(example).shape == model(example).shape
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
