@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load_target,
         plan,
         provision,
+        sensitivity,
     )
     from edgeprune.data.splits import DataSplits, Split
 
@@ -42,6 +43,7 @@ _HOMES = {
     "load_target": _API,
     "plan": _API,
     "provision": _API,
+    "sensitivity": _API,
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "load_target",
     "plan",
     "provision",
+    "sensitivity",
 ]
 
 

@@ -7,6 +7,7 @@ from edgeprune.api.building import build, explain, plan
 from edgeprune.api.devices import provision
 from edgeprune.api.judging import gate
 from edgeprune.api.policy import BenchPolicy
+from edgeprune.api.sensing import sensitivity
 from edgeprune.steps.inputs import load_profile, load_target
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "load_target",
     "plan",
     "provision",
+    "sensitivity",
 ]

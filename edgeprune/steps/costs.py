@@ -25,6 +25,7 @@ from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, Ru
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
+from edgeprune.steps.cut_losses import CutLosses
 from edgeprune.steps.sensitivity import GroupLosses, SensitivityBench
 from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.workbench import Workbench
@@ -97,8 +98,8 @@ class AccuracyCosts:
         with tempfile.TemporaryDirectory(prefix="edgeprune-") as name:
             folder = Path(name)
             artifact = compile_artifact(job, place, folder)
-            outputs = session.infer(place, session.place(folder, artifact), self._sensitivity.inputs)
-        found = self._sensitivity.increase(outputs)
+            outputs = session.infer(place, session.place(folder, artifact), self._cut_losses.inputs)
+        found = self._cut_losses.increase(outputs)
         if not math.isfinite(found.loss):
             raise BuildError(f"{place.name}: the dense model's loss is {found.loss} in {place.precision}")
         return found
@@ -150,8 +151,8 @@ class AccuracyCosts:
         return self.losses.compressor.bench
 
     @cached_property
-    def _sensitivity(self) -> SensitivityBench:
-        return SensitivityBench(self.losses.compressor)
+    def _cut_losses(self) -> CutLosses:
+        return SensitivityBench(self.losses.compressor).losses
 
     @cached_property
     def _dense_key(self) -> str:

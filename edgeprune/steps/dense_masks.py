@@ -53,7 +53,7 @@ class DenseMasks:
         """What the zeros of a mask rung cost the dense model, batch norms re-estimated as for a cut."""
         model = copy.deepcopy(self.compressor.dense_module)
         self.masker.masks(model, rung, rung.pruning_ratio).make_permanent()
-        return self._bench.settled_increase(model)
+        return self._bench.losses.settled_increase(model)
 
     def shares(self, rung: Rung, layers: Sequence[str]) -> Mapping[str, float]:
         """Zeros of each layer, so that the rung's share of their weights is zero and each loses the same.
@@ -117,7 +117,7 @@ class DenseMasks:
 
     def _point(self, left: int, masks: WeightMasks) -> CurvePoint:
         masks.make_permanent()
-        found = self._bench.settled_increase(masks.model)
+        found = self._bench.losses.settled_increase(masks.model)
         return CurvePoint(width=left, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
     @property

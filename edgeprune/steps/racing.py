@@ -22,6 +22,7 @@ from edgeprune.records.rung import Plan, PlannedRung, Precision, PruningKind
 from edgeprune.records.sensitivity import LossIncrease
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
+from edgeprune.steps.cut_losses import CutLosses
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.pruning_rounds import recovery_rounds
 from edgeprune.steps.sensitivity import SensitivityBench
@@ -93,7 +94,7 @@ class Race:
             return math.inf
 
         def make(_: Path) -> LossIncrease:
-            return self._sensitivity.increase(torch_outputs(short.load(model), self._sensitivity.inputs))
+            return self._cut_losses.increase(torch_outputs(short.load(model), self._cut_losses.inputs))
 
         subject = f"{entrant.rung.name}-{epochs}"
         key = digest(model.key, bench.data_key, bench.target.spec.seed)
@@ -105,8 +106,8 @@ class Race:
         return self.costs.losses.compressor
 
     @cached_property
-    def _sensitivity(self) -> SensitivityBench:
-        return SensitivityBench(self._compressor)
+    def _cut_losses(self) -> CutLosses:
+        return SensitivityBench(self._compressor).losses
 
 
 def entrants_of(plan: Plan, *, rounds_first: bool = False) -> list[PlannedRung]:

@@ -1,38 +1,30 @@
 """Sensitivity: take one group's channels or one block from the dense model, and see what validation data say.
 
-Nothing is trained. Batch norms are re-estimated after each cut, on training data: without it the curves show how far
-the statistics are off, not what the channels knew (Li et al. 2020, "EagleEye", arXiv:2007.02491). Each group and block
+Nothing is trained (`cut_losses.py`); batch norms are re-estimated after each cut, on training data. Each group and block
 is a step of its own, so that a killed build goes on with the next.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from edgeprune.data.parts import label_tensors, mapped
 from edgeprune.events import StageFinished, StageProgress, StageStarted
-from edgeprune.graph.blocks import remove_blocks
 from edgeprune.graph.groups import ChannelGraph
 from edgeprune.graph.names import block_of
-from edgeprune.protocols import Arrays
-from edgeprune.pruning.surgery import cut_by_scores
-from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, LossIncrease, Sensitivity
-from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.records.sensitivity import BlockPoint, GroupCurve, Sensitivity
+from edgeprune.steps.cut_losses import CutLosses, widths_left
 from edgeprune.store.run_folder import digest
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from edgeprune.graph.groups import ChannelGroup
     from edgeprune.steps.compressing import Compressor
@@ -51,14 +43,6 @@ class OneMore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Score:
-    loss: float
-    accuracy: float
-    singles: np.ndarray
-    """[examples]: the loss of each by itself."""
-
-
 @dataclass(frozen=True)
 class SensitivityBench:
     """Takes the curves of one dense model."""
@@ -71,9 +55,9 @@ class SensitivityBench:
         groups, blocks = bench.groups.groups, bench.blocks.removable
         with self.counted(len(groups) + len(blocks), "groups and blocks") as one_more:
             return Sensitivity(
-                examples=len(self._chosen),
-                loss=self._dense.loss,
-                accuracy=self._dense.accuracy,
+                examples=len(self.losses.inputs),
+                loss=self.losses.dense.loss,
+                accuracy=self.losses.dense.accuracy,
                 criterion=bench.target.spec.pruning.criterion,
                 curves=tuple(one_more(self._curve(group)) for group in groups),
                 blocks=tuple(one_more(self._block(block)) for block in blocks),
@@ -94,6 +78,21 @@ class SensitivityBench:
         kept = all(outcome.cached for outcome in bench.run.outcomes[earlier:])
         bench.reporter.emit(StageFinished(stage=STAGE, seconds=time.monotonic() - started_s, cached=kept))
 
+    @cached_property
+    def losses(self) -> CutLosses:
+        """On a part of the validation split, drawn at the target's seed."""
+        bench = self.compressor.bench
+        drawn = np.random.default_rng(bench.target.spec.seed).permutation(len(bench.data.validation))
+        chosen = np.sort(drawn[:_EXAMPLES])
+        return CutLosses(
+            model=self.compressor.dense_module,
+            inputs=bench.validation_inputs[chosen],
+            labels=bench.data.validation.taken(chosen).labels,
+            loss=self.compressor.loss,
+            accuracy=bench.task.value,
+            settle_=self.compressor.settle_,
+        )
+
     def _curve(self, group: ChannelGroup) -> GroupCurve:
         bench = self.compressor.bench
         spec = bench.target.spec
@@ -101,16 +100,9 @@ class SensitivityBench:
         key = digest(self.compressor.dense.key, bench.data_key, group.name, widths, self.compressor.scorer.key)
 
         def make(_folder: object) -> GroupCurve:
-            points = tuple(self._point(group.name, width) for width in widths)
-            return GroupCurve(group=group.name, width=group.width, points=points)
+            return self.losses.curve(group, widths, self._graph, self._scores[group.name])
 
         return bench.step(STAGE, group.name, key, GroupCurve, make, _summary)
-
-    def _point(self, group: str, width: int) -> CurvePoint:
-        scores = {group: self._scores[group]}
-        model, _ = cut_by_scores(self.compressor.dense_module, self._graph, {group: width}, scores)
-        found = self.settled_increase(model)
-        return CurvePoint(width=width, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
 
     def _block(self, block: str) -> BlockPoint:
         bench = self.compressor.bench
@@ -118,56 +110,9 @@ class SensitivityBench:
         key = digest(self.compressor.dense.key, bench.data_key, block, loss_key, bench.target.spec.seed)
 
         def make(_folder: object) -> BlockPoint:
-            found = self.settled_increase(remove_blocks(self.compressor.dense_module, [block]))
-            return BlockPoint(block=block, loss_increase=found.loss, accuracy=found.accuracy, error=found.error)
+            return self.losses.without(block)
 
         return bench.step(STAGE, block, key, BlockPoint, make, lambda b: f"loss +{b.loss_increase:.3f} without")
-
-    @property
-    def inputs(self) -> np.ndarray:
-        """[examples, ...]: the drawn part of the validation split, as the model takes it."""
-        return self._inputs
-
-    def increase(self, outputs: Arrays) -> LossIncrease:
-        """What other outputs on the same examples lose against the dense model's.
-
-        Args:
-            outputs: float32, of `inputs`; a tuple where the model has several.
-        """
-        return self._increase(self._scored(outputs), self._dense)
-
-    def settled_increase(self, model: nn.Module) -> LossIncrease:
-        """Of a model that was cut, its norms re-estimated in place.
-
-        Beside the dense model with its own re-estimated too: what that alone changes is no loss of a cut.
-        """
-        return self._increase(self._settled(model), self._settled_dense)
-
-    @staticmethod
-    def _increase(found: _Score, dense: _Score) -> LossIncrease:
-        differences = found.singles - dense.singles
-        error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-        return LossIncrease(loss=found.loss - dense.loss, error=error, accuracy=found.accuracy)
-
-    def _settled(self, model: nn.Module) -> _Score:
-        self.compressor.settle_(model)
-        return self._scored(torch_outputs(model, self._inputs))
-
-    def _scored(self, outputs: Arrays) -> _Score:
-        import torch
-
-        found, labels = mapped(torch.from_numpy, outputs), label_tensors(self._labels)
-        loss = self.compressor.loss
-
-        def single(index: int) -> float:
-            given, wanted = (mapped(lambda part: part[index : index + 1], value) for value in (found, labels))
-            return float(loss(given, wanted))
-
-        return _Score(
-            loss=float(loss(found, labels)),
-            accuracy=self.compressor.bench.task.value(outputs, self._labels),
-            singles=np.asarray([single(index) for index in range(len(self._chosen))]),
-        )
 
     @cached_property
     def _graph(self) -> ChannelGraph:
@@ -178,29 +123,6 @@ class SensitivityBench:
         """By group; taken once for all cuts."""
         groups = [group.name for group in self.compressor.bench.groups.groups]
         return self.compressor.scorer.channels(self.compressor.dense_module, self._graph, groups)
-
-    @cached_property
-    def _dense(self) -> _Score:
-        return self._scored(torch_outputs(self.compressor.dense_module, self._inputs))
-
-    @cached_property
-    def _settled_dense(self) -> _Score:
-        return self._settled(copy.deepcopy(self.compressor.dense_module))
-
-    @cached_property
-    def _chosen(self) -> np.ndarray:
-        bench = self.compressor.bench
-        generator = np.random.default_rng(bench.target.spec.seed)
-        return np.sort(generator.permutation(len(bench.data.validation))[:_EXAMPLES])
-
-    @cached_property
-    def _inputs(self) -> np.ndarray:
-        inputs: np.ndarray = self.compressor.bench.validation_inputs[self._chosen]
-        return inputs
-
-    @cached_property
-    def _labels(self) -> Arrays:
-        return self.compressor.bench.data.validation.taken(self._chosen).labels
 
 
 class GroupLosses:
@@ -270,9 +192,7 @@ def probe_widths(width: int, ratios: tuple[float, ...], unit: int = 1) -> tuple[
 
     They are multiples of `unit`.
     """
-    chosen = {ratios[0], ratios[len(ratios) // 2], ratios[-1]}
-    found = {ceil(max(1, width * (1 - ratio) - 1e-9) / unit) * unit for ratio in chosen}
-    return tuple(sorted(found - {width}))
+    return widths_left(width, (ratios[0], ratios[len(ratios) // 2], ratios[-1]), unit)
 
 
 def _summary(curve: GroupCurve) -> str:

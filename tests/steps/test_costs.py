@@ -83,15 +83,15 @@ def test_blocks_that_lose_less_by_chance_cost_what_fewer_of_them_do(
 
 
 def test_the_error_is_that_of_the_differences(costs: AccuracyCosts) -> None:
-    bench = SensitivityBench(costs.losses.compressor)
-    outputs = torch_outputs(costs.losses.compressor.dense_module, bench.inputs)
-    same = bench.increase(outputs)
+    losses = SensitivityBench(costs.losses.compressor).losses
+    outputs = torch_outputs(losses.model, losses.inputs)
+    same = losses.increase(outputs)
     assert (same.loss, same.error) == (0.0, 0.0)
     # Logits far off for a quarter of the examples: the mean and its error are theirs by hand.
     wrong = outputs.copy()
     wrong[::4] = np.roll(wrong[::4], 1, axis=1)
-    found = bench.increase(wrong)
-    labels = bench._labels
+    found = losses.increase(wrong)
+    labels = losses.labels
     logs = [np.take_along_axis(o - np.log(np.exp(o).sum(1, keepdims=True)), labels[:, None], 1)[:, 0]
             for o in (outputs, wrong)]  # fmt: skip
     differences = logs[0] - logs[1]

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
+import torch
 from compressors import compressor
 from hypothesis import given
 from hypothesis import strategies as st
+from models import example_of
 
+import edgeprune
+from edgeprune.errors import InputError
 from edgeprune.events import Event, StageFinished, StageProgress, StageStarted
+from edgeprune.protocols import ScoringData
 from edgeprune.records.sensitivity import CurvePoint, GroupCurve
 from edgeprune.steps.sensitivity import SensitivityBench, probe_widths
 
@@ -73,3 +79,35 @@ def test_how_many_curves_are_taken_is_told_and_kept_ones_are_taken_over(tmp_path
         assert [e.subject for e in ended][-1] == ""
         kept.append(ended[-1].cached)
     assert kept == [False, True]
+
+
+def test_the_curves_of_a_build_are_those_that_anybody_can_take(tmp_path: Path) -> None:
+    with compressor(tmp_path) as made:
+        wanted = SensitivityBench(made).measure()
+        bench, model = made.bench, made.dense_module
+    train = (torch.from_numpy(bench.train_inputs), torch.from_numpy(bench.data.train.labels))
+    data = ScoringData(batches=(train,), loss=torch.nn.functional.cross_entropy)
+    found = edgeprune.sensitivity(
+        model, bench.validation_inputs, bench.data.validation.labels, ratios=(0.5,), data=data
+    )
+    assert found.curves
+    assert found == wanted
+
+
+def test_curves_alone_leave_the_model_alone_and_refuse_what_means_nothing() -> None:
+    model, _ = example_of("resnet")
+    data = torch.randn(12, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 5
+    before = copy.deepcopy(model.state_dict())
+    found = edgeprune.sensitivity(model, *data, ratios=(0.25, 0.75), ignored=["stem"])
+    assert [p.width for p in found.curve("layer2.0.conv1").points] == [4, 12]
+    assert "stem" not in {c.group for c in found.curves}
+    assert "layer1.0" in {b.block for b in found.blocks}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    for wrong, message in (
+        ({"ratios": (0.5, 1.0)}, "ratios: expected numbers between 0 and 1"),
+        ({"criterion": "tailor"}, "did you mean 'taylor'"),
+        ({"criterion": "taylor"}, "at least one batch"),
+        ({"metric": "acuracy"}, "did you mean 'accuracy'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            edgeprune.sensitivity(model, *data, **wrong)
