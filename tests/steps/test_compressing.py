@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from compressors import compressor
-from targets_for_tests import MODEL_CODE
+from targets_for_tests import BLOCK_CODE
 from torch import Tensor, nn
 
 from edgeprune.errors import BuildError
@@ -140,35 +140,6 @@ def test_rounds_that_nothing_recovers_from_are_told(tmp_path: Path) -> None:
         made.compressed(structured())
     (note,) = [n for n in heard.notes if "no epoch" in n]
     assert "2 of 3 rounds have no epoch of recovery" in note
-
-
-BLOCK_CODE = (
-    MODEL_CODE.replace("return TinyNet()", "return Blocks()")
-    + """
-
-class Block(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.conv2 = nn.Conv2d(16, 16, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(16)
-
-    def forward(self, x):
-        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
-
-
-class Blocks(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Conv2d(1, 16, 3, padding=1)
-        self.first, self.second = Block(), Block()
-        self.head = nn.Linear(16, 4)
-
-    def forward(self, x):
-        return self.head(self.second(self.first(self.stem(x))).mean((2, 3)))
-"""
-)
 
 
 @pytest.mark.parametrize("cuts", [False, True])

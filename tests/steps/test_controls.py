@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressors import compressor
-from targets_for_tests import MODEL_CODE, make_target
+from targets_for_tests import BLOCK_CODE, MODEL_CODE, make_target
 from torch import nn
 from torch.nn import functional
 
@@ -17,6 +17,7 @@ from edgeprune.errors import BuildError, InputError
 from edgeprune.events import NullReporter
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
+from edgeprune.records.quantization import QuantizationVariant
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.recovery.finetune import FitSettings, Workers, fit_
@@ -36,6 +37,15 @@ WIDTHS = (GroupWidth(group="conv1", before=16, after=8), GroupWidth(group="conv2
 def planned(rung: Rung) -> PlannedRung:
     widths = WIDTHS if rung.pruning is PruningKind.STRUCTURED else ()
     return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0, widths=widths)
+
+
+def without_blocks(stem: int, first: int, second: int) -> PlannedRung:
+    """Of the net with blocks: channels left of 16 each, 0 where the block is removed."""
+    left = {"stem": stem, "first.conv1": first, "second.conv1": second}
+    out = tuple(name.removesuffix(".conv1") for name, after in left.items() if not after)
+    rung = replace(DENSE, pruning=PruningKind.STRUCTURED, blocks_out=len(out))
+    widths = tuple(GroupWidth(group=name, before=16, after=after) for name, after in left.items())
+    return replace(planned(rung), widths=widths, removed_blocks=out)
 
 
 def weights(made: Compressor, subject: str) -> dict[str, torch.Tensor]:
@@ -78,6 +88,55 @@ def test_both_controls_have_the_results_size_and_are_tested_when_asked(tmp_path:
     tested = [m.tested(split) for m in (random, scratch)]
     assert read == [f"{HALF.name}-random-control", f"{HALF.name}-scratch-control"]
     assert all(c.test is not None and c.test.overall == 7 / 8 for c in tested)
+
+
+@pytest.mark.parametrize(
+    ("width", "how"),
+    [
+        (8, "as many blocks out as in the result, by lot others: second, and as many channels as the result, chosen"),
+        (16, "as many blocks out as in the result, by lot others: second (seed 0); the same recovery, 2 epochs in all"),
+    ],
+    ids=["blocks and channels", "blocks alone"],
+)
+def test_blocks_are_drawn_by_lot_as_well(tmp_path: Path, width: int, how: str) -> None:
+    with compressor(tmp_path, code=BLOCK_CODE) as made:
+        wanted = without_blocks(stem=16, first=0, second=width)
+        result, (by_lot, model) = made.compressed(wanted), ControlMaker(made)._by_lot(wanted)
+        control = ControlMaker(made).made("random", wanted).control
+        left = by_lot.load(model)
+    assert (result.recipe.removed_blocks, model.recipe.removed_blocks) == (("first",), ("second",))
+    # What comes back is as wide as what went.
+    assert left.first.conv1.out_channels == width
+    assert (control.parameters, control.macs) == (result.parameters, result.macs)
+    assert control.reason == ""
+    assert control.how.startswith(how)
+
+
+def test_a_lot_over_blocks_has_to_have_others(tmp_path: Path) -> None:
+    with compressor(tmp_path, code=BLOCK_CODE) as made:
+        maker = ControlMaker(made)
+        found = maker.made("random", without_blocks(stem=16, first=0, second=0)).control
+        told = list(maker._lots(without_blocks(stem=8, first=0, second=0)))
+        mixed = QuantizationVariant(float_layers=("MatMul_14",))
+        another = maker.made("random", without_blocks(stem=16, first=0, second=8), mixed).control
+    assert found.reason.startswith("no channels were cut, and no other blocks can be removed")
+    assert another.reason.startswith("the layers that stay in float are named by the result's file")
+    assert told == [
+        "the result's own blocks out, as no others can go: first, second",
+        "as many channels as the result, chosen by lot",
+    ]
+
+
+def test_from_scratch_has_as_many_epochs_with_rounding_as_the_result(tmp_path: Path) -> None:
+    changes = {"quantization.order": "quantize_first", "quantization.qat_epochs": 1, "recovery.rounds": 1}
+    int8 = planned(replace(HALF, precision=Precision.INT8))
+    with compressor(tmp_path, target=changes) as made:
+        found = ControlMaker(made).made("scratch", int8, QuantizationVariant(qat_epochs=1)).control
+        result = made.quantization_aware(made.compressed(int8), 1)
+    had = (result.qat_epochs_before, result.epochs, result.qat_epochs)
+    assert [len(epochs) for epochs in had] == [1, 2, 1]
+    assert (found.reason, found.epochs, found.qat_epochs) == ("", 2, 4)
+    assert found.how.endswith("then 4 with INT8 rounding for those that the result had from before its cut on")
 
 
 def test_scratch_of_a_masked_model_holds_its_zeros(tmp_path: Path) -> None:
