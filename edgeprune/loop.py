@@ -165,9 +165,9 @@ class _Build:
         chosen = deciding.candidate if deciding and deciding.candidate.status is CandidateStatus.CHOSEN else None
         beside = self._dense_on_same_runtime(plan, chosen)
         tried = [a.candidate for a in climbed.attempts]
-        controls: tuple[Control, ...] = ()
+        made = self._made_controls(climbed.plan, chosen)
+        controls = tuple(m.control for m in made)
         if chosen is not None:
-            made = self._made_controls(climbed.plan, chosen)
             final = FinalAccuracy(self.bench, self.readings)
             dense, chosen = final.of(dense), final.of(chosen)
             controls = tuple(m.tested(partial(final.test, chosen.rung)) for m in made)
@@ -257,17 +257,25 @@ class _Build:
                 return (self.maker.dense(planned)[1],)
         return ()
 
-    def _made_controls(self, plan: Plan, chosen: Candidate) -> list[MadeControl]:
+    def _made_controls(self, plan: Plan, chosen: Candidate | None) -> list[MadeControl]:
         """Before the test split is read, so that a build that is killed on the way has not read it."""
         if not self.controls:
             return []
-        planned = next(r for r in plan.rungs if r.rung == chosen.rung)
-        maker = ControlMaker(self.maker.compressor)
-        variant = chosen.variants.chosen if chosen.variants else DEFAULT_VARIANT
-        made = [maker.made(name, planned, variant) for name in self.controls]
+        if chosen is None:
+            made = [_no_control(name) for name in self.controls]
+        else:
+            planned = next(r for r in plan.rungs if r.rung == chosen.rung)
+            maker = ControlMaker(self.maker.compressor)
+            variant = chosen.variants.chosen if chosen.variants else DEFAULT_VARIANT
+            made = [maker.made(name, planned, variant) for name in self.controls]
         for control in (m.control for m in made if m.control.reason):
             self.bench.note(f"no {control.name} control: {control.reason}", "warning")
         return made
+
+
+def _no_control(name: str) -> MadeControl:
+    reason = "no candidate passed: there is nothing to set it beside"
+    return MadeControl(control=Control(name=name, how="", reason=reason))
 
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:

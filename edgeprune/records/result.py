@@ -114,7 +114,7 @@ class BuildResult:
         parameters, macs: of the dense model.
         data: which data it was built from.
         test_readings: how often the test split was read in this run folder, this build included.
-        controls: that were asked for, beside the chosen model.
+        controls: that were asked for, beside the chosen model; where there is none, why they were not made.
         changes: answers of the chosen model, or the nearest miss, that are not the dense model's.
     """
 

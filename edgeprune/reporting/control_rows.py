@@ -26,11 +26,12 @@ class ControlRow:
 
 
 def control_rows(result: BuildResult) -> tuple[ControlRow, ...]:
-    """The dense model, the chosen one, and each control; none where no control was asked for."""
-    if not result.controls or result.chosen is None:
+    """The dense model, the chosen one where there is one, and each control; none where no control was asked for."""
+    if not result.controls:
         return ()
-    dense, chosen = _of_candidate("dense", result.dense), _of_candidate("the result", result.chosen)
-    return (dense, chosen, *(_of_control(c) for c in result.controls))
+    dense = _of_candidate("dense", result.dense)
+    chosen = () if result.chosen is None else (_of_candidate("the result", result.chosen),)
+    return (dense, *chosen, *(_of_control(c) for c in result.controls))
 
 
 def _of_candidate(name: str, candidate: Candidate) -> ControlRow:

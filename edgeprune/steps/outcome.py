@@ -86,7 +86,7 @@ def kept_result(inputs: BuildInputs) -> BuildResult | None:
     result = _kept_summary(path)
     if result is None or result.verdict not in {Verdict.PASS, Verdict.FAIL}:
         return None
-    if result.chosen and not {c.name for c in result.controls} >= set(inputs.controls):
+    if not {c.name for c in result.controls} >= set(inputs.controls):
         return None
     wanted = [REPORT, EVIDENCE, ARTIFACT] if result.chosen else [REPORT]
     if not all((inputs.folder / name).exists() for name in wanted):

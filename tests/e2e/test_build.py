@@ -34,9 +34,9 @@ SMALL = {"runtimes.onnxruntime.int8": True, "budget.artifact_mb": 0.009}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> MadeTarget:
-    """A target that was built in this process, and passed."""
+    """A target that was built in this process with its controls, and passed."""
     made = make_target(tmp_path_factory.mktemp("built"), target={"pruning.ignored": None}, profile=SMALL)
-    assert run_until_decided(made.arguments("build", "--quiet")) == 0
+    assert run_until_decided(made.arguments("build", "--quiet", "--controls")) == 0
     return made
 
 
@@ -76,7 +76,9 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     assert {x.layer for x in card.making.layers} == {"conv1", "conv2", "head"}
     assert [(a.split, a.total) for a in card.final.accuracy] == [("train", 96), ("validation", 96), ("test", 64)]
     (reading,) = card.test_readings
-    assert {name for name, _ in reading.models} == {result.dense.rung.name, result.chosen.rung.name}
+    chosen = result.chosen.rung.name
+    tested = [result.dense.rung.name, chosen, f"{chosen}-random-control", f"{chosen}-scratch-control"]
+    assert [name for name, _ in reading.models] == tested
     assert "The test split was read once" in (built.run / "artifact" / "MODEL_CARD.md").read_text()
     assert manifest["class_names"] == ["nw", "ne", "sw", "se"]
     page = (built.run / "report.html").read_text()
@@ -87,6 +89,29 @@ def test_build_leaves_everything_in_the_run_folder(built: MadeTarget) -> None:
     stages = {e["stage"] for e in events if e["event"] == "StageFinished"}
     assert {"shape", "sensitivity", "train", "compress", "compile", "evaluate", "baseline", "measure", "test"} <= stages
     assert not (built.run / ".partial").exists() or not list((built.run / ".partial").iterdir())
+
+
+def test_controls_stand_beside_the_result(built: MadeTarget, capsys: pytest.CaptureFixture[str]) -> None:
+    result = from_json(BuildResult, (built.run / "summary.json").read_bytes())
+    assert result.chosen is not None
+    assert [c.name for c in result.controls] == ["random", "scratch"]
+    for control in result.controls:
+        assert control.reason == ""
+        assert (control.parameters, control.macs) == (result.chosen.parameters, result.chosen.macs)
+        assert [a and (a.split, a.total) for a in (control.validation, control.test)] == [
+            ("validation", 96), ("test", 64),
+        ]  # fmt: skip
+        # It is compiled as the result is, and is another model.
+        assert control.artifact_digest not in {"", result.chosen.artifact and result.chosen.artifact.digest}
+    card = from_json(ModelCard, (built.run / "artifact" / "model_card.json").read_bytes())
+    assert card.controls == result.controls
+    assert run(built.arguments("build", "--quiet", "--control", "scratch")) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    page = (built.run / "report.html").read_text()
+    for told, row in (("control random: ", "pruned by lot"), ("control scratch: ", "trained from scratch")):
+        assert told in out
+        assert f'<th scope="row">{row}</th>' in page
+    assert run(built.arguments("build", "--control", "scratch", "--explain")) == 2
 
 
 def test_rungs_that_are_too_large_say_so(built: MadeTarget) -> None:
@@ -173,9 +198,10 @@ def test_failed_build_leaves_no_artifact_of_the_build_before(
     target = copy.folder / "target.toml"
     text = target.read_text().replace("training.epochs = 2", "training.epochs = 0")
     target.write_text(text.replace("recovery.epochs = 1", "recovery.epochs = 0") + "accuracy.min_accuracy = 0.9\n")
-    assert run_until_decided(copy.arguments("build", "--quiet")) == 3
+    assert run_until_decided(copy.arguments("build", "--quiet", "--controls")) == 3
     out = capsys.readouterr().out
     assert "verdict   FAIL: no candidate passed" in out
+    assert "control   scratch: none: no candidate passed" in out
     assert "accuracy" in out
     assert not (copy.run / "artifact").exists()
     assert run(["gate", str(copy.run)]) == 7

@@ -121,3 +121,7 @@ def test_a_kept_result_without_the_controls_that_are_asked_for_is_not_enough(tmp
     (plain.folder / "summary.json").write_bytes(to_json(replace(result, controls=controls)))
     assert kept_result(both) is not None
     assert kept_result(plain) is not None
+    # One that failed says why it has none.
+    (plain.folder / "summary.json").write_bytes(to_json(make_failed_result()))
+    assert kept_result(plain) is not None
+    assert kept_result(both) is None

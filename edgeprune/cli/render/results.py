@@ -41,8 +41,8 @@ def build(result: BuildResult, output_format: str) -> str:
     for name, candidate in rows:
         table.add_row(name, *_candidate_cells(candidate, result.dense))
     lines = [render(table), _closing(result)]
+    lines += [_wrapped(f"control   {control_line(control)}") for control in result.controls]
     if result.chosen is not None:
-        lines += [_wrapped(f"control   {control_line(control)}") for control in result.controls]
         if result.chosen.variants is not None:
             search = result.chosen.variants
             how = f"the best of {len(search.trials)} ways that were tried" if search.trials else search.why
