@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeprune.data.parts import sole
+from edgeprune.data.parts import parts_of
 from edgeprune.errors import BuildError, MeasurementError, NotInstalledError
 from edgeprune.events import StageProgress
 from edgeprune.gating.judge import judge
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
-from edgeprune.protocols import CompiledFiles
+from edgeprune.protocols import Arrays, CompiledFiles
 from edgeprune.quantization.calibration import held_out_samples
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
@@ -30,6 +30,7 @@ from edgeprune.steps.compiling import (
     scheme_of,
 )
 from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.evaluating import noise_of
 from edgeprune.steps.shapes import p50_ms, quick_look
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 
 _RANKING_SAMPLES = 128
 """Examples that layers are ranked by, and that they are calibrated with meanwhile."""
-
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +76,7 @@ class LayerRanking:
     """The layers of a float file in its order, and how far off the outputs are with each one alone in float.
 
     Attributes:
-        layers: (name, squared error over the float outputs' variance); less is better.
+        layers: (name, squared error over the float output's variance, summed over the outputs); less is better.
     """
 
     layers: tuple[tuple[str, float], ...]
@@ -138,7 +137,7 @@ class VariantBench:
                 without = replace(short, variant=replace(variant, float_layers=(name,)))
                 artifact = quantize_compiled(compiled, without, rung, into)
                 found = self._run(rung, artifact, into)
-                errors.append((name, float(((found - wanted) ** 2).mean() / max(float(wanted.var()), _LEAST))))
+                errors.append((name, _squared_error(found, wanted)))
                 shutil.rmtree(into)
                 self.bench.reporter.emit(StageProgress(stage="rank", subject=rung.name, done=position + 1))
             return LayerRanking(layers=tuple(errors))
@@ -169,9 +168,9 @@ class VariantBench:
             over=over_budget(figures, self.subject.limits) or "",
         )
 
-    def _run(self, rung: Rung, artifact: Artifact, folder: Path) -> np.ndarray:
+    def _run(self, rung: Rung, artifact: Artifact, folder: Path) -> Arrays:
         host = self.bench.host
-        return sole(host.infer(rung, host.place(folder, artifact), self._held_out))
+        return host.infer(rung, host.place(folder, artifact), self._held_out)
 
     @property
     def _held_out(self) -> np.ndarray:
@@ -230,4 +229,9 @@ def linear_share(model: nn.Module) -> float:
 
 def _worst(ranking: LayerRanking) -> str:
     name, _ = min(ranking.layers, key=lambda layer: layer[1])
+def _squared_error(found: Arrays, wanted: Arrays) -> float:
+    """Summed over the outputs: by the worst one alone, what hurts another would rank behind what hurts none."""
+    return sum(noise_of(a, b) ** 2 for a, b in zip(parts_of(found), parts_of(wanted), strict=True))
+
+
     return f"rounding hurts most in {name}"
