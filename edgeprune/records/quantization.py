@@ -104,6 +104,7 @@ class VariantTrial:
     Attributes:
         accuracy: what the target's metric says of the compiled artifact on the validation split, in the metric's own
             unit; None where it could not be made.
+        error: standard error of what that differs by from its float model's, example by example.
         is_share: whether the metric lies in [0, 1] and is told in percent.
         higher_is_better: the metric's direction.
         meets_floors: whether every accuracy floor holds.
@@ -114,6 +115,7 @@ class VariantTrial:
 
     variant: QuantizationVariant
     accuracy: float | None = None
+    error: float = 0.0
     is_share: bool = True
     higher_is_better: bool = True
     meets_floors: bool = False

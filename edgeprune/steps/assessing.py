@@ -15,6 +15,7 @@ from edgeprune.steps.answers import answers_to_keep, save_answers
 from edgeprune.steps.evaluating import agreement_of, noise_of, parity_of, torch_outputs
 from edgeprune.steps.guarding import with_robustness
 from edgeprune.steps.session import DeviceSession
+from edgeprune.steps.task import standard_error
 from edgeprune.steps.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -29,10 +30,15 @@ MOST_NOISE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What a compiled artifact gets right on the validation split, and how it agrees with torch there."""
+    """What a compiled artifact gets right on the validation split, and how it agrees with torch there.
+
+    Attributes:
+        error: standard error of what the metric differs by from the torch model's, example by example.
+    """
 
     accuracy: Accuracy
     parity: Parity
+    error: float
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Assessor:
         )
         save_answers(kept, answers_to_keep(task, outputs, split))
         parity = parity_of(outputs, reference, rung.precision, classifies=task.classifies)
-        return Evaluation(accuracy=accuracy, parity=parity)
+        values, floating = (task.values(found, split.labels) for found in (outputs, reference))
+        return Evaluation(accuracy=accuracy, parity=parity, error=standard_error(values - floating))
 
     def evaluator(self, rung: Rung) -> DeviceSession:
         """Where accuracy is taken: on this host; for bf16 and fp16, whose kernels it may lack, on the device."""

@@ -116,7 +116,7 @@ class Task:
         return Score(
             metric=self.name,
             value=float(values.mean()),
-            error=float(values.std(ddof=1)) / math.sqrt(examples) if examples > 1 else 0.0,
+            error=standard_error(values),
             examples=examples,
             higher_is_better=self.metric.higher_is_better,
             is_share=self.metric.is_share,
@@ -128,6 +128,11 @@ class Task:
         return tuple(
             PartScore(name=name, score=self.score_of(values[mask])) for name, mask in members.items() if mask.any()
         )
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of one value an example, [examples]; 0 of a single one."""
+    return float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
 def classification(class_names: tuple[str, ...]) -> Task:

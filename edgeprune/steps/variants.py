@@ -147,7 +147,8 @@ class VariantBench:
     def _tried(self, variant: QuantizationVariant, folder: Path) -> VariantTrial:
         rung, bench = self.subject.rung, self.bench
         artifact = quantize_compiled(self._float(variant), self._job(variant), rung, folder)
-        accuracy = Assessor(bench).evaluate(rung, self._module(variant), artifact, folder, folder).accuracy
+        evaluation = Assessor(bench).evaluate(rung, self._module(variant), artifact, folder, folder)
+        accuracy = evaluation.accuracy
         look = quick_look(bench, rung, bench.device.place(folder, artifact), bench.samples_path)
         figures = ShapeFigures(
             rung=rung,
@@ -160,6 +161,7 @@ class VariantBench:
         return VariantTrial(
             variant=variant,
             accuracy=accuracy.value,
+            error=evaluation.error,
             is_share=accuracy.is_share,
             higher_is_better=accuracy.higher_is_better,
             meets_floors=accuracy_gates(self.subject.floors, accuracy).verdict is Verdict.PASS,
@@ -227,11 +229,11 @@ def linear_share(model: nn.Module) -> float:
     return sum(linear.values()) / max(total, 1)
 
 
-def _worst(ranking: LayerRanking) -> str:
-    name, _ = min(ranking.layers, key=lambda layer: layer[1])
 def _squared_error(found: Arrays, wanted: Arrays) -> float:
     """Summed over the outputs: by the worst one alone, what hurts another would rank behind what hurts none."""
     return sum(noise_of(a, b) ** 2 for a, b in zip(parts_of(found), parts_of(wanted), strict=True))
 
 
+def _worst(ranking: LayerRanking) -> str:
+    name, _ = min(ranking.layers, key=lambda layer: layer[1])
     return f"rounding hurts most in {name}"
