@@ -18,6 +18,11 @@ def run_compiled(runtime: str, files: CompiledFiles, samples: np.ndarray) -> np.
     return np.concatenate([run(sample) for sample in samples[:, np.newaxis]])
 
 
+def weight_scales(runtime: str, files: CompiledFiles) -> list[np.ndarray]:
+    """[scales] of each convolution's INT8 weights, as the file holds them."""
+    return _SCALES[runtime](files)
+
+
 def with_eventful_batch_norms(model: nn.Module) -> nn.Module:
     """Give the batch norms statistics and weights as if trained, so that folding them wrongly would show."""
     generator = torch.Generator().manual_seed(2)
@@ -70,4 +75,43 @@ def _from_int8(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
     return (values.astype(np.float32) - zero_point) * np.float32(scale)
 
 
+def _openvino_scales(files: CompiledFiles) -> list[np.ndarray]:
+    import openvino
+
+    # INT8 constant, to float, times its scales.
+    found = []
+    for operator in openvino.Core().read_model(files.folder / files.names[0]).get_ops():
+        if operator.get_type_name() == "Convolution":
+            product = operator.input_value(1).get_node()
+            whole, scales = (value.get_node() for value in product.input_values())
+            assert whole.input_value(0).get_element_type().to_dtype() == np.int8
+            found.append(scales.data.ravel())
+    return found
+
+
+def _onnxruntime_scales(files: CompiledFiles) -> list[np.ndarray]:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(files.folder / files.names[0]).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    made = {node.output[0]: node for node in graph.node}
+    found = []
+    for weight in (made[node.input[1]] for node in graph.node if node.op_type == "Conv"):
+        assert constants[weight.input[0]].dtype == np.int8
+        found.append(constants[weight.input[1]].ravel())
+    return found
+
+
+def _tflite_scales(files: CompiledFiles) -> list[np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(files.folder / files.names[0]))
+    tensors = {details["index"]: details for details in interpreter.get_tensor_details()}
+    weights = [tensors[o["inputs"][1]] for o in interpreter._get_ops_details() if o["op_name"] == "CONV_2D"]
+    assert {w["dtype"] for w in weights} == {np.int8}
+    return [w["quantization_parameters"]["scales"] for w in weights]
+
+
+_SCALES = {"openvino": _openvino_scales, "onnxruntime": _onnxruntime_scales, "tflite": _tflite_scales}
 _OPENERS = {"openvino": _openvino, "onnxruntime": _onnxruntime, "tflite": _tflite}

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from compiled import run_compiled
+from compiled import run_compiled, weight_scales
 from models import ResNet, example_of, seeded
 from torch import Tensor, nn
 from torch.nn import functional
@@ -122,6 +122,10 @@ def test_quantised_net_is_small_quiet_as_good_and_as_told(
     assert (expected.argmax(1) == labels.numpy()).mean() > 0.8, "the float net shall have learnt"
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.95
+    scales = weight_scales(RUNTIME_OF[scheme], files)
+    channels = [m.out_channels for m in trained.modules() if isinstance(m, nn.Conv2d)]
+    assert sorted(map(len, scales)) == sorted(channels), "a scale for each output channel of each convolution"
+    assert all(len(np.unique(s)) > len(s) / 2 for s in scales)
 
 
 @each_scheme
