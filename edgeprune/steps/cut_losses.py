@@ -23,6 +23,7 @@ from edgeprune.records.sensitivity import BlockPoint, CurvePoint, GroupCurve, Lo
 from edgeprune.schema.compression import Pruning
 from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.task import standard_error
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -167,5 +168,5 @@ def widths_left(width: int, ratios: Sequence[float], unit: int = 1) -> tuple[int
 
 def _increase(found: _Score, dense: _Score) -> LossIncrease:
     differences = found.singles - dense.singles
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    error = standard_error(differences)
     return LossIncrease(loss=found.loss - dense.loss, error=error, accuracy=found.accuracy)
