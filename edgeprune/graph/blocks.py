@@ -71,7 +71,7 @@ def find_blocks(
     Raises:
         InputError: a name in `ignored` matches no layer, or the model does not run on the example.
     """
-    held = {layer: "pruning.ignored keeps" for layer in match_layers(model, ignored, key="pruning.ignored")}
+    held = dict.fromkeys(match_layers(model, ignored, key="pruning.ignored"), "pruning.ignored keeps")
     held |= {layer: f"{key} names" for layer, key in (needed or {}).items()}
     whole = [tuple(o.shape) for o in run(copy.deepcopy(model).eval(), example)]
     removable: list[str] = []

@@ -271,7 +271,7 @@ class ChannelGraph:
         return ""
 
     def _looked_up(self) -> frozenset[tuple[str, Side, int]]:
-        """The slices of weights that serve as embeddings, whatever class their layer has; bare parameters among them."""
+        """The slices of weights that serve as embeddings, whatever class their layer has, and of bare parameters."""
         labels = np.concatenate([np.zeros(0, np.int64), *self._labels.looked_up])
         places = np.unique(np.searchsorted(self._offsets, labels, side="right") - 1)
         axes = (self._labels.axes[i] for i in places)

@@ -156,8 +156,8 @@ class WeightMasks:
             after: the masks of before, made of the same blocks.
 
         Raises:
-            InputError: a sparsity or shape out of range, a share of a layer that may not be masked, or scores that do not
-                fit.
+            InputError: a sparsity or shape out of range, a share of a layer that may not be masked, or scores that do
+                not fit.
             BuildError: scores that are not finite.
         """
         if min(shape) < 1:

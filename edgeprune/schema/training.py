@@ -90,8 +90,8 @@ class Recovery(FileModel):
     temperature: Positive = 4.0
     """Of the soft labels."""
     features: tuple[FeaturePair, ...] = ()
-    """Layers whose outputs are compared as well: `layer`, or `layer:layer of the teacher` where names differ. A residual
-    block that holds one is never removed."""
+    """Layers whose outputs are compared as well: `layer`, or `layer:layer of the teacher` where names differ. A
+    residual block that holds one is never removed."""
     feature_weight: Annotated[float, Field(ge=0)] = 1.0
     """Of each layer's mean square difference, as a share of the teacher's mean square, beside the rest of the loss."""
 

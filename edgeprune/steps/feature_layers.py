@@ -1,4 +1,4 @@
-"""Layers whose outputs are compared with a teacher's: the pairs that a target names, and whether both models have them."""
+"""Layers whose outputs are compared with a teacher's: the pairs that a target names, and if both models have them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def check_features(target: Target, model: nn.Module, example: Tensor) -> None:
         target.guard(find, factory, key)
 
 
-def _find(where: str, model: nn.Module, teacher: nn.Module, pairs: tuple[tuple[str, str], ...], example: Tensor) -> None:
+def _find(
+    where: str, model: nn.Module, teacher: nn.Module, pairs: tuple[tuple[str, str], ...], example: Tensor
+) -> None:
     try:
         make_adapters(model, teacher, pairs, example)
     except InputError as error:

@@ -1,7 +1,7 @@
 """Sensitivity: take one group's channels or one block from the dense model, and see what validation data say.
 
-Nothing is trained (`cut_losses.py`); batch norms are re-estimated after each cut, on training data. Each group and block
-is a step of its own, so that a killed build goes on with the next.
+Nothing is trained (`cut_losses.py`); batch norms are re-estimated after each cut, on training data. Each group and
+block is a step of its own, so that a killed build goes on with the next.
 """
 
 from __future__ import annotations

@@ -120,9 +120,7 @@ def test_masked_weights_that_training_brought_back_are_found(
     monkeypatch.setattr(Compressor, "fit_", careless)
     rung = replace(FLOAT, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=0.5)
     with compressor(tmp_path) as made, pytest.raises(BuildError, match=r"'conv2': \d+ masked weights are not zero"):
-        model = made.compressed(planned(rung))
-        made.quantization_aware(model, 1)
-        made.from_scratch(model)
+        made.from_scratch(made.quantization_aware(made.compressed(planned(rung)), 1))
 
 
 def test_blocks_of_another_shape_are_another_model(tmp_path: Path) -> None:
