@@ -435,7 +435,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, help="folder with cifar10/ and cifar10_resnets/; or $EDGEPRUNE_DATA")
     parser.add_argument("--target", type=Path, default=Path("targets/cifar10-resnet20"), help="another one to compress")
-    parser.add_argument("--profile", default="profiles/local-2x.toml", help="names the runtimes of `deployed`")
+    parser.add_argument("--profile", default="profiles/local-2x.toml", help="names the runtimes, deployed and built")
+    parser.add_argument("--runtimes", nargs="+", help="of the profile's; by default all")
     add_output(parser)
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--criteria", nargs="+", choices=CRITERIA.names(), default=CRITERIA.names(), help="one-shot")
@@ -458,12 +459,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(
             f"--iterative-epochs: expected more than {_STEPS[-1][0]}, one a round, got {arguments.iterative_epochs}"
         )
+    profile = load_profile(arguments.profile)
+    runtimes = arguments.runtimes or list(profile.runtimes)
+    if strange := sorted(set(runtimes) - set(profile.runtimes)):
+        parser.error(f"--runtimes: profile {profile.name} has {', '.join(profile.runtimes)}, not {strange[0]}")
+    profile = profile.model_copy(update={"runtimes": {name: profile.runtimes[name] for name in runtimes}})
     kept = kept_rows(parser, arguments, Row)
     if arguments.cifar is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())
     for part in arguments.parts:
         for seed in arguments.seeds:
-            with _engine(arguments, load_profile(arguments.profile), seed) as engine:
+            with _engine(arguments, profile, seed) as engine:
                 PARTS[part](engine, kept)
     print(table(list(kept.rows.values())))
     if "one-shot" in arguments.parts:

@@ -36,6 +36,7 @@ stays within 1.10 of its best (2 cores, 2026-11); in hosts that share theirs it 
 
 _UNDISTURBED_SHARE = 0.1
 _TRIPS = 3
+_ENOUGH = 2
 # A trip's file is kept on the device until it makes room for others: split what would be too large.
 _TRIP_BYTES = 256_000_000
 
@@ -43,24 +44,39 @@ _TRIP_BYTES = 256_000_000
 def time_all_typically(
     session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob]
 ) -> tuple[Timing | MeasurementError, ...]:
-    """The same as `time_all`, of three processes: for each artifact the one in the middle, of those not disturbed.
+    """The latency of each artifact in the one in the middle of three processes, or why the device would not run it.
 
-    Artifacts that take long are timed in the first process only.
+    What takes long is timed in one. Artifacts that were left alone in fewer than two (or in none, where they take long)
+    go on two more trips at most. Then the timing says so, and the pace of now is the device's from then on.
+
+    Raises:
+        MeasurementError: as for `time_all`.
     """
-    first = time_all(session, request, jobs)
-    short = [n for n, t in enumerate(first) if isinstance(t, Timing) and t.latency_ms < SHORT_MS]
-    found: list[list[Timing | MeasurementError]] = [[t] for t in first]
-    for _ in range(PROCESSES - 1):
-        more = time_all(session, request, [jobs[n] for n in short]) if short else ()
-        for number, one in zip(short, more, strict=True):
-            found[number].append(one)
-    return tuple(_typical([t for t in of_one if isinstance(t, Timing)]) or of_one[0] for of_one in found)
+    taken: list[list[Profiled]] = [[] for _ in jobs]
+    for trip in range(PROCESSES + _TRIPS - 1):
+        again = [n for n, processes in enumerate(taken) if trip == 0 or _lacks(processes, session.watch, trip)]
+        if not again:
+            break
+        for number, one in zip(again, _trip(session, request, [jobs[n] for n in again]), strict=True):
+            taken[number].append(one)
+    found = [_refusal(session, processes[0]) or _typical(processes, session.watch) for processes in taken]
+    _accept_pace(session, found)
+    return tuple(found)
 
 
-def _typical(timings: Sequence[Timing]) -> Timing | None:
-    quiet = sorted((t for t in timings if not t.disturbed), key=lambda t: t.latency_ms)
-    by_latency = quiet or sorted(timings, key=lambda t: t.latency_ms)
-    return by_latency[(len(by_latency) - 1) // 2] if by_latency else None
+def _lacks(processes: Sequence[Profiled], watch: Watch, trip: int) -> bool:
+    if processes[0].refused:
+        return False
+    quiet = [t for t in (timing(p.blocks, watch) for p in processes) if not t.disturbed]
+    if quiet and quiet[0].latency_ms >= SHORT_MS:
+        return False
+    return trip < PROCESSES or len(quiet) < _ENOUGH
+
+
+def _typical(processes: Sequence[Profiled], watch: Watch) -> Timing:
+    timings = sorted((timing(p.blocks, watch) for p in processes), key=lambda t: t.latency_ms)
+    quiet = [t for t in timings if not t.disturbed] or timings
+    return quiet[(len(quiet) - 1) // 2]
 
 
 def time_all(
@@ -83,15 +99,21 @@ def time_all(
             break
         for number, more in zip(again, _trip(session, request, [jobs[n] for n in again]), strict=True):
             found[number] = replace(found[number], blocks=found[number].blocks + more.blocks)
-    timings = {n: timing(p.blocks, watch) for n, p in found.items() if not p.refused}
-    if any(t.disturbed for t in timings.values()):
+    timings = [_refusal(session, p) or timing(p.blocks, watch) for p in found.values()]
+    _accept_pace(session, timings)
+    return tuple(timings)
+
+
+def _refusal(session: DeviceSession, profiled: Profiled) -> MeasurementError | None:
+    if not profiled.refused:
+        return None
+    return MeasurementError(f"device {session.spec.name}: {profiled.refused}", kind="bad_artifact")
+
+
+def _accept_pace(session: DeviceSession, found: Sequence[Timing | MeasurementError]) -> None:
+    """Where trips did not help, the fastest pace of earlier is not waited for any longer."""
+    if any(isinstance(t, Timing) and t.disturbed for t in found):
         session.watch = Watch()
-    return tuple(
-        timings[n]
-        if n in timings
-        else MeasurementError(f"device {session.spec.name}: {p.refused}", kind="bad_artifact")
-        for n, p in found.items()
-    )
 
 
 def _trip(session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> list[Profiled]:

@@ -13,6 +13,7 @@ from records_for_tests import make_block
 from torch import nn, zeros
 
 from edgeprune.benchmarking.trip import ProfileJob
+from edgeprune.benchmarking.validity import Watch
 from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.planning.cost import cost_terms
@@ -29,6 +30,7 @@ class _Device:
     spec = SimpleNamespace(name="here")
 
     def __init__(self, *latencies_ms: float) -> None:
+        self.watch = Watch()
         self.latencies_ms = list(latencies_ms)
         self.trips: list[list[Path]] = []
 
