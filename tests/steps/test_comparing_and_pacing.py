@@ -86,10 +86,11 @@ def test_calibrated_and_compared(run: Run, quick: Path, tmp_path: Path) -> None:
     assert calibrations.smallest_resolvable("local", fingerprint, 90.0) is None
     # On other cores it may resolve less; where none was calibrated, the coarsest stands in.
     (known,) = calibrations.load_calibrations("local", fingerprint)
-    coarser = replace(known, cpus=(7,), resolutions=tuple(replace(r, smallest=0.5) for r in known.resolutions))
+    coarsest = 2 * smallest[50.0]
+    coarser = replace(known, cpus=(7,), resolutions=tuple(replace(r, smallest=coarsest) for r in known.resolutions))
     assert calibrations.save_calibration(coarser).name == f"{fingerprint[:16]}-onnxruntime-cpu7.json"
     asked = partial(calibrations.smallest_resolvable, "local", fingerprint, 50.0, {"onnxruntime"})
-    assert [asked(cpus) for cpus in ({()}, {(7,)}, {(3,)})] == [smallest[50.0], 0.5, 0.5]
+    assert [asked(cpus) for cpus in ({()}, {(7,)}, {(3,)})] == [smallest[50.0], coarsest, coarsest]
     text = series.comparison(result, "text")
     assert "slower" in text
     assert "this device resolves " in text
