@@ -67,16 +67,21 @@ def time_all_typically(
 def _lacks(processes: Sequence[Profiled], watch: Watch, trip: int) -> bool:
     if processes[0].refused:
         return False
-    quiet = [t for t in (timing(p.blocks, watch) for p in processes) if not t.disturbed]
+    quiet = [t for t in _timings(processes, watch) if not t.disturbed]
     if quiet and quiet[0].latency_ms >= SHORT_MS:
         return False
     return trip < PROCESSES or len(quiet) < _ENOUGH
 
 
 def _typical(processes: Sequence[Profiled], watch: Watch) -> Timing:
-    timings = sorted((timing(p.blocks, watch) for p in processes), key=lambda t: t.latency_ms)
+    timings = sorted(_timings(processes, watch), key=lambda t: t.latency_ms)
     quiet = [t for t in timings if not t.disturbed] or timings
     return quiet[(len(quiet) - 1) // 2]
+
+
+def _timings(processes: Sequence[Profiled], watch: Watch) -> list[Timing]:
+    """Of all but those that had no memory left for it, after the first had."""
+    return [timing(p.blocks, watch) for p in processes if not p.refused]
 
 
 def time_all(

@@ -145,6 +145,13 @@ def test_the_process_in_the_middle_tells_what_a_short_artifact_takes() -> None:
     assert device.jobs == [4, 2, 2]
 
 
+def test_a_process_that_has_no_memory_left_does_not_count() -> None:
+    quiet, refused = Profiled(blocks=(_block(0.3),) * 3), Profiled(blocks=(), refused="out of memory")
+    device = _Device([[quiet], [refused], [quiet]])
+    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
+    assert [t.latency_ms for t in time_all_typically(device, REQUEST, [job])] == [0.3]
+
+
 def test_a_process_that_was_disturbed_is_not_the_one_in_the_middle() -> None:
     disturbed = [[Profiled(blocks=(_block(ms, disturbed=True),))] for ms in (0.20, 0.25, 0.27)]
     quiet = [[Profiled(blocks=(_block(ms),) * 3)] for ms in (0.30, 0.31)]
