@@ -87,7 +87,7 @@ class ControlMaker:
             return self._no_lot(planned, variant)
         if spec.training.epochs == 0:
             return "training.epochs is 0: the target has no recipe to train from fresh weights with"
-        features = spec.teacher.features if name == SCRATCH and spec.teacher else ()
+        features = spec.teacher.features if spec.teacher else ()
         gone = [ours for ours, _ in feature_pairs(features) if block_of(ours, planned.removed_blocks)]
         return f"teacher.features names {gone[0]!r}, which went with its block" if gone else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.benchmarking.validity import Watch, disturbance
@@ -35,42 +34,44 @@ stays within 1.10 of its best (2 cores, 2026-11); in hosts that share theirs it 
 """
 
 _UNDISTURBED_SHARE = 0.1
-_TRIPS = 3
+_MORE_TRIPS = 2
 _ENOUGH = 2
 # A trip's file is kept on the device until it makes room for others: split what would be too large.
 _TRIP_BYTES = 256_000_000
 
 
-def time_all_typically(
-    session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob]
+def time_all(
+    session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob], *, processes: int = PROCESSES
 ) -> tuple[Timing | MeasurementError, ...]:
-    """The latency of each artifact in the one in the middle of three processes, or why the device would not run it.
+    """The latency of each artifact in the one in the middle of several processes, or why the device would not run it.
 
-    What takes long is timed in one. Artifacts that were left alone in fewer than two (or in none, where they take long)
-    go on two more trips at most. Then the timing says so, and the pace of now is the device's from then on.
+    What takes long is timed in one. An artifact that was left alone in fewer than two (in none, where one is asked for
+    or it takes long) goes on two more trips at most: one with fewer than three undisturbed rounds whose fastest do not
+    agree, or with fewer than three at the pace of the session's fastest core. Then the timing says so, and what the
+    device has now is the pace from then on.
 
     Raises:
-        MeasurementError: as for `time_all`.
+        MeasurementError: the device is busy or went away, or lacks the runtime.
     """
     taken: list[list[Profiled]] = [[] for _ in jobs]
-    for trip in range(PROCESSES + _TRIPS - 1):
-        again = [n for n, processes in enumerate(taken) if trip == 0 or _lacks(processes, session.watch, trip)]
+    for trip in range(processes + _MORE_TRIPS):
+        again = [n for n, found in enumerate(taken) if trip == 0 or _lacks(found, session.watch, processes)]
         if not again:
             break
         for number, one in zip(again, _trip(session, request, [jobs[n] for n in again]), strict=True):
             taken[number].append(one)
-    found = [_refusal(session, processes[0]) or _typical(processes, session.watch) for processes in taken]
-    _accept_pace(session, found)
-    return tuple(found)
+    timings = [_refusal(session, found[0]) or _typical(found, session.watch) for found in taken]
+    _accept_pace(session, timings)
+    return tuple(timings)
 
 
-def _lacks(processes: Sequence[Profiled], watch: Watch, trip: int) -> bool:
-    if processes[0].refused:
+def _lacks(found: Sequence[Profiled], watch: Watch, processes: int) -> bool:
+    if found[0].refused:
         return False
-    quiet = [t for t in _timings(processes, watch) if not t.disturbed]
+    quiet = [t for t in _timings(found, watch) if not t.disturbed]
     if quiet and quiet[0].latency_ms >= SHORT_MS:
         return False
-    return trip < PROCESSES or len(quiet) < _ENOUGH
+    return len(found) < processes or len(quiet) < min(_ENOUGH, processes)
 
 
 def _typical(processes: Sequence[Profiled], watch: Watch) -> Timing:
@@ -82,31 +83,6 @@ def _typical(processes: Sequence[Profiled], watch: Watch) -> Timing:
 def _timings(processes: Sequence[Profiled], watch: Watch) -> list[Timing]:
     """Of all but those that had no memory left for it, after the first had."""
     return [timing(p.blocks, watch) for p in processes if not p.refused]
-
-
-def time_all(
-    session: DeviceSession, request: ProfileRequest, jobs: Sequence[ProfileJob]
-) -> tuple[Timing | MeasurementError, ...]:
-    """The latency of each artifact in one process, or why the device would not run it.
-
-    Artifacts with fewer than three undisturbed rounds, whose fastest rounds do not agree, go on another trip, and so do
-    those with fewer than three at the pace of the session's fastest core; three trips in all. Then the timing says so,
-    and what the device has now is the pace from then on.
-
-    Raises:
-        MeasurementError: the device is busy or went away, or lacks the runtime.
-    """
-    watch = session.watch
-    found = dict(enumerate(_trip(session, request, jobs)))
-    for _ in range(_TRIPS - 1):
-        again = [n for n, p in found.items() if not p.refused and timing(p.blocks, watch).disturbed]
-        if not again:
-            break
-        for number, more in zip(again, _trip(session, request, [jobs[n] for n in again]), strict=True):
-            found[number] = replace(found[number], blocks=found[number].blocks + more.blocks)
-    timings = [_refusal(session, p) or timing(p.blocks, watch) for p in found.values()]
-    _accept_pace(session, timings)
-    return tuple(timings)
 
 
 def _refusal(session: DeviceSession, profiled: Profiled) -> MeasurementError | None:

@@ -25,7 +25,7 @@ from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Rung
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.measuring_code import measuring_key
-from edgeprune.steps.profiles import time_all_typically
+from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest
@@ -83,7 +83,7 @@ class OperatorTables:
             request = ProfileRequest(
                 runtime=place.runtime, threads=place.threads, cpus=place.cpus, rounds=_ROUNDS, round_s=_ROUND_S
             )
-            timings = dict(zip(jobs, time_all_typically(self._session, request, tuple(jobs.values())), strict=True))
+            timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
         entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
         known.update({e.operator: e for e in entries})
         # What was disturbed is good enough to go on with, not to keep.

@@ -16,7 +16,7 @@ from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 from edgeprune.records.profiled import Profiled, ProfileRequest
 from edgeprune.records.rung import Precision, PruningKind, Rung
-from edgeprune.steps.profiles import time_all, time_all_typically, timing
+from edgeprune.steps.profiles import time_all, timing
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.tables import OperatorTables
 
@@ -87,7 +87,7 @@ def test_what_was_disturbed_goes_on_another_trip_and_what_was_refused_does_not()
     disturbed = Profiled(blocks=tuple(_block(ms, disturbed=True) for ms in (2.0, 2.5, 3.0)))
     device = _Device([[quiet, disturbed, Profiled(blocks=(), refused="no such operator")], [disturbed], [quiet]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    first, second, third = time_all(device, REQUEST, [job] * 3)
+    first, second, third = time_all(device, REQUEST, [job] * 3, processes=1)
     assert device.jobs == [3, 1, 1]
     assert (first.latency_ms, first.disturbed) == (1.0, "")
     assert (second.latency_ms, second.rounds, second.disturbed) == (1.0, 3, "")
@@ -104,23 +104,23 @@ def test_what_was_measured_on_a_slow_core_goes_on_another_trip_however_well_it_a
     fast, slow = _paced(1.0, 1.0), _paced(1.33, 1.33)
     device = _Device([[slow, fast], [fast]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    found = time_all(device, REQUEST, [job] * 2)
+    found = time_all(device, REQUEST, [job] * 2, processes=1)
     assert device.jobs == [2, 1]
     assert [(t.latency_ms, t.rounds, t.disturbed) for t in found] == [(1.0, 3, "")] * 2
     # The session remembers how fast the core was.
     device.trips = [[slow], [slow], [fast]]
-    assert [t.latency_ms for t in time_all(device, REQUEST, [job])] == [1.0]
+    assert [t.latency_ms for t in time_all(device, REQUEST, [job], processes=1)] == [1.0]
 
 
 def test_a_core_that_stays_slow_is_told_once_and_then_taken_for_what_the_device_has() -> None:
     slow = _paced(1.33, 1.33)
     device = _Device([[_paced(1.0, 1.0)], [slow], [slow], [slow], [slow]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    time_all(device, REQUEST, [job])
-    (told,) = time_all(device, REQUEST, [job])
+    time_all(device, REQUEST, [job], processes=1)
+    (told,) = time_all(device, REQUEST, [job], processes=1)
     assert (told.latency_ms, told.rounds) == (1.33, 0)
     assert "1.33x its best (limit 1.15x)" in told.disturbed
-    (taken,) = time_all(device, REQUEST, [job])
+    (taken,) = time_all(device, REQUEST, [job], processes=1)
     assert (taken.latency_ms, taken.rounds, taken.disturbed) == (1.33, 3, "")
     assert device.jobs == [1] * 5
 
@@ -139,7 +139,7 @@ def test_the_process_in_the_middle_tells_what_a_short_artifact_takes() -> None:
         ]
     )
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    *found, last = time_all_typically(device, REQUEST, [job] * 4)
+    *found, last = time_all(device, REQUEST, [job] * 4)
     assert [t.latency_ms for t in found if not isinstance(t, MeasurementError)] == [0.30, 0.30, 2.0]
     assert isinstance(last, MeasurementError)
     assert device.jobs == [4, 2, 2]
@@ -149,7 +149,7 @@ def test_a_process_that_has_no_memory_left_does_not_count() -> None:
     quiet, refused = Profiled(blocks=(_block(0.3),) * 3), Profiled(blocks=(), refused="out of memory")
     device = _Device([[quiet], [refused], [quiet]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    assert [t.latency_ms for t in time_all_typically(device, REQUEST, [job])] == [0.3]
+    assert [t.latency_ms for t in time_all(device, REQUEST, [job])] == [0.3]
 
 
 def test_a_process_that_was_disturbed_is_not_the_one_in_the_middle() -> None:
@@ -157,14 +157,14 @@ def test_a_process_that_was_disturbed_is_not_the_one_in_the_middle() -> None:
     quiet = [[Profiled(blocks=(_block(ms),) * 3)] for ms in (0.30, 0.31)]
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
     device = _Device([disturbed[0], *quiet])
-    (found,) = time_all_typically(device, REQUEST, [job])
+    (found,) = time_all(device, REQUEST, [job])
     assert (found.latency_ms, found.disturbed) == (0.30, "")
     # Two are enough, and five trips are all that is tried.
     device = _Device([*disturbed, *quiet])
-    (found,) = time_all_typically(device, REQUEST, [job])
+    (found,) = time_all(device, REQUEST, [job])
     assert (found.latency_ms, found.disturbed) == (0.30, "")
     device = _Device([*disturbed, *disturbed])
-    (found,) = time_all_typically(device, REQUEST, [job])
+    (found,) = time_all(device, REQUEST, [job])
     assert (device.jobs, found.disturbed != "") == ([1] * 5, True)
 
 
@@ -172,9 +172,9 @@ def test_large_artifacts_go_on_trips_of_their_own() -> None:
     quiet = Profiled(blocks=(_block(1.0),) * 3)
     job = ProfileJob(folder=Path(), artifact=make_artifact(size_bytes=150_000_000), input_shape=(1, 3))
     device = _Device([[quiet], [quiet]])
-    assert len(time_all(device, REQUEST, [job] * 2)) == 2
+    assert len(time_all(device, REQUEST, [job] * 2, processes=1)) == 2
     assert device.jobs == [1, 1]
-    assert time_all(device, REQUEST, []) == ()
+    assert time_all(device, REQUEST, [], processes=1) == ()
 
 
 def test_a_second_model_that_shares_operators_costs_nothing(session: DeviceSession, tmp_path: Path) -> None:
