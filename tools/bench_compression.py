@@ -7,11 +7,11 @@ Parts: `one-shot` zeroes single weights by each criterion, before and after the 
 `iterative` zeroes them in rounds with recovery; `structured` takes channels and blocks out until so many times fewer
 multiply-accumulates are left, by the planner's losses; `deployed` compiles the dense and the structured models for each
 runtime in float32 and INT8, and measures p50 on this machine, one thread, in turn with the dense float32 one of that
-runtime; `built` is `edgeprune build` of the target as it is, for each runtime alone, so many times as fast as its dense
-float32: the planner chooses what to cut by the device's milliseconds. Choices are made on the even half of the test
-images (the public weights have seen every training image). The figures are those of the odd half, which is read for
-each row, when its model is made: no choice looks at them. Every row and step is kept in `--output`, so that a run of
-hours goes on where it ended, with `--resume`.
+runtime; `built` is `edgeprune build` of the target (with `--built-epochs` of recovery), for each runtime alone, so many
+times as fast as its dense float32: the planner chooses what to cut by the device's milliseconds. Choices are made on
+the even half of the test images (the public weights have seen every training image). The figures are those of the odd
+half, which is read for each row, when its model is made: no choice looks at them. Every row and step is kept in
+`--output`, so that a run of hours goes on where it ended, with `--resume`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.comparing import compare_artifacts
 from edgeprune.steps.compressing import Compressor, TorchModel
 from edgeprune.steps.evaluating import torch_outputs
-from edgeprune.steps.inputs import load_profile, load_target
+from edgeprune.steps.inputs import Target, load_profile, load_target
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
@@ -116,6 +116,7 @@ class Options:
         fewer_macs: how many times fewer multiply-accumulates.
         speedups: at p50, of builds.
         iterative_epochs, structured_epochs: of recovery, over all rounds.
+        built_epochs: the same of builds; None for the target's.
         iterative_learning_rate, structured_learning_rate: peak of recovery; None for the target's.
     """
 
@@ -127,6 +128,7 @@ class Options:
     speedups: Sequence[float]
     iterative_epochs: int
     structured_epochs: int
+    built_epochs: int | None = None
     iterative_learning_rate: float | None = None
     structured_learning_rate: float | None = None
 
@@ -137,6 +139,10 @@ class Options:
     def cut_by(self, criterion: str) -> str:
         """How a row of a structured model was made, by a criterion or for a place."""
         return _recovered(criterion, self.structured_epochs, self.structured_learning_rate)
+
+    def built_by(self, runtime: str) -> str:
+        """How a row of a build was made."""
+        return runtime if self.built_epochs is None else _recovered(runtime, self.built_epochs, None)
 
 
 def _recovered(chosen_by: str, epochs: int, learning_rate: float | None) -> str:
@@ -354,9 +360,10 @@ def built(engine: Engine, kept: KeptRows[Row]) -> None:
 
 def _build(engine: Engine, kept: KeptRows[Row], runtime: str, speedup: float) -> None:
     bench, seed = engine.bench, engine.bench.target.spec.seed
-    if ("built", runtime, speedup, seed) in kept.rows:
+    method = engine.options.built_by(runtime)
+    if ("built", method, speedup, seed) in kept.rows:
         return
-    told = f"built, {runtime}, {speedup:g}x, seed {seed}"
+    told = f"built, {method}, {speedup:g}x, seed {seed}"
     asked = {
         "name": f"{runtime}-{speedup:g}x",
         "runtimes": {runtime: bench.profile.runtimes[runtime]},
@@ -364,7 +371,7 @@ def _build(engine: Engine, kept: KeptRows[Row], runtime: str, speedup: float) ->
     }
     profile = bench.profile.model_copy(update=asked)
     try:
-        result = build(bench.target, profile, output=bench.run.root / "built", reporter=bench.reporter)
+        result = build(_target_to_build(engine), profile, output=bench.run.root / "built", reporter=bench.reporter)
     except PlanError as error:
         print(f"{told}: {error.message}", file=sys.stderr)
         return
@@ -376,7 +383,7 @@ def _build(engine: Engine, kept: KeptRows[Row], runtime: str, speedup: float) ->
     kept.add(
         Row(
             part="built",
-            method=runtime,
+            method=method,
             amount=speedup,
             seed=seed,
             validation=chosen.validation.overall,
@@ -386,6 +393,15 @@ def _build(engine: Engine, kept: KeptRows[Row], runtime: str, speedup: float) ->
             detail=f"{chosen.rung.name}, dense float32 {dense_ms:.4f} ms",
         )
     )
+
+
+def _target_to_build(engine: Engine) -> Target:
+    """The target, recovered for as long as builds are asked to."""
+    target, epochs = engine.bench.target, engine.options.built_epochs
+    if epochs is None:
+        return target
+    recovery = target.spec.recovery.model_copy(update={"epochs": epochs})
+    return replace(target, spec=target.spec.model_copy(update={"recovery": recovery}))
 
 
 PARTS: Mapping[str, Callable[[Engine, KeptRows[Row]], None]] = {
@@ -450,6 +466,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--speedups", type=float, nargs="+", default=SPEEDUPS, help="at p50, built")
     parser.add_argument("--iterative-epochs", type=int, default=10, help="of recovery, over four rounds")
     parser.add_argument("--structured-epochs", type=int, default=20, help="of recovery, structured and deployed")
+    parser.add_argument("--built-epochs", type=int, help="of recovery, built; by default the target's")
     parser.add_argument("--iterative-learning-rate", type=float, default=0.05, help="peak of recovery")
     parser.add_argument(
         "--structured-learning-rate", type=float, help="peak of recovery; by default a tenth of the training's"
