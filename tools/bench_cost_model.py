@@ -259,7 +259,7 @@ def timed(session: DeviceSession, request: ProfileRequest, jobs: Sequence[Profil
         MeasurementError: the device would not run one, is busy or went away.
     """
     found: list[Timing] = []
-    for timing in time_all(session, request, jobs, processes=1):
+    for timing in time_all(session, request, jobs):
         if isinstance(timing, MeasurementError):
             raise timing
         found.append(timing)

@@ -15,7 +15,7 @@ from edgeprune.cli.render.plain import PlainReporter
 from edgeprune.deployment.inventory import load_device
 from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_plain
-from edgeprune.records.operators import OperatorShape
+from edgeprune.records.operators import WEIGHTLESS, OperatorShape
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.session import open_host_session, open_session
@@ -81,8 +81,8 @@ def opened_workbench(target: Target, profile: DeviceProfile, device: str, folder
 
 
 def millions_of_macs(shape: OperatorShape) -> float:
-    """Multiply-accumulates of an operator, in millions; none for an addition."""
-    if shape.kind == "add":
+    """Multiply-accumulates of an operator, in millions; none for an addition or an average."""
+    if shape.kind in WEIGHTLESS:
         return 0.0
     inner = shape.in_channels // shape.groups * prod(shape.kernel)
     return 1e-6 * shape.out_channels * inner * prod(shape.out_extent or (shape.rows,))

@@ -83,7 +83,7 @@ def timed(session: DeviceSession, models: list[nn.Module], size: int, place: Run
             jobs.append(ProfileJob(folder=own, artifact=artifact, input_shape=shape))
         request = ProfileRequest(runtime=place.runtime, threads=place.threads, rounds=rounds, round_s=0.05)
         found = []
-        for timing in time_all(session, request, jobs, processes=1):
+        for timing in time_all(session, request, jobs):
             if isinstance(timing, MeasurementError):
                 raise timing
             found.append(timing)

@@ -22,18 +22,20 @@ class ProfileJob:
     Attributes:
         folder: where its files are on this host.
         input_shape: with the batch of 1 in front.
+        follows: whether it is loaded at the same time as the one before it, so that both run soon after one another.
     """
 
     folder: Path
     artifact: Artifact
     input_shape: tuple[int, ...]
+    follows: bool = False
 
 
 def write_trip(path: Path, jobs: Sequence[ProfileJob]) -> None:
     """Write the zip file; the agent numbers the artifacts in the order of the jobs."""
     listed = [
         {"file": f"{number}/{job.artifact.files[0].name}", "precision": job.artifact.precision.value}
-        | {"shape": list(job.input_shape)}
+        | {"shape": list(job.input_shape), "follows": job.follows}
         for number, job in enumerate(jobs)
     ]
     with zipfile.ZipFile(path, "w") as archive:

@@ -1,7 +1,8 @@
 """The operators of a model as a runtime runs them, found by running the model once.
 
 A runtime folds norms into the layer before them and fuses activations, so both belong to the layer here. An addition
-is an operator of its own: whether the runtime fuses it shows when it is measured on top of a layer.
+is an operator of its own: whether the runtime fuses it shows when it is measured on top of a layer. So is the average
+of each channel: OpenVINO takes another kernel where they are no multiple of 16.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edgeprune.graph.attention import HeadwiseAttention, attended
 from edgeprune.graph.groups import ChannelGraph, ChannelGroup
 from edgeprune.graph.slicing import Side, headwise_, is_depthwise
 from edgeprune.graph.trial import run
-from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.records.operators import OF_OUTPUTS_ALONE, ChannelPart, OperatorShape, OperatorUse
 
 if TYPE_CHECKING:
     from edgeprune.graph.slicing import ChannelEdit
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 ACTIVATIONS = ("relu", "relu6", "hardtanh", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh")
 _PASSING = ("batch_norm", "dropout", "dropout1d", "dropout2d", "feature_dropout", "contiguous")
 _ADDITIONS = ("add", "__add__", "__radd__", "__iadd__")
+# All the same to the runtimes: of 16 to 128 channels their latencies agree (OpenVINO, ONNX Runtime, TFLite; 2026-11).
+_AVERAGES = ("mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d")
 _MOST_DIMENSIONS = 2
 
 
 def model_operators(model: nn.Module, example: Tensor, groups: Sequence[ChannelGroup]) -> tuple[OperatorUse, ...]:
-    """Every convolution, linear layer and addition of the model, in the order in which they run.
+    """Every convolution, linear layer, addition and average over all pixels of the model, in the order of their calls.
 
     Args:
         model: left alone.
@@ -42,7 +45,7 @@ def model_operators(model: nn.Module, example: Tensor, groups: Sequence[ChannelG
 
     Returns:
         One entry a call: a layer that runs twice is there twice. What the tables cannot price says why. What is in
-        none of them (attention's products, pooling, norms that stand alone) does not appear.
+        none of them (attention's products, pooling of a few pixels, norms that stand alone) does not appear.
 
     Raises:
         InputError: the model does not run on the example.
@@ -55,7 +58,7 @@ def model_operators(model: nn.Module, example: Tensor, groups: Sequence[ChannelG
 
 @dataclass(slots=True)
 class _Call:
-    """One run of a layer, or one addition; `layer` of an addition is where one operand comes from."""
+    """One run of a layer, an addition or an average; `layer` of these is where one operand comes from."""
 
     layer: str
     shape: OperatorShape
@@ -73,7 +76,7 @@ class _Coupling:
 def _use(call: _Call, couplings: Mapping[str, _Coupling]) -> OperatorUse:
     coupling = couplings.get(call.layer, _Coupling())
     outputs = tuple(coupling.outputs)
-    inputs = outputs if call.shape.kind in {"depthwise", "add"} else tuple(coupling.inputs)
+    inputs = outputs if call.shape.kind in OF_OUTPUTS_ALONE else tuple(coupling.inputs)
     return OperatorUse(
         layer=call.layer, shape=call.shape, in_parts=inputs, out_parts=outputs, unsupported=call.unsupported
     )
@@ -185,6 +188,17 @@ class _Recorder(TorchFunctionMode):
             call = self.calls[maker]
             call.shape = replace(call.shape, activation="relu6" if name == "hardtanh" else name)
             self._made(output, maker)
+        elif name in _AVERAGES:
+            self._average(self.calls[maker], operands[0], output)
+
+    def _average(self, made_by: _Call, given: Tensor, output: Tensor) -> None:
+        """Of all pixels of each channel; other means and pools are in no table."""
+        extent = tuple(given.shape[2:])
+        if len(made_by.shape.out_extent) != len(extent) or output.numel() != math.prod(given.shape[:2]):
+            return
+        channels = given.shape[1]
+        shape = OperatorShape(kind="average", in_channels=channels, out_channels=channels, extent=extent)
+        self.calls.append(_Call(made_by.layer, shape))
 
     def _addition(self, operands: list[Tensor], output: Tensor) -> None:
         if len(operands) != 2 or operands[0].shape != operands[1].shape:  # noqa: PLR2004

@@ -26,10 +26,7 @@ from math import prod
 import numpy as np
 
 from edgeprune.planning.allocation_problem import Group, Table
-from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
-
-_OF_OUTPUTS_ALONE = frozenset({"depthwise", "add"})
-"""Kinds whose inputs are as wide as their outputs."""
+from edgeprune.records.operators import OF_OUTPUTS_ALONE, WEIGHTLESS, ChannelPart, OperatorShape, OperatorUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +167,7 @@ def _sides(use: OperatorUse) -> tuple[_Side, _Side]:
 
     That is the outputs, if it can: kernels work on so many outputs at a time.
     """
-    in_parts = () if use.shape.kind in _OF_OUTPUTS_ALONE else use.in_parts
+    in_parts = () if use.shape.kind in OF_OUTPUTS_ALONE else use.in_parts
     into, out = replace(use, in_parts=in_parts, out_parts=()), replace(use, in_parts=())
     shared = set(into.groups) & set(out.groups)
     inputs, outputs = (_Side(use=s, single=len(s.groups) <= 1 and not shared & set(s.groups)) for s in (into, out))
@@ -206,7 +203,7 @@ def _entries(use: OperatorUse, group: str, entry_ms: Callable[[OperatorShape], f
 def weight_price(use: OperatorUse) -> Price:
     """Weights and biases of an operator; `weight_count` of what it is at the widths."""
     shape = use.shape
-    if shape.kind == "add":
+    if shape.kind in WEIGHTLESS:
         return Price(((Sum(0.0), Sum(0.0)),))
     outputs = _channels(shape.out_channels, use.out_parts, 1.0)
     taps = float(prod(shape.kernel))
@@ -217,8 +214,8 @@ def weight_price(use: OperatorUse) -> Price:
 
 
 def weight_count(shape: OperatorShape) -> int:
-    """Weights and biases of an operator; an addition has none."""
-    if shape.kind == "add":
+    """Weights and biases of an operator; an addition or an average has none."""
+    if shape.kind in WEIGHTLESS:
         return 0
     return shape.out_channels * (shape.in_channels // shape.groups * prod(shape.kernel) + 1)
 

@@ -29,6 +29,9 @@ from edgeprune.records.operators import OperatorShape, OperatorUse
 LATENCY = "latency_ms"
 WEIGHTS = "weights"
 
+_AVERAGING = frozenset({"mean", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d"})
+"""Calls that may be what the tables have as an average of each channel."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeProblem:
@@ -45,7 +48,7 @@ class ShapeProblem:
         memory: what was measured at the place so far, where memory is to be a resource too.
         narrowest: the widths that `corner_shapes` were measured at; a group that is not named, at its least choice;
             one without choices, at its full width.
-        calls: those that no table prices.
+        calls: those that no table prices; averages may be among them, and count where the tables have not got them all.
     """
 
     uses: tuple[OperatorUse, ...]
@@ -67,7 +70,7 @@ class ShapeProblem:
         for number, use in enumerate(self.uses):
             if not use.unsupported:
                 terms += self._terms(f"{number} {use.layer}", use, groups, cost)
-        terms += (term for call in self.calls if call.by_group for term in self._call_terms(call, groups, cost))
+        terms += (term for call in self._unpriced if call.by_group for term in self._call_terms(call, groups, cost))
         problem = AllocationProblem(groups=tuple(groups.values()), terms=tuple(terms), blocks=self.blocks)
         return self.memory.added_to(problem, WEIGHTS) if self.memory else problem
 
@@ -92,13 +95,20 @@ class ShapeProblem:
     def elements(self, shape: Configuration) -> Iterator[tuple[OpenCall, float]]:
         """What each call that a group narrows reads and makes, without those of removed blocks."""
         left = {g: w for g, w in {**self.full, **shape.widths}.items() if self._block_of(g) not in shape.removed_blocks}
-        for call in self.calls:
+        for call in self._unpriced:
             if call.by_group and self._block_that_calls(call) not in shape.removed_blocks:
                 yield call, call.elements(left)
 
     def whole(self) -> Configuration:
         """Nothing cut, nothing removed."""
         return Configuration(widths=self.full)
+
+    @property
+    def _unpriced(self) -> tuple[OpenCall, ...]:
+        averages = sum(call.name in _AVERAGING for call in self.calls)
+        if averages != sum(use.shape.kind == "average" for use in self.uses):
+            return self.calls
+        return tuple(call for call in self.calls if call.name not in _AVERAGING)
 
     def _block_of(self, layer: str) -> str | None:
         return block_of(layer, (block.name for block in self.blocks))

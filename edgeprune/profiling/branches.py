@@ -18,6 +18,7 @@ from edgeprune.records.operators import OperatorShape
 _HEAD_CHANNELS = 8
 _HEAD_KERNEL = 2
 _CONVOLUTIONS: tuple[type[nn.Conv1d | nn.Conv2d], ...] = (nn.Conv1d, nn.Conv2d)
+_POOLS: tuple[type[nn.AdaptiveAvgPool1d | nn.AdaptiveAvgPool2d], ...] = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "": lambda x: x,
     "relu": functional.relu,
@@ -111,6 +112,8 @@ def _square(company: Company, channels: int) -> nn.Module:
 def _operator(shape: OperatorShape) -> nn.Module:
     if shape.kind == "linear":
         return nn.Linear(shape.in_channels, shape.out_channels)
+    if shape.kind == "average":
+        return _POOLS[len(shape.extent) - 1](1)
     return _CONVOLUTIONS[len(shape.kernel) - 1](
         shape.in_channels,
         shape.out_channels,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from edgeprune.records.staircase import Staircase
 from edgeprune.units import format_ms
 
+_OF_ANOTHER = {"add": "add to", "average": "average of"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCost:
@@ -31,10 +33,10 @@ class OperatorCost:
 
     @property
     def title(self) -> str:
-        """The layer's name; an addition or a call has none of its own."""
+        """The layer's name; an addition, an average or a call has none of its own."""
         if self.call:
             return f"{self.kind} in {self.layer}" if self.layer else self.kind
-        return f"add to {self.layer}" if self.kind == "add" else self.layer
+        return f"{_OF_ANOTHER[self.kind]} {self.layer}" if self.kind in _OF_ANOTHER else self.layer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

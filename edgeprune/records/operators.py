@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
+
+WEIGHTLESS: Final = frozenset({"add", "average"})
+
+OF_OUTPUTS_ALONE: Final = WEIGHTLESS | {"depthwise"}
+"""Kinds whose inputs are as wide as their outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,10 +18,10 @@ class OperatorShape:
 
     Attributes:
         kind: `conv`, `depthwise` or `linear`, with what is fused into it; `add`: of two tensors, as after a residual
-            branch, priced on top of the operator that makes one of them.
+            branch, priced on top of the operator that makes one of them; `average`: of all pixels of each channel.
         in_channels, out_channels: features for a linear layer.
         kernel, stride, padding, dilation, extent: of a convolution, one entry a spatial dimension; the extent is that
-            of its input. Of an addition only the extent is set, where there is one.
+            of its input. Of an addition only the extent is set, where there is one, and of an average.
         after: kernel of the convolution that an addition follows, which decides what it can be fused into; empty for
             other kinds, and after a layer of another kind.
         groups: of a convolution.
@@ -26,7 +31,7 @@ class OperatorShape:
         at_input: it reads the model's input, and pays for bringing that into the runtime's layout.
     """
 
-    kind: Literal["conv", "depthwise", "linear", "add"]
+    kind: Literal["conv", "depthwise", "linear", "add", "average"]
     in_channels: int
     out_channels: int
     kernel: tuple[int, ...] = ()
@@ -59,7 +64,9 @@ class OperatorShape:
 
     @property
     def out_extent(self) -> tuple[int, ...]:
-        """Spatial size of a convolution's output; that of the input for other kinds."""
+        """Spatial size of a convolution's output; 1 for an average, that of the input for other kinds."""
+        if self.kind == "average":
+            return (1,) * len(self.extent)
         if not self.kernel:
             return self.extent
         sides = zip(self.extent, self.kernel, self.stride, self.padding, self.dilation, strict=True)
@@ -116,7 +123,7 @@ class OperatorUse:
     def at(self, widths: Mapping[str, int]) -> OperatorShape:
         """Its shape where groups have these widths; a group that is not named keeps its full one."""
         out_channels = _at(self.shape.out_channels, self.out_parts, widths)
-        if self.shape.kind in {"depthwise", "add"}:
+        if self.shape.kind in OF_OUTPUTS_ALONE:
             groups = out_channels if self.shape.kind == "depthwise" else 1
             # Of a single channel it is an ordinary convolution, to torch and to the runtimes.
             kind = "conv" if self.shape.kind == "depthwise" and groups == 1 else self.shape.kind

@@ -1,8 +1,8 @@
 """Operator tables: what the model's own operators cost on the device, many measured in one trip, each only once.
 
-An operator's latency is the difference of two micro-models (`profiling/micro.py`). Tables are kept beside the inventory
-by device fingerprint, runtime, precision, threads, cores, compiler versions and the code that measures
-(`steps/measuring_code.py`), and the operator's shape: a second model that shares shapes costs nothing.
+An operator's latency is the difference of two micro-models (`profiling/micro.py`) that are timed side by side. Tables
+are kept beside the inventory by device fingerprint, runtime, precision, threads, cores, compiler versions and the code
+that measures (`steps/measuring_code.py`), and the operator's shape: a second model that shares shapes costs nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Rung
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.measuring_code import measuring_key
-from edgeprune.steps.profiles import time_all
+from edgeprune.steps.profiles import time_beside
 from edgeprune.steps.session import DeviceSession
 from edgeprune.store.artifacts import describe_files
 from edgeprune.store.run_folder import digest
@@ -83,8 +83,9 @@ class OperatorTables:
             request = ProfileRequest(
                 runtime=place.runtime, threads=place.threads, cpus=place.cpus, rounds=_ROUNDS, round_s=_ROUND_S
             )
-            timings = dict(zip(jobs, time_all(self._session, request, tuple(jobs.values())), strict=True))
-        entries = [e for s in missing.values() if (e := self._entry(s, place, timings)) is not None]
+            models = sorted((m for m in jobs if m.shape is not None), key=lambda model: model.base.name)
+            timings = time_beside(self._session, request, [(jobs[m], jobs[m.base]) for m in models])
+        entries = [e for m, t in zip(models, timings, strict=True) if (e := self._entry(m, place, t)) is not None]
         known.update({e.operator: e for e in entries})
         # What was disturbed is good enough to go on with, not to keep.
         self._file(place).add(e for e in entries if not e.disturbed)
@@ -180,18 +181,14 @@ class OperatorTables:
             yield model, ProfileJob(folder=parts / str(number), artifact=sliced, input_shape=input_shape)
 
     def _entry(
-        self, shape: OperatorShape, place: Rung, timings: dict[MicroModel, Timing | MeasurementError]
+        self, model: MicroModel, place: Rung, timings: tuple[Timing, Timing] | MeasurementError
     ) -> TableEntry | None:
-        model = micro_model(shape)
-        if model not in timings:
+        if isinstance(timings, MeasurementError):
+            self._refused[place.name, model.name] = str(timings)
             return None
-        found, alone = timings[model], timings[model.base]
-        if isinstance(found, MeasurementError) or isinstance(alone, MeasurementError):
-            error = found if isinstance(found, MeasurementError) else alone
-            self._refused[place.name, shape.name] = str(error)
-            return None
+        found, alone = timings
         return TableEntry(
-            operator=shape.name,
+            operator=model.name,
             latency_ms=max(0.0, found.latency_ms - alone.latency_ms),
             alone_ms=alone.latency_ms,
             measured_unix_s=time.time(),

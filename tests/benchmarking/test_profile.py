@@ -199,7 +199,12 @@ def test_batches_hold_no_more_than_they_may(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "m.xml").write_bytes(b"")
         (tmp_path / str(number) / "m.bin").write_bytes(bytes(size))
-        jobs.append({"file": f"{number}/m.xml"})
+        jobs.append({"file": f"{number}/m.xml", "follows": False})
     found = profile.batches(jobs, str(tmp_path), 20)
     assert [[index for index, _ in batch] for batch in found] == [[0, 1], [2], [3], [4]]
-    assert [len(b) for b in profile.batches([{"file": "none"}] * 100, str(tmp_path), 1)] == [64, 36]
+    small = [{"file": "none", "follows": False}] * 100
+    assert [len(b) for b in profile.batches(small, str(tmp_path), 1)] == [64, 36]
+    # What is timed beside another is held with it.
+    beside = [dict(job, follows=number in {2, 3}) for number, job in enumerate(jobs)]
+    found = profile.batches(beside, str(tmp_path), 20)
+    assert [[index for index, _ in batch] for batch in found] == [[0, 1, 2, 3], [4]]

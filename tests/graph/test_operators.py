@@ -12,13 +12,14 @@ from edgeprune.graph.cost import count_macs
 from edgeprune.graph.groups import cut_groups_, find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.records.codec import from_json, to_json
-from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
+from edgeprune.records.operators import WEIGHTLESS, ChannelPart, OperatorShape, OperatorUse
 
 
 def _operators(model_name: str) -> dict[str, OperatorUse]:
     model, example = example_of(model_name)
     uses = model_operators(model, example, find_groups(model, example).groups)
-    return {f"{u.layer}+" if u.shape.kind == "add" else u.layer: u for u in uses}
+    signs = {"add": "+", "average": "/"}
+    return {u.layer + signs.get(u.shape.kind, ""): u for u in uses}
 
 
 def test_convolutions_with_their_activation_and_a_flatten() -> None:
@@ -54,6 +55,36 @@ def test_depthwise_channels_follow_the_layer_before() -> None:
     assert depthwise.in_parts == depthwise.out_parts == (ChannelPart(group="pointwise1", width=16),)
     assert depthwise.at({"pointwise1": 5}).groups == 5
     assert found["pointwise2"].shape.activation == "hardswish"
+
+
+class _Averages(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 16, 3, padding=1)
+        self.gate = nn.Conv2d(16, 16, 1)
+        self.line = nn.Conv1d(16, 12, 1)
+        self.head = nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.body(x))
+        x = x * torch.sigmoid(self.gate(functional.adaptive_avg_pool2d(x, 1)))
+        x = functional.avg_pool2d(x, 2)
+        x = self.line(x.flatten(2)).mean(-1)
+        # Of each token's features, and of the tokens: no channel's pixels.
+        return self.head(x[:, None]).mean(2) + self.head(x[:, None]).mean(1).mean(0)[:1]
+
+
+def test_averages_of_all_pixels_stand_alone_and_follow_the_layer_before() -> None:
+    model, example = _Averages().eval(), torch.zeros(1, 3, 8, 8)
+    uses = model_operators(model, example, find_groups(model, example, ignored=()).groups)
+    averages = [u for u in uses if u.shape.kind == "average"]
+    assert [(u.layer, u.shape.name) for u in averages] == [
+        ("body", "average-16x16-e8"),
+        ("line", "average-12x12-e16"),
+    ]
+    assert averages[0].in_parts == averages[0].out_parts == uses[0].out_parts != ()
+    assert averages[0].at({uses[0].groups[0]: 5}).name == "average-5x5-e8"
+    assert averages[0].shape.out_extent == (1, 1)
 
 
 def test_concatenated_groups_are_parts() -> None:
@@ -128,7 +159,7 @@ def test_heads_narrow_both_projections_of_attention(*, batch_first: bool) -> Non
 @pytest.mark.parametrize("model_name", EXAMPLES)
 def test_layers_hold_all_counted_work(model_name: str) -> None:
     model, example = example_of(model_name)
-    shapes = [u.shape for u in model_operators(model, example, ()) if u.shape.kind != "add"]
+    shapes = [u.shape for u in model_operators(model, example, ()) if u.shape.kind not in WEIGHTLESS]
     assert sum(_macs(s) for s in shapes) == count_macs(model, example)
 
 

@@ -20,7 +20,7 @@ from edgeprune.planning.shape_problem import LATENCY, WEIGHTS, ShapeProblem
 from edgeprune.planning.shape_search import MOST_TRIPS, Found, Measured, ShapeSearch
 from edgeprune.planning.tail import TailLimit
 from edgeprune.records.memory import OpenCall
-from edgeprune.records.operators import OperatorShape, OperatorUse
+from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
 from edgeprune.units import format_ms
 
 WIDTHS = (8, 16, 24, 32)
@@ -342,6 +342,21 @@ def test_calls_count_alike_for_the_solver_and_for_the_fit(width: int, removed: f
     unlike_the_last = problem.terms(shapes[-1]).distinct - terms.distinct
     expected_ms = cost.predict_ms(terms) + cost.code_ms * unlike_the_last
     assert problem.allocation(cost).used(shape, LATENCY) == pytest.approx(expected_ms)
+
+
+def test_averages_that_the_tables_have_are_no_calls_as_well() -> None:
+    problem = _with_a_block(0.2)
+    calls = tuple(
+        OpenCall(name=name, layer="", fixed=0.0, by_group=(("a", 64.0),)) for name in ("pad", "mean", "avg_pool2d")
+    )
+    shape = OperatorShape(kind="average", in_channels=FULL, out_channels=FULL, extent=(8, 8))
+    parts = (ChannelPart(group="a", width=FULL),)
+    average = OperatorUse(layer="first", shape=shape, in_parts=parts, out_parts=parts)
+    some = replace(problem, calls=calls, uses=(*problem.uses, average))
+    every = replace(problem, calls=calls, uses=(*problem.uses, average, average))
+    # Which one of two is in the tables nobody can tell: its rate is drawn to nothing, so it may be there twice.
+    assert [name for name, _ in some.by_call(some.whole())] == ["avg_pool2d", "mean", "pad"]
+    assert [name for name, _ in every.by_call(every.whole())] == ["pad"]
 
 
 def test_what_lies_in_a_removed_block_costs_nothing() -> None:

@@ -37,6 +37,7 @@ def conv(in_channels: int, out_channels: int, **changes: Any) -> OperatorShape:
 
 DEPTHWISE = conv(6, 6, kind="depthwise", groups=6, stride=(2, 2), activation="relu6")
 ADD = OperatorShape(kind="add", in_channels=16, out_channels=16, extent=(8, 8), after=(3, 3), activation="relu")
+AVERAGE = OperatorShape(kind="average", in_channels=12, out_channels=12, extent=(8, 8))
 WIDE = OperatorShape(kind="linear", in_channels=8, out_channels=24, rows=5, activation="gelu")
 
 
@@ -58,6 +59,8 @@ def _branches(*shapes: OperatorShape) -> tuple[MicroModel, ...]:
         (conv(4, 8, kernel=(3,), stride=(1,), padding=(1,), dilation=(1,), extent=(9,)), (1, 3, 9), "base-3x9-4"),
         (ADD, (1, 3, 8, 8), "base-3x8x8-16-add3x3"),
         (replace(ADD, after=()), (1, 3, 8, 8), "base-3x8x8-16-add1x1"),
+        (AVERAGE, (1, 3, 8, 8), "base-3x8x8-12"),
+        (replace(AVERAGE, extent=(9,)), (1, 3, 9), "base-3x9-12"),
         (WIDE, (1, 5, 3), "base-5x3-8"),
         (OperatorShape(kind="linear", in_channels=8, out_channels=2), (1, 3), "base-3-8"),
         (OperatorShape(kind="add", in_channels=8, out_channels=8, rows=5), (1, 5, 3), "base-5x3-8-add"),
@@ -100,7 +103,7 @@ def test_the_same_weights_every_time_and_the_caller_s_generator_stays() -> None:
 @pytest.mark.parametrize("precision", [Precision.FLOAT32, Precision.INT8])
 @pytest.mark.parametrize("runtime", SLICERS.names())
 def test_every_branch_computes_its_part_of_the_whole(runtime: str, precision: Precision, tmp_path: Path) -> None:
-    models = _branches(conv(8, 12, activation="relu"), DEPTHWISE, ADD)
+    models = _branches(conv(8, 12, activation="relu"), DEPTHWISE, ADD, AVERAGE)
     module = Branches(models)
     samples = np.random.default_rng(0).standard_normal((4, 3, 8, 8), dtype=np.float32)
     whole, parts = tmp_path / "whole", tmp_path / "parts"

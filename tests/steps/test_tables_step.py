@@ -14,9 +14,9 @@ from edgeprune.benchmarking.validity import Watch
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.profiling.widths import group_shapes, group_staircase
 from edgeprune.records.operators import ChannelPart, OperatorShape, OperatorUse
-from edgeprune.records.profiled import Profiled, ProfileRequest
+from edgeprune.records.profiled import Profiled, ProfileRequest, Timing
 from edgeprune.records.rung import Precision, PruningKind, Rung
-from edgeprune.steps.profiles import time_all, timing
+from edgeprune.steps.profiles import time_all, time_beside, timing
 from edgeprune.steps.session import DeviceSession, open_host_session
 from edgeprune.steps.tables import OperatorTables
 
@@ -76,9 +76,11 @@ class _Device:
         self.watch = Watch()
         self.trips = list(trips)
         self.jobs: list[int] = []
+        self.sent: list[Sequence[ProfileJob]] = []
 
     def profile(self, request: ProfileRequest, jobs: Sequence[ProfileJob]) -> tuple[Profiled, ...]:
         self.jobs.append(len(jobs))
+        self.sent.append(jobs)
         return tuple(self.trips.pop(0))
 
 
@@ -87,7 +89,7 @@ def test_what_was_disturbed_goes_on_another_trip_and_what_was_refused_does_not()
     disturbed = Profiled(blocks=tuple(_block(ms, disturbed=True) for ms in (2.0, 2.5, 3.0)))
     device = _Device([[quiet, disturbed, Profiled(blocks=(), refused="no such operator")], [disturbed], [quiet]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    first, second, third = time_all(device, REQUEST, [job] * 3, processes=1)
+    first, second, third = time_all(device, REQUEST, [job] * 3)
     assert device.jobs == [3, 1, 1]
     assert (first.latency_ms, first.disturbed) == (1.0, "")
     assert (second.latency_ms, second.rounds, second.disturbed) == (1.0, 3, "")
@@ -104,77 +106,124 @@ def test_what_was_measured_on_a_slow_core_goes_on_another_trip_however_well_it_a
     fast, slow = _paced(1.0, 1.0), _paced(1.33, 1.33)
     device = _Device([[slow, fast], [fast]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    found = time_all(device, REQUEST, [job] * 2, processes=1)
+    found = time_all(device, REQUEST, [job] * 2)
     assert device.jobs == [2, 1]
     assert [(t.latency_ms, t.rounds, t.disturbed) for t in found] == [(1.0, 3, "")] * 2
     # The session remembers how fast the core was.
     device.trips = [[slow], [slow], [fast]]
-    assert [t.latency_ms for t in time_all(device, REQUEST, [job], processes=1)] == [1.0]
+    assert [t.latency_ms for t in time_all(device, REQUEST, [job])] == [1.0]
 
 
 def test_a_core_that_stays_slow_is_told_once_and_then_taken_for_what_the_device_has() -> None:
     slow = _paced(1.33, 1.33)
     device = _Device([[_paced(1.0, 1.0)], [slow], [slow], [slow], [slow]])
     job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    time_all(device, REQUEST, [job], processes=1)
-    (told,) = time_all(device, REQUEST, [job], processes=1)
+    time_all(device, REQUEST, [job])
+    (told,) = time_all(device, REQUEST, [job])
     assert (told.latency_ms, told.rounds) == (1.33, 0)
     assert "1.33x its best (limit 1.15x)" in told.disturbed
-    (taken,) = time_all(device, REQUEST, [job], processes=1)
+    (taken,) = time_all(device, REQUEST, [job])
     assert (taken.latency_ms, taken.rounds, taken.disturbed) == (1.33, 3, "")
     assert device.jobs == [1] * 5
 
 
-def test_the_process_in_the_middle_tells_what_a_short_artifact_takes() -> None:
-    def taking(ms: float) -> Profiled:
-        return Profiled(blocks=(_block(ms),) * 3)
+def _taking(ms: float) -> Profiled:
+    return Profiled(blocks=(_block(ms),) * 3)
 
+
+DISTURBED = Profiled(blocks=(_block(0.9, disturbed=True),))
+
+
+def _named(name: str) -> ProfileJob:
+    return ProfileJob(folder=Path(name), artifact=make_artifact(), input_shape=(1, 3))
+
+
+def _surplus_us(found: tuple[Timing, Timing] | MeasurementError) -> float:
+    assert not isinstance(found, MeasurementError)
+    return round(1000 * (found[0].latency_ms - found[1].latency_ms), 6)
+
+
+def test_what_an_artifact_takes_more_than_the_one_beside_it_is_of_the_same_process() -> None:
+    """At three paces of the core, which the medians of processes would mix."""
+    pairs = [(_named("first"), _named("base")), (_named("second"), _named("base"))]
+    processes = [(0.100, 0.103, 0.106), (0.102, 0.105, 0.108), (0.104, 0.107, 0.110)]
+    device = _Device([[_taking(ms) for ms in process] for process in processes])
+    found = time_beside(device, REQUEST, pairs)
+    assert [_surplus_us(f) for f in found] == [3.0, 6.0]
+    # Their base stands before them, once.
+    assert device.jobs == [3, 3, 3]
+    assert [(job.folder.name, job.follows) for job in device.sent[0]] == [
+        ("base", False),
+        ("first", True),
+        ("second", True),
+    ]
+
+
+def test_a_base_stands_again_before_every_eighth() -> None:
+    pairs = [(_named(str(n)), _named("base" if n < 9 else "other")) for n in range(10)]
+    device = _Device([[_taking(0.3)] * 13] * 3)
+    assert len(time_beside(device, REQUEST, pairs)) == 10
+    assert [n for n, job in enumerate(device.sent[0]) if not job.follows] == [0, 9, 11]
+
+
+def test_an_artifact_that_lies_badly_in_memory_in_one_process_does_not_count_there() -> None:
+    pairs = [(_named("first"), _named("base"))]
+    well, badly = [_taking(0.300), _taking(0.310)], [_taking(0.300), _taking(0.350)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, well, well]), REQUEST, pairs)] == [10.0]
+    # Nor does its base, from which it would seem to take less than nothing.
+    badly = [_taking(0.350), _taking(0.310)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, badly, well]), REQUEST, pairs)] == [10.0]
+    # Where one of both lies badly in each, all count.
+    other = [_taking(0.300), _taking(0.440)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, badly, other]), REQUEST, pairs)] == [20.0]
+
+
+def test_what_takes_long_is_timed_in_one_process_and_what_is_refused_is_told() -> None:
     refused = Profiled(blocks=(), refused="no such operator")
-    # The second job is slow in one process, the third takes long, the fourth cannot run.
-    device = _Device(
-        [
-            [taking(0.30), taking(0.35), taking(2.0), refused],
-            [taking(0.31), taking(0.30)],
-            [taking(0.29), taking(0.29)],
-        ]
-    )
-    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    *found, last = time_all(device, REQUEST, [job] * 4)
-    assert [t.latency_ms for t in found if not isinstance(t, MeasurementError)] == [0.30, 0.30, 2.0]
-    assert isinstance(last, MeasurementError)
+    pairs = [(_named("short"), _named("base")), (_named("long"), _named("base")), (_named("none"), _named("base"))]
+    first = [_taking(0.3), _taking(0.4), _taking(2.0), refused]
+    device = _Device([first, [_taking(0.3), _taking(0.4)], [_taking(0.3), _taking(0.4)]])
+    short, long, none = time_beside(device, REQUEST, pairs)
+    assert [_surplus_us(f) for f in (short, long)] == [100.0, 1700.0]
+    assert isinstance(none, MeasurementError)
     assert device.jobs == [4, 2, 2]
+    # Without its base an operator cannot be priced.
+    device = _Device([[refused, _taking(0.4)]])
+    (none,) = time_beside(device, REQUEST, pairs[:1])
+    assert isinstance(none, MeasurementError)
 
 
-def test_a_process_that_has_no_memory_left_does_not_count() -> None:
-    quiet, refused = Profiled(blocks=(_block(0.3),) * 3), Profiled(blocks=(), refused="out of memory")
-    device = _Device([[quiet], [refused], [quiet]])
-    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    assert [t.latency_ms for t in time_all(device, REQUEST, [job])] == [0.3]
+@pytest.mark.parametrize("without", [0, 1])
+def test_a_process_that_has_no_memory_left_does_not_count(without: int) -> None:
+    quiet, refused = [_taking(0.3), _taking(0.4)], Profiled(blocks=(), refused="out of memory")
+    less = [refused if n == without else p for n, p in enumerate(quiet)]
+    found = time_beside(_Device([quiet, less, quiet]), REQUEST, [(_named("first"), _named("base"))])
+    assert [_surplus_us(f) for f in found] == [100.0]
 
 
-def test_a_process_that_was_disturbed_is_not_the_one_in_the_middle() -> None:
-    disturbed = [[Profiled(blocks=(_block(ms, disturbed=True),))] for ms in (0.20, 0.25, 0.27)]
-    quiet = [[Profiled(blocks=(_block(ms),) * 3)] for ms in (0.30, 0.31)]
-    job = ProfileJob(folder=Path(), artifact=make_artifact(), input_shape=(1, 3))
-    device = _Device([disturbed[0], *quiet])
-    (found,) = time_all(device, REQUEST, [job])
-    assert (found.latency_ms, found.disturbed) == (0.30, "")
-    # Two are enough, and five trips are all that is tried.
-    device = _Device([*disturbed, *quiet])
-    (found,) = time_all(device, REQUEST, [job])
-    assert (found.latency_ms, found.disturbed) == (0.30, "")
-    device = _Device([*disturbed, *disturbed])
-    (found,) = time_all(device, REQUEST, [job])
-    assert (device.jobs, found.disturbed != "") == ([1] * 5, True)
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_process_where_one_of_both_was_disturbed_does_not_count(which: int) -> None:
+    disturbed = [DISTURBED if n == which else _taking(0.2 + 0.1 * n) for n in range(2)]
+    quiet = [[_taking(0.30), _taking(0.31)], [_taking(0.30), _taking(0.33)]]
+    pairs = [(_named("first"), _named("base"))]
+    # Two that are quiet are enough, and five trips are all that is tried.
+    for trips in ([disturbed, *quiet], [disturbed] * 3 + quiet):
+        device = _Device(trips)
+        (found,) = time_beside(device, REQUEST, pairs)
+        assert (_surplus_us(found), len(device.jobs)) == (20.0, len(trips))
+        assert not any(timing.disturbed for timing in found)
+    device = _Device([disturbed] * 6)
+    (found,) = time_beside(device, REQUEST, pairs)
+    assert (device.jobs, [bool(t.disturbed) for t in found]) == ([2] * 5, [which == 1, which == 0])
 
 
 def test_large_artifacts_go_on_trips_of_their_own() -> None:
     quiet = Profiled(blocks=(_block(1.0),) * 3)
     job = ProfileJob(folder=Path(), artifact=make_artifact(size_bytes=150_000_000), input_shape=(1, 3))
     device = _Device([[quiet], [quiet]])
-    assert len(time_all(device, REQUEST, [job] * 2, processes=1)) == 2
+    assert len(time_all(device, REQUEST, [job] * 2)) == 2
     assert device.jobs == [1, 1]
-    assert time_all(device, REQUEST, [], processes=1) == ()
+    assert time_all(device, REQUEST, []) == ()
 
 
 def test_a_second_model_that_shares_operators_costs_nothing(session: DeviceSession, tmp_path: Path) -> None:

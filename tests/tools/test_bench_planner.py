@@ -24,6 +24,7 @@ from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.records.operators import OperatorShape
 from edgeprune.records.rung import GroupWidth, Precision, Rung
+from edgeprune.schema.profile import Budget
 from edgeprune.steps.shapes import ShapeBench
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def contest(monkeypatch: pytest.MonkeyPatch) -> Contest:
         example=EXAMPLE,
         fresh_model=Residual,
         note=lambda *_: None,
-        profile=SimpleNamespace(runtimes={"onnxruntime": None}),
+        profile=SimpleNamespace(runtimes={"onnxruntime": None}, budget=Budget(p50_speedup=1.5)),
         target=SimpleNamespace(spec=SimpleNamespace(pruning=pruning, seed=0)),
     )
     uses = model_operators(Residual(), EXAMPLE, groups.groups)

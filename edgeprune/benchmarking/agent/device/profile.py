@@ -1,8 +1,8 @@
 """Times many artifacts in one process: the runtime starts once, and the rounds of all artifacts are interleaved.
 
-The files come in one zip file, the trip, with `jobs.json`: a list of {"file", "precision", "shape"}. Inputs are drawn
-here: latency does not depend on their values. What one artifact does in one round is a block with its own evidence, so
-that the host can leave out what was disturbed, and a drift of the device falls on all artifacts alike.
+The files come in one zip file, the trip, with `jobs.json`: a list of {"file", "precision", "shape", "follows"}. Inputs
+are drawn here: latency does not depend on their values. What one artifact does in one round is a block with its own
+evidence, so that the host can leave out what was disturbed, and a drift of the device falls on all artifacts alike.
 """
 
 from __future__ import annotations
@@ -103,18 +103,23 @@ def unpack(path: str, folder: str) -> List[Dict[str, Any]]:
             jobs: List[Dict[str, Any]] = json.load(stream)
         for job in jobs:
             job["file"], job["precision"], job["shape"] = str(job["file"]), str(job["precision"]), list(job["shape"])
+            job["follows"] = bool(job["follows"])
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise AgentError("io", "%s is no trip: %s: %s" % (path, type(error).__name__, error)) from error
     return jobs
 
 
 def batches(jobs: Sequence[Dict[str, Any]], folder: str, hold_bytes: int) -> "List[List[Tuple[int, Dict[str, Any]]]]":
-    """The jobs with their numbers, in the order given, as many together as may be held at the same time."""
+    """The jobs with their numbers, in the order given, as many together as may be held at the same time.
+
+    What follows another is held together with it, whatever that comes to.
+    """
     found: List[List[Tuple[int, Dict[str, Any]]]] = []
     held = 0
     for index, job in enumerate(jobs):
         size = _size(os.path.join(folder, job["file"]))
-        if not found or held + size > hold_bytes or len(found[-1]) >= _MOST_HELD:
+        full = not found or held + size > hold_bytes or len(found[-1]) >= _MOST_HELD
+        if full and not (found and job["follows"]):
             found.append([])
             held = 0
         found[-1].append((index, job))
