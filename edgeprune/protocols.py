@@ -274,13 +274,17 @@ class ScoringData:
 
     Attributes:
         batches: (inputs [examples, ...], labels [examples, ...] or a tuple of such), preprocessed.
-        loss: of (what the model returns, labels), the mean over the examples of the batch.
+        loss: of (what the model returns, labels), the mean over the examples of the batch, or over those of their
+            labels that count.
         learning_rate: for criteria that train a copy.
+        counted: of labels: over how many of each example's the loss is a mean, [examples], such as the pixels of a mask
+            that are not VOID; None where all examples count alike.
     """
 
     batches: tuple[tuple[Tensor, Tensor | tuple[Tensor, ...]], ...]
     loss: Callable[..., Tensor]
     learning_rate: float = 0.01
+    counted: Callable[[Tensor | tuple[Tensor, ...]], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -46,6 +46,15 @@ def data_of(task: ScoringTask) -> ScoringData:
     return task.data
 
 
+def batch_shares(data: ScoringData) -> list[float]:
+    """By batch, its share in the loss over all data: of the examples, or of the labels that count."""
+    sizes = [
+        len(inputs) if data.counted is None else int(data.counted(labels).sum()) for inputs, labels in data.batches
+    ]
+    total = sum(sizes) or 1
+    return [size / total for size in sizes]
+
+
 def working_copy(model: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose parameters all take gradients, and whose attention calls its layers."""
     copied = copy.deepcopy(model).eval()
@@ -84,7 +93,8 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
     Returns:
         By layer, [examples, in_channels]: the sum over positions of the channel's activation times the gradient of the
         example's loss with respect to it, which is the gradient with respect to a gate of 1 before that channel, for
-        all that read the same tensor. Layers that are never called are left out.
+        all that read the same tensor; 0 of an example without a label that counts. Layers that are never called are
+        left out.
     """
     data, model = data_of(task), working_copy(task.model)
     found: dict[str, list[Tensor]] = {}
@@ -94,11 +104,12 @@ def input_contributions(task: ScoringTask) -> dict[str, Tensor]:
             loss = data.loss(model(piece.inputs.detach().clone()), piece.labels)
             read = [(name, call, given) for name, pairs in calls.items() for call, (given, _) in enumerate(pairs)]
             slopes = torch.autograd.grad(loss, [given for *_, given in read], allow_unused=True)
+        own = _own_of_mean(data, piece)[:, None]
         sums: dict[str, Tensor] = {}
         for (name, call, given), slope in zip(read, slopes, strict=True):
             product = torch.zeros_like(given) if slope is None else given.detach() * slope
             by_example = _summed_positions(model.get_submodule(name), piece.apart(name, call, product))
-            sums[name] = sums.get(name, 0.0) + len(piece.inputs) * by_example
+            sums[name] = sums.get(name, 0.0) + own * by_example
         for name, sum_ in sums.items():
             found.setdefault(name, []).append(sum_.float())
     return {name: torch.cat(parts) for name, parts in found.items()}
@@ -133,8 +144,8 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
     """The mean over examples of the square of the gradient of the example's own loss: the diagonal empirical Fisher.
 
     Returns:
-        By layer, of its weight's shape, [out_channels, in_channels, *kernel], float32. Layers that are never called are
-        left out.
+        By layer, of its weight's shape, [out_channels, in_channels, *kernel], float32. An example without a label that
+        counts adds 0. Layers that are never called are left out.
     """
     data, model = data_of(task), working_copy(task.model)
     layers = weighted_layers(model, task.layers)
@@ -146,26 +157,40 @@ def squared_gradients(task: ScoringTask) -> dict[str, Tensor]:
             slopes = gradients(model, weights, data.loss, piece.inputs, piece.labels)
             squares = {name: output_first(own[name], slope.square_()) for name, slope in slopes.items()}
         else:
-            squares = _squares_of_batch(model, own, data.loss, piece)
+            squares = _squares_of_batch(model, own, data, piece)
         for name, part in squares.items():
             sums[name] = sums.get(name, 0.0) + part
     examples = sum(len(inputs) for inputs, _ in data.batches)
     return {name: total / examples for name, total in sums.items()}
 
 
+def _own_of_mean(data: ScoringData, piece: Piece) -> Tensor:
+    """[examples]: what makes of the gradient of a batch's mean loss that of each example's own.
+
+    A mean over labels gives an example as large a say as it has labels that count, and one without any has no loss.
+    """
+    if data.counted is None:
+        return torch.full((len(piece.inputs),), float(len(piece.inputs)))
+    counted = data.counted(piece.labels)
+    return torch.where(counted > 0, counted.sum() / counted.clamp_min(1), 0.0)
+
+
 def _squares_of_batch(
-    model: nn.Module, layers: Mapping[str, nn.Module], loss: Callable[..., Tensor], piece: Piece
+    model: nn.Module, layers: Mapping[str, nn.Module], data: ScoringData, piece: Piece
 ) -> dict[str, Tensor]:
     """The sum over the examples of a batch."""
+    own = _own_of_mean(data, piece)
     with torch.enable_grad(), watched(model, layers, separate=True) as calls:
-        mean_loss = loss(model(piece.inputs), piece.labels)
+        mean_loss = data.loss(model(piece.inputs), piece.labels)
         made = [(n, call, *pair) for n, pairs in calls.items() for call, pair in enumerate(pairs)]
         slopes = torch.autograd.grad(mean_loss, [output for *_, output in made], allow_unused=True)
     of_layer: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
     for (name, call, given, _), slope in zip(made, slopes, strict=True):
         if slope is not None:
-            of_layer[name].append((piece.apart(name, call, given.detach()), piece.apart(name, call, slope)))
-    return {name: len(piece.inputs) ** 2 * _summed_squares(layers[name], own) for name, own in of_layer.items()}
+            apart = piece.apart(name, call, slope)
+            own_slope = apart * own.reshape(-1, *[1] * (apart.dim() - 1))
+            of_layer[name].append((piece.apart(name, call, given.detach()), own_slope))
+    return {name: _summed_squares(layers[name], pairs) for name, pairs in of_layer.items()}
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,7 @@ from edgeprune.data.parts import Tensors, label_tensors, mapped, outputs_of
 from edgeprune.protocols import ScoringData
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.scoring import channel_scores, weight_scores
-from edgeprune.recovery.losses import Loss
+from edgeprune.recovery.losses import Loss, counted_labels
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
@@ -63,7 +63,12 @@ class Scorer:
         inputs, size = torch.from_numpy(bench.train_inputs[drawn]), spec.training.batch_size
         labels = label_tensors(bench.data.train.taken(drawn).labels)
         batches = tuple(_batch(inputs, labels, slice(start, start + size)) for start in range(0, len(drawn), size))
-        return ScoringData(batches=batches, loss=self._loss_of_returned, learning_rate=self.learning_rate)
+        return ScoringData(
+            batches=batches,
+            loss=self._loss_of_returned,
+            learning_rate=self.learning_rate,
+            counted=partial(counted_labels, self.loss),
+        )
 
     def _loss_of_returned(self, returned: object, labels: Tensors) -> Tensor:
         """Criteria hand over what the model returned, which may be a dict of tensors."""

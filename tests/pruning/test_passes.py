@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
+from edgeprune.data.splits import VOID
 from edgeprune.graph.slicing import output_first
 from edgeprune.protocols import Granularity, ScoringData, ScoringTask
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.passes import input_contributions
+from edgeprune.recovery.losses import counted_labels, resolve_loss
 
 
 class FlatTokens(nn.Module):
@@ -77,6 +80,28 @@ class Scattered(nn.Module):
         return self.head(functional.relu(made).mean(dim=2))
 
 
+class Pixels(nn.Module):
+    """Classes of each pixel, and one layer that reads the same for all examples. Input [n, 2, 4, 4]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("position", torch.randn(1, 4))
+        self.conv, self.place, self.head = nn.Conv2d(2, 6, 3, padding=1), nn.Linear(4, 6), nn.Conv2d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(functional.gelu(self.conv(x) + self.place(self.position)[:, :, None, None]))
+
+
+def masks_with_void(sizes: tuple[int, ...]) -> ScoringData:
+    """Seven masks in batches, of which no, some or all pixels count for nothing."""
+    masks = torch.arange(7 * 16).reshape(7, 4, 4) % 3
+    for mask, rows in zip(masks, (0, 3, 4, 1, 4, 0, 2), strict=True):
+        mask[:rows] = VOID
+    batches = tuple(zip(drawn(7, 2, 4, 4)().split(sizes), masks.split(sizes), strict=True))
+    loss = resolve_loss("cross_entropy")
+    return ScoringData(batches=batches, loss=loss, counted=partial(counted_labels, loss))
+
+
 def tokens() -> Tensor:
     return torch.randint(20, (7, 6), generator=torch.Generator().manual_seed(2))
 
@@ -114,10 +139,34 @@ def test_scores_are_those_of_single_examples(name: str) -> None:
     model, inputs, sizes = CASES[name][0](), CASES[name][1](), (4, 1, 2)
     batches = tuple(zip(inputs.split(sizes), (torch.arange(7) % 3).split(sizes), strict=True))
     data = ScoringData(batches=batches, loss=functional.cross_entropy)
+    before = inputs.clone()
+    check_fisher(model, data)
+    assert torch.equal(inputs, before)
+    assert not any(part.requires_grad for part, _ in batches)
+
+
+def test_losses_of_single_examples_are_over_the_labels_that_count() -> None:
+    # A batch's mean is over labels: an example with a few has a smaller say in it, and one without any has none.
+    check_fisher(seeded(Pixels), masks_with_void((4, 1, 2)))
+
+
+def test_batches_add_up_to_the_loss_over_all_labels_that_count() -> None:
+    model = seeded(Pixels)
+    apart, whole = (
+        CRITERIA.get("snip").score(
+            ScoringTask(model=model, layers=("conv", "head"), granularity=Granularity.WEIGHT, data=masks_with_void(s))
+        )
+        for s in ((4, 1, 2), (7,))
+    )
+    for layer, expected in whole.items():
+        torch.testing.assert_close(apart[layer], expected, rtol=1e-3, atol=1e-8)
+
+
+def check_fisher(model: nn.Module, data: ScoringData) -> None:
+    """Scores are those of one example after the other, of all layers that are called."""
     layers = tuple(n for n, m in model.named_modules() if isinstance(m, nn.Linear | _ConvNd) and n != "unused")
     # torch's own attention has the gradients of its output projection, though it never calls it.
     slopes = of_single_examples(model, data, layers)
-    before = inputs.clone()
     for granularity in (Granularity.WEIGHT, Granularity.IN_CHANNEL):
         asked = tuple(n for n, _ in model.named_modules() if n in layers or n == "unused")
         task = ScoringTask(model=model, layers=asked, granularity=granularity, data=data)
@@ -129,8 +178,6 @@ def test_scores_are_those_of_single_examples(name: str) -> None:
             if granularity is Granularity.IN_CHANNEL:
                 change = of_gates(module, change)
             torch.testing.assert_close(fisher[layer], change.square().mean(dim=0) / 2, rtol=1e-3, atol=1e-9)
-    assert torch.equal(inputs, before)
-    assert not any(part.requires_grad for part, _ in batches)
 
 
 def of_gates(layer: nn.Module, change: Tensor) -> Tensor:

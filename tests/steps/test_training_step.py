@@ -147,6 +147,10 @@ def test_masks_with_void_are_learned_with_class_weights(loss: str, weights: obje
     keys = {**TASKS["masks"][1], "training.loss": loss, "training.class_weights": weights}
     examine(load_target(make_target(tmp_path, target=keys, code=WITH_VOID).folder))
     with compressor(tmp_path, target=keys, code=WITH_VOID) as made:
+        counted = made.scorer.data.counted
+        assert counted is not None
+        for _, masks in made.scorer.data.batches:
+            assert torch.equal(counted(masks), (masks >= 0).sum(dim=(1, 2)))
         labels = np.asarray(made.bench.data.train.labels)
         blob = float((labels == 1).sum() / (labels >= 0).sum())
         assert isinstance(made.loss, FocalLoss)

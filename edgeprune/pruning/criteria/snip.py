@@ -21,17 +21,16 @@ class _Snip:
         Source: Lee et al. 2019, "SNIP: Single-shot Network Pruning based on Connection Sensitivity", section 4.1,
         arXiv:1810.02340.
         """
-        from edgeprune.pruning.passes import batch_gradients, data_of
+        from edgeprune.pruning.passes import batch_gradients, batch_shares, data_of
         from edgeprune.pruning.weights import by_layer
 
-        sizes = [len(inputs) for inputs, _ in data_of(task).batches]
         values: dict[str, Tensor] = {}
         slopes: dict[str, Tensor] = {}
-        for size, batch in zip(sizes, batch_gradients(task), strict=True):
+        for share, batch in zip(batch_shares(data_of(task)), batch_gradients(task), strict=True):
             # Of one dimension are biases, and scales and shifts of norms.
             for name, (value, slope) in ((n, pair) for n, pair in batch.items() if pair[0].dim() > 1):
                 values[name] = value
-                slopes[name] = slopes.get(name, 0.0) + slope * (size / sum(sizes))
+                slopes[name] = slopes.get(name, 0.0) + slope * share
         found = by_layer(task, {name: (values[name] * slope).abs() for name, slope in slopes.items()})
         # Sorted, so that the sum does not depend on the order of the layers.
         total = sum(float(found[name].double().sum()) for name in sorted(found)) or 1.0
