@@ -8,6 +8,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgeprune.errors import InputError
+from edgeprune.graph.modes import evaluating
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,19 +41,15 @@ def reestimate_(model: nn.Module, inputs: Tensor, batch_size: int = 256) -> None
             f"got {len(inputs)} examples in batches of {batch_size}"
         )
     momenta = [norm.momentum for norm in norms]
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()  # Dropout and the like stay off: only the norms learn.
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # A plain average over the batches.
-            norm.train()
-        for part in torch.split(inputs, batch_size):
-            if len(part) >= _FEWEST:
-                model(part)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        # Module by module: a norm that is frozen in a model that trains stays so.
-        for module, training in modes:
-            module.training = training
+    with evaluating(model):  # Dropout and the like stay off: only the norms learn.
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # A plain average over the batches.
+                norm.train()
+            for part in torch.split(inputs, batch_size):
+                if len(part) >= _FEWEST:
+                    model(part)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from edgeprune.data.parts import Tensors, outputs_of
 from edgeprune.errors import InputError
+from edgeprune.graph.modes import evaluating
 from edgeprune.recovery.features import Taps
 
 if TYPE_CHECKING:
@@ -94,13 +95,9 @@ def binary_distillation_loss(student: Tensor, teacher: Tensor, temperature: floa
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, inputs: Tensor, *, batch_size: int, bf16: bool = False) -> Tensor:
-    """The teacher's outputs in eval mode, [examples, classes, ...], float32."""
-    was_training = teacher.training
-    teacher.eval()
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        outputs = [scores_of(outputs_of(teacher(part))) for part in torch.split(inputs, batch_size)]
-    teacher.train(was_training)
-    return torch.cat(outputs)
+    """The teacher's outputs in eval mode, [examples, classes, ...], float32; its modules keep their modes."""
+    with evaluating(teacher), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return torch.cat([scores_of(outputs_of(teacher(part))) for part in torch.split(inputs, batch_size)])
 
 
 @torch.no_grad()
@@ -108,13 +105,9 @@ def teacher_hints(
     teacher: nn.Module, inputs: Tensor, layers: Sequence[str], *, bf16: bool = False
 ) -> tuple[Tensors, tuple[Tensor, ...]]:
     """The teacher's outputs for one batch and the outputs of some of its layers, in eval mode, float32."""
-    was_training = teacher.training
-    teacher.eval()
-    with Taps(teacher, layers, "teacher") as taps, torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        outputs = outputs_of(teacher(inputs))
-        features = taps.take()
-    teacher.train(was_training)
-    return outputs, features
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+    with evaluating(teacher), Taps(teacher, layers, "teacher") as taps, autocast:
+        return outputs_of(teacher(inputs)), taps.take()
 
 
 def scores_of(outputs: Tensors) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.errors import InputError
+from edgeprune.graph.modes import evaluating
 from edgeprune.registry import suggest
 
 _IMAGES = 4
@@ -150,14 +151,9 @@ def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _shapes(model: nn.Module, layers: list[str], example: Tensor, whose: str) -> list[torch.Size]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    with Taps(model, layers, whose) as taps:
+    with evaluating(model), Taps(model, layers, whose) as taps:
         model(example)
-        shapes = [feature.shape for feature in taps.take()]
-    for module, training in modes:
-        module.training = training
-    return shapes
+        return [feature.shape for feature in taps.take()]
 
 
 def _adapter(ours: torch.Size, theirs: torch.Size, where: str) -> nn.Module:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeprune.data.parts import mapped, outputs_of, parts_of
 from edgeprune.errors import InputError
+from edgeprune.graph.modes import evaluating
 from edgeprune.protocols import Arrays
 from edgeprune.records.artifact import Parity
 from edgeprune.records.rung import Precision
@@ -66,14 +67,11 @@ def torch_outputs(model: nn.Module, inputs: np.ndarray) -> Arrays:
     """
     import torch
 
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         parts = [
             parts_of(outputs_of(model(torch.from_numpy(inputs[start : start + _BATCH]))))
             for start in range(0, len(inputs), _BATCH)
         ]
-    model.train(was_training)
     if any(part.dim() == 0 for found in parts for part in found):
         raise InputError("expected outputs with the examples first, got a single number")
     joined = tuple(np.concatenate([part.numpy() for part in found]) for found in zip(*parts, strict=True))

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 from models import example_of
 from torch.nn import functional
 
-from edgeprune.recovery.distillation import binary_distillation_loss, distillation_loss, teacher_logits
+from edgeprune.recovery.distillation import (
+    binary_distillation_loss,
+    distillation_loss,
+    teacher_hints,
+    teacher_logits,
+)
 
 
 def _logits(seed: int) -> torch.Tensor:
@@ -61,10 +66,15 @@ def test_gradient_of_yes_and_no_is_that_of_the_teachers_probabilities_as_labels(
 def test_teacher_logits_are_in_order_and_in_eval_mode() -> None:
     model, _ = example_of("resnet")
     model.train()
+    model.bn.eval()  # Frozen.
+    modes = [m.training for m in model.modules()]
     before = model.bn.running_mean.clone()
     inputs = torch.randn(5, 3, 16, 16)
     logits = teacher_logits(model, inputs, batch_size=2)
-    assert model.training
+    assert [m.training for m in model.modules()] == modes
     assert torch.equal(model.bn.running_mean, before)
     assert not logits.requires_grad
+    hints = teacher_hints(model, inputs, ["bn"])
+    assert [m.training for m in model.modules()] == modes
+    torch.testing.assert_close(hints[0], logits)
     torch.testing.assert_close(logits, model.eval()(inputs).detach())

@@ -59,6 +59,16 @@ class Words(nn.Module):
         return self.head((self.embed(ids) * mask).sum(dim=1) / mask.sum(dim=1))
 
 
+def test_outputs_are_of_eval_mode_and_each_module_keeps_its_own() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout()).train()
+    net[1].eval()
+    samples = np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32)
+    found = torch_outputs(net, samples)
+    assert [module.training for module in net.modules()] == [True, True, False, True]
+    with torch.no_grad():
+        np.testing.assert_array_equal(found, net.eval()(torch.from_numpy(samples)).numpy())
+
+
 def _ran(runtime: str, precision: Precision, model: nn.Module, samples: np.ndarray, folder: Path) -> list[np.ndarray]:
     job = CompileJob(model, (1, *samples.shape[1:]), samples)
     artifact = compile_artifact(job, Rung(runtime=runtime, precision=precision), folder)
