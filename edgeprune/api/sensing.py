@@ -58,7 +58,7 @@ def sensitivity(
     from edgeprune.data.metrics import METRICS
     from edgeprune.data.parts import mapped
     from edgeprune.recovery.batchnorm import reestimate_
-    from edgeprune.recovery.losses import resolve_loss
+    from edgeprune.recovery.losses import OwnLoss, resolve_loss
     from edgeprune.steps.cut_losses import CutLosses, curves_of
     from edgeprune.steps.task import Task
 
@@ -69,7 +69,7 @@ def sensitivity(
         model=model,
         inputs=np.asarray(inputs),
         labels=mapped(np.asarray, labels),
-        loss=loss or resolve_loss("cross_entropy"),
+        loss=OwnLoss(loss) if loss else resolve_loss("cross_entropy"),
         accuracy=Task(metric, METRICS.get(metric), (), "metric").value,
         settle_=partial(reestimate_, inputs=settling) if settling is not None else lambda _: None,
     )

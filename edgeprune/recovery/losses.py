@@ -113,6 +113,34 @@ class LossOfClasses:
         return loss(outputs, labels, reduction="mean" if bool((labels != VOID).any()) else "sum")
 
 
+@dataclass(frozen=True, slots=True)
+class OwnLoss:
+    """A loss of somebody's own; 0 where no label counts and it is no number, as torch's mean over none of them is.
+
+    Attributes:
+        function: of (outputs, labels). Where there are several arrays of labels, what counts is its own to say.
+    """
+
+    function: Loss
+
+    def __call__(self, outputs: Tensors, labels: Tensors) -> Tensor:
+        """What the function says, or 0 with gradients of 0."""
+        found = self.function(outputs, labels)
+        if isinstance(labels, tuple) or not all_void(labels) or bool(torch.as_tensor(found).isfinite().all()):
+            return found
+        return no_loss(outputs)
+
+
+def no_loss(outputs: Tensors) -> Tensor:
+    """0 with gradients of 0, in the place of a mean over no labels, which is NaN."""
+    return torch.stack([part.sum() for part in parts_of(outputs)]).sum() * 0
+
+
+def all_void(labels: Tensors) -> bool:
+    """Whether there is an array of class indices of which none counts: a mean over them is NaN."""
+    return any(not (part.is_floating_point() or bool((part != VOID).any())) for part in parts_of(labels))
+
+
 def resolve_loss(name: str, *, class_weights: Sequence[float] = (), focal_gamma: float = 2.0) -> Loss:
     """A loss of (outputs, labels): `focal`, or one of `torch.nn.functional`.
 

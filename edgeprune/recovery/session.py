@@ -13,12 +13,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from edgeprune.data.parts import Tensors, mapped, outputs_of, parts_of
+from edgeprune.data.parts import mapped, outputs_of
+from edgeprune.data.splits import VOID
 from edgeprune.errors import BuildError
 from edgeprune.events import Reporter, StageProgress
 from edgeprune.recovery.features import TappedStudent
 from edgeprune.recovery.job import Job
-from edgeprune.recovery.losses import counted_labels
+from edgeprune.recovery.losses import all_void, counted_labels, no_loss
 from edgeprune.recovery.settings import FitSettings
 from edgeprune.recovery.shared_norms import SharedNorms, greatest_of_workers
 from edgeprune.recovery.teaching import Teaching
@@ -91,8 +92,7 @@ class Session:
             loss = self._train_on(chosen)
             if not math.isfinite(loss):
                 raise BuildError(
-                    f"training: the loss is {loss} in epoch {epoch + 1}, batch {number + 1}; a lower learning rate "
-                    f"than {self._settings.learning_rate} may help",
+                    f"training: the loss is {loss} in epoch {epoch + 1}, batch {number + 1}; {self._advice(chosen)}",
                     epoch=epoch + 1,
                     batch=number + 1,
                 )
@@ -155,6 +155,13 @@ class Session:
         self._step += 1
         return float(loss.detach())
 
+    def _advice(self, chosen: Tensor) -> str:
+        """What may help where the loss of a batch is not finite."""
+        ours = chosen[self._share(chosen).part]
+        if all_void(mapped(lambda part: part[ours], self._job.labels)):
+            return f"all class indices of a label array are {VOID} there, and do not count: let the loss be 0 of them"
+        return f"a lower learning rate than {self._settings.learning_rate} may help"
+
     def _share(self, chosen: Tensor) -> _Share:
         """This worker's part of a batch, such that the mean over workers is the mean over the batch.
 
@@ -189,15 +196,10 @@ class Session:
         if label_weight:
             hard = settings.loss(outputs, mapped(lambda part: part[chosen], self._job.labels)) * label_weight
         else:
-            hard = _nothing(outputs)
+            hard = no_loss(outputs)
         if self._teaching is None:
             return hard
         return self._teaching.loss(hard, outputs, features, batch, chosen)
-
-
-def _nothing(outputs: Tensors) -> Tensor:
-    """0 with gradients of 0, in the place of a mean over no labels, which is NaN."""
-    return torch.stack([part.sum() for part in parts_of(outputs)]).sum() * 0
 
 
 class _Progress:

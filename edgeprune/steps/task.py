@@ -177,14 +177,14 @@ def loss_of(target: Target, labels: Arrays) -> Loss:
     Raises:
         InputError: there is no such loss or function, or class weights do not go with it or with the labels.
     """
-    from edgeprune.recovery.losses import resolve_loss
+    from edgeprune.recovery.losses import OwnLoss, resolve_loss
 
     training = target.spec.training
     weights = _class_weights(target, labels)
     if ".py:" in training.loss:
         if weights:
             raise InputError(f"{target.file}: training.class_weights: {training.loss} takes none; weigh in it")
-        return target.guarded(training.loss, key="training.loss")
+        return OwnLoss(target.guarded(training.loss, key="training.loss"))
     return resolve_loss(training.loss, class_weights=weights, focal_gamma=training.focal_gamma)
 
 

@@ -13,6 +13,7 @@ from models import ResNet, seeded
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgeprune.data.splits import VOID
 from edgeprune.errors import BuildError, InputError
 from edgeprune.events import Event, NullReporter, StageFinished, StageProgress, StageStarted
 from edgeprune.pruning.maskable import find_maskable
@@ -153,6 +154,14 @@ def test_loss_that_is_not_finite_names_epoch_and_batch() -> None:
     with pytest.raises(BuildError, match="epoch 2, batch 2") as caught:
         _fit(_net(), replace(SETTINGS, loss=broken))
     assert caught.value.facts == {"epoch": 2, "batch": 2}
+
+
+def test_batch_without_a_label_that_counts_is_told_and_changes_no_weight() -> None:
+    model, void = nn.Conv2d(3, 3, 1), np.full((90, 8, 8), VOID)
+    before = _state(model)
+    with pytest.raises(BuildError, match=r"the loss is nan in epoch 1, batch 1; all class indices .* are -100 there"):
+        fit_(model, _task()[0], void, SETTINGS, reporter=NullReporter(), stage="train")
+    assert _same(before, _state(model))
 
 
 def test_after_step_runs_after_each_step() -> None:

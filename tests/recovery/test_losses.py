@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from edgeprune.data.parts import Tensors
 from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
-from edgeprune.recovery.losses import FocalLoss, balanced_class_weights, resolve_loss
+from edgeprune.recovery.losses import FocalLoss, OwnLoss, balanced_class_weights, resolve_loss
 
 # Probabilities 0.8 and 0.2 of the label.
 LOGITS = torch.tensor([[math.log(4.0), 0.0], [math.log(4.0), 0.0]])
@@ -100,6 +101,7 @@ OF_CLASSES = {
     "nll_loss": resolve_loss("nll_loss"),
     "weighted": resolve_loss("cross_entropy", class_weights=(3.0, 0.5, 2.0)),
     "focal": resolve_loss("focal", class_weights=(3.0, 0.5, 2.0), focal_gamma=0.5),
+    "own": OwnLoss(functional.cross_entropy),
 }
 
 
@@ -127,6 +129,17 @@ def test_labels_that_are_all_void_teach_nothing(name: str) -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+def test_own_loss_is_told_as_it_is_where_labels_count() -> None:
+    def broken(_: Tensors, __: Tensors) -> torch.Tensor:
+        return torch.tensor(math.nan)
+
+    void = torch.full_like(LABELS, VOID)
+    assert float(OwnLoss(broken)(LOGITS, void)) == 0
+    # The second array may be boxes, or classes of which some count: what a function makes of both is its own to say.
+    for labels in (LABELS, LABELS.float(), (LABELS, void)):
+        assert math.isnan(float(OwnLoss(broken)(LOGITS, labels)))
 
 
 def test_parts_of_a_batch_add_up_to_the_whole_with_class_weights() -> None:

@@ -8,9 +8,11 @@ import torch
 from compressors import compressor
 from hypothesis import given
 from hypothesis import strategies as st
-from models import example_of
+from models import example_of, seeded
+from torch import nn
 
 import edgeprune
+from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
 from edgeprune.events import Event, StageFinished, StageProgress, StageStarted
 from edgeprune.protocols import ScoringData
@@ -92,6 +94,16 @@ def test_the_curves_of_a_build_are_those_that_anybody_can_take(tmp_path: Path) -
     )
     assert found.curves
     assert found == wanted
+
+
+def test_curves_of_masks_have_errors_where_an_example_has_no_label_that_counts() -> None:
+    net = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 1)))
+    generator = torch.Generator().manual_seed(0)
+    inputs, masks = torch.randn(6, 3, 8, 8, generator=generator), torch.randint(2, (6, 8, 8), generator=generator)
+    masks[0] = VOID
+    cross_entropy = torch.nn.functional.cross_entropy
+    found = edgeprune.sensitivity(net, inputs, masks, ratios=(0.5,), loss=cross_entropy, metric="mean_iou")
+    assert [0 < point.error < 1 for point in found.curve("0").points] == [True]
 
 
 def test_curves_alone_leave_the_model_alone_and_refuse_what_means_nothing() -> None:

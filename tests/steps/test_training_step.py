@@ -22,6 +22,7 @@ from edgeprune.steps import training
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.examination import examine
 from edgeprune.steps.inputs import load_target
+from edgeprune.steps.sensitivity import SensitivityBench
 from edgeprune.steps.training import build_teacher, fit_settings, recovery_teacher
 
 RUNG = Rung(runtime="onnxruntime", precision=Precision.FLOAT32, pruning=PruningKind.STRUCTURED, pruning_ratio=0.625)
@@ -158,6 +159,22 @@ def test_masks_with_void_are_learned_with_class_weights(loss: str, weights: obje
         assert made.loss.class_weights == pytest.approx(balanced if weights == "balanced" else (1.0, 3.0))
         qualities = [e.validation_accuracy for e in made.dense.epochs]
     assert max(q for q in qualities if q is not None) > 0.8
+
+
+def test_own_loss_of_masks_goes_on_where_no_label_counts(tmp_path: Path) -> None:
+    # Every second image has no label: torch's mean over such a pair, as over such a one, is NaN.
+    code = (
+        WITH_VOID.replace("masks[:3]", "masks[::2]")
+        + "\n\ndef loss(x, y):\n    return functional.cross_entropy(x, y)\n"
+    )
+    changes = {"training.loss": "model.py:loss", "training.batch_size": 2, "training.epochs": 1}
+    with compressor(tmp_path, target={**TASKS["masks"][1], **changes}, code=code) as made:
+        (epoch,) = made.dense.epochs
+        singles = SensitivityBench(made).losses.dense.singles
+    assert epoch.validation_accuracy is not None
+    assert epoch.validation_accuracy > 0.5
+    assert np.isfinite(singles).all()
+    assert (singles == 0).sum() == len(singles) / 2
 
 
 def test_class_weights_of_labels_that_are_no_classes_are_refused(tmp_path: Path) -> None:
