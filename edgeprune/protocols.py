@@ -191,8 +191,10 @@ class Scheme(Protocol):
         """What it leaves to be done on the torch model before that is compiled."""
         ...
 
-    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
-        """The layers with weights of a float32 file, in its order: what `QuantizationVariant.float_layers` may name.
+    def layers(self, source: CompiledFiles) -> Mapping[str, np.ndarray]:
+        """The layers with weights of a float32 file, in its order, and their weights in the file's own layout.
+
+        The names are what `QuantizationVariant.float_layers` may have. Weights that are computed have no elements.
 
         Raises:
             BuildError: the file cannot be read.

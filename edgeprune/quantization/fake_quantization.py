@@ -10,7 +10,7 @@ through any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -23,8 +23,17 @@ from edgeprune.quantization.rounding import channel_axis, rounded_activation, ro
 Greatest = Callable[[Tensor], Tensor]
 """From a worker's tensor to the greatest of all workers, element by element, the same in each."""
 
+_ROUNDED = (_ConvNd, nn.Linear, nn.MultiheadAttention)
+
 _KEEP = 0.99
 """Of a range, in each training step; the rest comes from the batch: section 3.1 of the paper."""
+
+
+def rounded_weights(module: nn.Module) -> list[nn.Parameter]:
+    """The weights that are rounded where this module itself runs: attention's with those of its output projection."""
+    own = _weights(module) if isinstance(module, _ROUNDED) else []
+    found = (owner._parameters.get(name) for owner, name in own)  # noqa: SLF001 - as they are swapped
+    return [parameter for parameter in found if parameter is not None]
 
 
 class FakeQuantization:
@@ -37,13 +46,14 @@ class FakeQuantization:
         model: has hooks until `close`.
         greatest: from this process's values to the greatest of all processes that train together, element by element;
             all must come to each layer in the same order. None for one process.
+        in_float: modules that are left alone, by name: those whose layers ship in float.
     """
 
-    def __init__(self, model: nn.Module, greatest: Greatest | None = None) -> None:
+    def __init__(self, model: nn.Module, greatest: Greatest | None = None, *, in_float: Collection[str] = ()) -> None:
         self._handles = []
         self._layers: dict[str, _Rounding] = {}
         for name, module in model.named_modules():
-            if isinstance(module, _ConvNd | nn.Linear | nn.MultiheadAttention):
+            if isinstance(module, _ROUNDED) and name not in in_float:
                 rounding = self._layers[name] = _Rounding(greatest)
                 self._handles.append(module.register_forward_pre_hook(rounding.before))
                 self._handles.append(module.register_forward_hook(rounding.after, always_call=True))

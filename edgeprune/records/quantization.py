@@ -55,6 +55,8 @@ class QuantizationVariant:
         smoothing: alpha of SmoothQuant, in [0, 1]; None leaves it to the scheme: NNCF smooths nets with attention by
             itself (alpha 0.95), so that their default is not without it.
         float_layers: layers that stay in float32, as the float32 file names them.
+        float_modules: modules of the torch model that these layers are, as far as that is known: they are not rounded
+            in training.
         weight_only_bits: weights alone are stored so, 16 being float16; None quantizes activations as well.
         dynamic: with weights alone: activations are quantized while it runs, by the range of each input.
         qat_epochs: epochs of training with rounding in the forward pass before; 0 for none.
@@ -66,6 +68,7 @@ class QuantizationVariant:
     equalized: bool = False
     smoothing: float | None = None
     float_layers: tuple[str, ...] = ()
+    float_modules: tuple[str, ...] = ()
     weight_only_bits: Literal[4, 8, 16] | None = None
     dynamic: bool = False
     qat_epochs: int = 0

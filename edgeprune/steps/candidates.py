@@ -122,7 +122,8 @@ class CandidateMaker:
             BuildError: it cannot be made, or a float32 artifact disagrees with torch.
         """
         rung, spec = planned.rung, self.bench.target.spec
-        model = self.compressor.quantization_aware(self.compressor.compressed(planned), variant.qat_epochs)
+        float_model = self.compressor.compressed(planned)
+        model = self.compressor.quantization_aware(float_model, variant.qat_epochs, variant.float_modules)
         key = digest(
             model.key,
             rung.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from edgeprune.recovery.batchnorm import reestimate_
 from edgeprune.recovery.distillation import Distillation
 from edgeprune.recovery.finetune import EpochResult, FitSettings, Workers, fit_
 from edgeprune.recovery.losses import Loss
+from edgeprune.recovery.settings import RoundingOf
 from edgeprune.schema.training import Recovery
 from edgeprune.steps.dense_masks import DenseMasks
 from edgeprune.steps.evaluating import QualityOn
@@ -202,10 +203,15 @@ class Compressor:
 
         return bench.step("compress", subject, key, TorchModel, make, _summary)
 
-    def quantization_aware(self, model: TorchModel, epochs: int) -> TorchModel:
+    def quantization_aware(self, model: TorchModel, epochs: int, in_float: tuple[str, ...] = ()) -> TorchModel:
         """A kept model that was trained on with INT8 rounding in its forward pass, its zeros held where it is masked.
 
         The dense model teaches it, as after a cut.
+
+        Args:
+            model: to go on from.
+            epochs: of training; with 0 it is the model itself.
+            in_float: modules that are not rounded.
 
         Raises:
             BuildError: training diverged.
@@ -214,8 +220,9 @@ class Compressor:
             return model
         bench, spec = self.bench, self.bench.target.spec
         parts = [part.model_dump(mode="json") for part in (self.recovery, spec.training)]
-        key = digest(model.key, bench.data_key, epochs, spec.quantization.qat_learning_rate, parts)
-        subject = f"{model.subject}-qat{epochs}"
+        key = digest(model.key, bench.data_key, epochs, spec.quantization.qat_learning_rate, parts, in_float)
+        subject = f"{model.subject}-qat{epochs}" + (f"-float{digest(in_float)[:6]}" if in_float else "")
+        rounding = partial(FakeQuantization, in_float=in_float)
 
         def make(folder: Path) -> TorchModel:
             trained = copy.deepcopy(self.load(model))
@@ -224,7 +231,7 @@ class Compressor:
             # No round of pruning: it is not rewound.
             settings = replace(settings, learning_rate=rate, schedule=replace(settings.schedule, start=0.0))
             hold = ZeroHolder(trained, trained, model.masked_layers)
-            done = self.fit_(trained, settings, "quantize", subject, after_step=hold, rounding=True)
+            done = self.fit_(trained, settings, "quantize", subject, after_step=hold, rounding=rounding)
             hold.verify()
             save_pruned(trained, model.recipe, folder)
             return replace(model, subject=subject, key=key, qat_epochs=done, layers=layer_weights(trained))
@@ -255,7 +262,7 @@ class Compressor:
         after_step: Callable[[], None] | None = None,
         *,
         alone: bool = False,
-        rounding: bool = False,
+        rounding: RoundingOf | None = None,
     ) -> tuple[EpochResult, ...]:
         """Train a model in place on the training split; the epoch that does best on the validation split is kept.
 
@@ -270,7 +277,7 @@ class Compressor:
             after_step: called after each step of the optimizer.
             alone: in this process and from the beginning, for what hangs state on the model or on `after_step` that
                 no state dict has.
-            rounding: with that of INT8 in the forward pass; then in float32, because bfloat16 would add its own.
+            rounding: that of INT8 in the forward pass; then in float32, because bfloat16 would add its own.
 
         Raises:
             BuildError: training diverged.
@@ -278,8 +285,8 @@ class Compressor:
         bench = self.bench
         if alone:
             settings = replace(settings, workers=Workers())
-        if rounding:
-            settings = replace(settings, rounding=FakeQuantization, bf16=False)
+        if rounding is not None:
+            settings = replace(settings, rounding=rounding, bf16=False)
         validate = QualityOn(bench.task, bench.validation_inputs, bench.data.validation.labels)
         result = fit_(
             model,
@@ -292,7 +299,7 @@ class Compressor:
             validate=validate,
             after_step=after_step,
             checkpoint=None if alone else checkpoint_of(bench, subject),
-            may_keep_start=stage == "recover" and not rounding,
+            may_keep_start=stage == "recover" and rounding is None,
         )
         return result.epochs
 

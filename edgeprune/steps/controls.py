@@ -74,7 +74,7 @@ class ControlMaker:
         try:
             compressor, model = self._by_lot(planned) if name == RANDOM else self._fresh(planned)
             rounded = variant.qat_epochs + (self._rounded_before(planned) if name == SCRATCH else 0)
-            model = compressor.quantization_aware(model, rounded)
+            model = compressor.quantization_aware(model, rounded, variant.float_modules)
             return self._compiled(name, planned, compressor, model, variant)
         except BuildError as error:
             return MadeControl(control=Control(name=name, how="", reason=error.message))

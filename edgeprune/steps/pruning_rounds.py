@@ -17,6 +17,7 @@ from edgeprune.pruning.reconstruction import reconstruct_channels_, reconstruct_
 from edgeprune.pruning.rewinding import EarlyEnoughError, EarlyWeights
 from edgeprune.pruning.schedules import SCHEDULES, stepped_ratios
 from edgeprune.pruning.surgery import cut_by_scores, rebuild
+from edgeprune.quantization.fake_quantization import FakeQuantization
 from edgeprune.records.recipe import Cut, PruningRecipe
 from edgeprune.records.rung import PlannedRung, Rung
 from edgeprune.recovery.finetune import EpochResult
@@ -113,7 +114,7 @@ class PruningRounds:
             self._settle_(model, refitted=self._pruning.refits_channels)
             settings = compressor.recovery_settings(count)
             title = f"{subject} round {number + 1} of {len(counts)}"
-            rounding = compressor.rounds_first(planned.rung)
+            rounding = FakeQuantization if compressor.rounds_first(planned.rung) else None
             epochs += compressor.fit_(model, settings, "recover", title, rounding=rounding)
         return Pruned(model=model, epochs=tuple(epochs), recipe=recipe)
 
@@ -147,7 +148,7 @@ class PruningRounds:
             self._settle_(model, refitted=self._pruning.refits_weights)
             title = f"{subject} round {number} of {len(rounds)}"
             settings = compressor.recovery_settings(count)
-            rounding = compressor.rounds_first(rung)
+            rounding = FakeQuantization if compressor.rounds_first(rung) else None
             epochs += compressor.fit_(model, settings, "recover", title, after_step=masks.apply_, rounding=rounding)
         sparsity, masked_layers = masks.sparsity, tuple(masks.kept)
         # First: what came alive in training would be zeroed in silence, at the cost of accuracy.

@@ -115,6 +115,9 @@ class VariantSearcher:
         self, kind: Quantizer, best: QuantizationVariant, trials: VariantBench
     ) -> Iterator[QuantizationVariant]:
         """What a kind makes of the best variant so far; layers that stay in float are told by what they hurt."""
+        if kind == "qat" and best.float_layers:
+            yield replace(changed(best, kind, self._spec), float_modules=self._float_modules(best, trials))
+            return
         if kind != "mixed_precision":
             yield changed(best, kind, self._spec)
             return
@@ -128,6 +131,15 @@ class VariantSearcher:
         most = max(1, int(self._spec.max_float_share * len(ranking.layers)))
         for count in sorted({min(2**power, most) for power in range(most.bit_length() + 1)}):
             yield replace(best, float_layers=ranking.worst(count))
+
+    def _float_modules(self, best: QuantizationVariant, trials: VariantBench) -> tuple[str, ...]:
+        try:
+            return trials.float_modules(best)
+        except NotInstalledError:
+            raise
+        except BuildError as error:
+            self.bench.note(f"layers in float are rounded in training, as it cannot be told which: {error.message}")
+            return ()
 
     def _worth_trying(self, subject: Quantizable) -> list[Quantizer]:
         share = linear_share(self.compressor.load(subject.model))

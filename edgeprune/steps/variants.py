@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from edgeprune.gating.judge import judge
 from edgeprune.planning.feasibility import ShapeFigures, over_budget
 from edgeprune.protocols import Arrays, CompiledFiles
 from edgeprune.quantization.calibration import held_out_samples
+from edgeprune.quantization.marks import marked_copy, modules_in_float
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.quantization import QuantizationVariant, VariantTrial
@@ -130,7 +132,7 @@ class VariantBench:
             floating = replace(rung, precision=Precision.FLOAT32)
             wanted = self._run(floating, describe(compiled, floating), compiled.folder)
             short = replace(job, calibration=job.calibration[:_RANKING_SAMPLES])
-            names, errors = scheme_of(rung).layers(compiled), []
+            names, errors = tuple(scheme_of(rung).layers(compiled)), []
             for position, name in enumerate(names):
                 into = folder / str(position)
                 into.mkdir()
@@ -143,6 +145,24 @@ class VariantBench:
             return LayerRanking(layers=tuple(errors))
 
         return self.bench.step("rank", rung.name, self._key(variant), LayerRanking, make, _worst)
+
+    def float_modules(self, variant: QuantizationVariant) -> tuple[str, ...]:
+        """The modules of the torch model that the variant's layers in float are; no more than is certain.
+
+        Raises:
+            BuildError: the model cannot be compiled with other weights.
+        """
+        rung = self.subject.rung
+        layers = tuple(scheme_of(rung).layers(self._float(variant)))
+        marked, modules = marked_copy(self._module(variant))
+        job = CompileJob(marked, self.bench.input_shape, self.bench.calibration)
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            # By position: how a variant is prepared changes values, and the names are numbers.
+            marks = tuple(scheme_of(rung).layers(compile_float(job, rung, Path(folder))).values())
+        if len(marks) != len(layers):
+            return ()
+        stays = [layer in variant.float_layers for layer in layers]
+        return modules_in_float(marked, modules, zip(marks, stays, strict=True))
 
     def _tried(self, variant: QuantizationVariant, folder: Path) -> VariantTrial:
         rung, bench = self.subject.rung, self.bench
@@ -183,7 +203,7 @@ class VariantBench:
     def _float(self, variant: QuantizationVariant) -> CompiledFiles:
         """The float32 file of a variant, compiled once for all that prepare the model alike."""
         needs = sorted(scheme_of(self.subject.rung).needs(variant))
-        key = digest(needs, variant.smoothing if needs else None, variant.qat_epochs)
+        key = digest(needs, variant.smoothing if needs else None, variant.qat_epochs, variant.float_modules)
         if key not in self._compiled:
             folder = self.scratch / key[:16]
             folder.mkdir()
@@ -194,7 +214,8 @@ class VariantBench:
         return CompileJob(self._module(variant), self.bench.input_shape, self.bench.calibration, variant)
 
     def _module(self, variant: QuantizationVariant) -> nn.Module:
-        return self.compressor.load(self.compressor.quantization_aware(self.subject.model, variant.qat_epochs))
+        trained = self.compressor.quantization_aware(self.subject.model, variant.qat_epochs, variant.float_modules)
+        return self.compressor.load(trained)
 
     def _key(self, variant: QuantizationVariant) -> str:
         bench = self.bench

@@ -13,12 +13,14 @@ import pytest
 import torch
 from compiled import run_compiled, weight_scales
 from models import ResNet, example_of, seeded
+from structures import encoder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.errors import BuildError
 from edgeprune.libraries import refuse_telemetry
 from edgeprune.protocols import CompiledFiles
+from edgeprune.quantization.marks import marked_copy, marked_module
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.quantization.smoothing import smooth
 from edgeprune.records.artifact import TensorSpec
@@ -195,7 +197,7 @@ def test_layers_are_told_in_order_and_stay_in_float_when_named(
     scheme: str, trained: nn.Module, floating: Callable[[str], CompiledFiles], tmp_path: Path
 ) -> None:
     source, made = floating(scheme), SCHEMES.get(scheme)
-    layers = made.layers(source)
+    layers = tuple(made.layers(source))
     assert len(set(layers)) == len(layers) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in trained.modules())
     variant = QuantizationVariant(float_layers=layers[2:6])
     sizes = []
@@ -205,6 +207,20 @@ def test_layers_are_told_in_order_and_stay_in_float_when_named(
     weights = [m.weight.numel() for m in trained.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     # Three bytes more a weight; the file's other parts may shrink or grow by a little.
     assert sizes[1] - sizes[0] == pytest.approx(3 * sum(weights[2:6]), rel=0.25)
+
+
+@pytest.mark.parametrize("net", ["resnet", "separable", "transformer", "encoder"])
+@each_scheme
+def test_marks_tell_which_module_a_layer_is(scheme: str, net: str, tmp_path: Path) -> None:
+    if (scheme, net) == ("nncf_openvino", "encoder"):
+        pytest.skip("OpenVINO does not compile torch's encoder layer")
+    model, example = encoder() if net == "encoder" else example_of(net)
+    marked, modules = marked_copy(model)
+    inputs = TensorSpec(name="input", shape=tuple(example.shape), dtype=str(example.dtype).removeprefix("torch."))
+    source = RUNTIMES.get(RUNTIME_OF[scheme]).compile(marked, inputs, tmp_path)
+    found = [marked_module(w, modules) for w in SCHEMES.get(scheme).layers(source).values()]
+    # Torch's own attention is two layers, and one module.
+    assert list(dict.fromkeys(found)) == list(modules)
 
 
 @pytest.mark.parametrize("bits", [8, pytest.param(4, marks=pytest.mark.slow)])

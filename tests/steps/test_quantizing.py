@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from edgeprune.events import Event, Noted
 from edgeprune.protocols import CompiledFiles
 from edgeprune.quantization.calibration import calibration_samples, held_out_samples
+from edgeprune.quantization.fake_quantization import FakeQuantization
 from edgeprune.records.accuracy import Accuracy, Score
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
@@ -30,6 +32,8 @@ from edgeprune.records.quantization import (
 )
 from edgeprune.records.rung import Limits, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.records.verdict import Floors
+from edgeprune.recovery.settings import RoundingOf
+from edgeprune.runtimes import RUNTIMES
 from edgeprune.schema.compression import Quantization, Quantizer
 from edgeprune.steps import variants
 from edgeprune.steps.candidates import CandidateMaker, Compiled
@@ -41,7 +45,7 @@ from edgeprune.steps.quantizing import VariantSearcher, best_of, is_good
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.shapes import Look
 from edgeprune.steps.variant_kinds import changed, fixed_variant, shape_variant
-from edgeprune.steps.variants import LayerRanking, Quantizable, linear_share
+from edgeprune.steps.variants import LayerRanking, Quantizable, VariantBench, linear_share
 from edgeprune.store.artifacts import read_manifest
 
 # Finds the bright quarter by means. Its last channel spikes to hundreds wherever noise adds up, and nobody reads it:
@@ -176,7 +180,7 @@ def test_reverting_finds_the_layer_that_hurts(made: tuple[Compressor, _Notes]) -
     layers = [t.variant.float_layers for t in compiled.variants.trials]
     # The third of four: `conv2`, which reads the spikes.
     assert layers[0] == ()
-    assert layers[1:] == [(scheme_of(INT8.rung).layers(_float_file(one))[2],)]
+    assert layers[1:] == [(tuple(scheme_of(INT8.rung).layers(_float_file(one)))[2],)]
     assert compiled.evaluation.accuracy.overall > 0.95
 
 
@@ -217,9 +221,10 @@ def test_a_good_default_is_taken_without_a_search(tmp_path: Path) -> None:
         assert read_manifest(compiled.folder).variant == DEFAULT_VARIANT
         assert not list(one.bench.run.root.glob("candidates/*/variant*"))
         # Asked for outright, a variant with training is compiled from the model that was trained on.
-        trained = CandidateMaker(one.bench, one).compile(INT8, QuantizationVariant(qat_epochs=1))
-        assert trained.model.subject == "dense-qat1"
-        assert read_manifest(trained.folder).variant == QuantizationVariant(qat_epochs=1)
+        asked = QuantizationVariant(qat_epochs=1, float_modules=("head",))
+        trained = CandidateMaker(one.bench, one).compile(INT8, asked)
+        assert trained.model.subject.startswith("dense-qat1-float")
+        assert read_manifest(trained.folder).variant == asked
         assert trained.evaluation.accuracy.value > 0.9
 
 
@@ -333,14 +338,41 @@ def test_order_says_when_rounding_is_trained_and_for_int8_alone(tmp_path: Path, 
     assert counts == [(2, 0, 1, 0), (2, int(first), 1, 0), (2, int(first), 1, 1)]
 
 
-@pytest.mark.parametrize("rounding", [False, True])
-def test_rounding_takes_the_place_of_weights_where_it_is_asked_for(tmp_path: Path, rounding: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("rounding", "is_rounded"),
+    [(None, False), (FakeQuantization, True), (partial(FakeQuantization, in_float=("head",)), False)],
+    ids=["none", "all", "in float"],
+)
+def test_rounding_takes_the_place_of_weights_where_it_is_asked_for(
+    tmp_path: Path, rounding: RoundingOf | None, *, is_rounded: bool
+) -> None:
     # Without a teacher, whose outputs are laid beside the model's before there is any rounding.
     with compressor(tmp_path, target={"recovery.distillation_weight": 0.0}) as one:
         model, seen = one.bench.fresh_model(), set[bool]()
         model.head = _Watched(seen)
         one.fit_(model, one.recovery_settings(1), "recover", "watched", rounding=rounding)
-    assert seen == {not rounding}
+    assert seen == {not is_rounded}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.names())
+def test_layers_in_float_are_not_rounded_in_training(runtime: str, code: str, tmp_path: Path) -> None:
+    keys = {**TARGET, "quantization.qat_epochs": 1, "training.epochs": 1}
+    (tmp_path / "scratch").mkdir()
+    with compressor(tmp_path, target=keys, code=code) as one:
+        rung = replace(INT8.rung, runtime=runtime)
+        subject = Quantizable(rung=rung, model=one.dense, floors=Floors(), limits=LOOSE)
+        trials = VariantBench(one.bench, one, subject, tmp_path / "scratch")
+        layers = tuple(scheme_of(rung).layers(trials._float(DEFAULT_VARIANT)))
+        mixed = QuantizationVariant(float_layers=layers[2:], calibration=Calibration.MIN_MAX)
+        (variant,) = VariantSearcher(one.bench, one)._variants("qat", mixed, trials)
+        assert variant == replace(mixed, qat_epochs=1, float_modules=("conv2", "head"))
+        mixed_model, plain = (one.quantization_aware(one.dense, 1, m) for m in (variant.float_modules, ()))
+        weights = [m.conv2.weight for m in (one.load(mixed_model), trials._module(variant), one.load(plain))]
+        assert torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[0], weights[2])
+        # Named by a file that was prepared otherwise, the layers are the same; and what has none of them has none.
+        assert trials.float_modules(replace(mixed, equalized=True)) == variant.float_modules
+        assert trials.float_modules(DEFAULT_VARIANT) == ()
 
 
 def _trial(accuracy: float | None, name: Calibration = Calibration.DEFAULT, **changes: object) -> VariantTrial:

@@ -61,15 +61,17 @@ class AiEdge:
         }
         return frozenset(preparation for preparation, is_wanted in wanted.items() if is_wanted)
 
-    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
-        """Names of the tensors that the operators with weights write."""
+    def layers(self, source: CompiledFiles) -> dict[str, np.ndarray]:
+        """The operators with weights, by the names of the tensors that they write."""
         with library_call("ai_edge: cannot read the model"):
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert.tools import flatbuffer_utils
 
-            interpreter = Interpreter(str(source.folder / source.names[0]))
-            tensors = {d["index"]: d["name"] for d in interpreter.get_tensor_details()}
-            operators = interpreter._get_ops_details()  # noqa: SLF001 - there is no public list of a file's operators
-            return tuple(tensors[o["outputs"][0]] for o in operators if o["op_name"] in _LAYERS)
+            model = flatbuffer_utils.read_model(str(source.folder / source.names[0]))
+            graph = model.subgraphs[0]
+            layers = (o for o in graph.operators if flatbuffer_utils.opcode_to_name(model, o.opcodeIndex) in _LAYERS)
+            # All of them have their weights second.
+            pairs = ((graph.tensors[o.outputs[0]].name, graph.tensors[o.inputs[1]].buffer) for o in layers)
+            return {name.decode(): _floats(model.buffers[buffer].data) for name, buffer in pairs}
 
     def quantize(
         self,
@@ -103,6 +105,11 @@ class AiEdge:
         return CompiledFiles(
             folder=folder, names=("model.tflite",), inputs=inputs, outputs=outputs, format=source.format
         )
+
+
+def _floats(data: Any) -> np.ndarray:  # noqa: ANN401
+    """A buffer's content; no elements where it has none, as of a tensor that is computed."""
+    return np.frombuffer(bytes(data if data is not None else ()), dtype=np.float32)
 
 
 def _recipe(variant: QuantizationVariant) -> Any:  # noqa: ANN401

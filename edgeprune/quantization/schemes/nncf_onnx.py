@@ -38,15 +38,16 @@ class NncfOnnx:
         corrects = variant.bias_correction is BiasCorrection.SEQUENTIAL
         return _nncf.needs(variant) | ({Preparation.CORRECT_BIAS} if corrects else frozenset())
 
-    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
-        """Names of the nodes that read a weight of the file."""
+    def layers(self, source: CompiledFiles) -> dict[str, np.ndarray]:
+        """The nodes that read a weight of the file."""
         with library_call("nncf_onnx: cannot read the model"):
             import onnx
 
             graph = onnx.load(source.folder / source.names[0]).graph
-            constants = {tensor.name for tensor in graph.initializer}
-            found = (n for n in graph.node if n.op_type in _LAYERS and constants.intersection(n.input))
-            return tuple(node.name for node in found)
+            constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+            layers = (n for n in graph.node if n.op_type in _LAYERS and constants.keys() & set(n.input))
+            # The weights come before the bias.
+            return {n.name: next(constants[i] for i in n.input if i in constants) for n in layers}
 
     def quantize(
         self,

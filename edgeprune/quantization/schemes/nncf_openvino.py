@@ -36,18 +36,15 @@ class NncfOpenVino:
         """Equalization and smoothing: NNCF corrects biases by itself."""
         return _nncf.needs(variant)
 
-    def layers(self, source: CompiledFiles) -> tuple[str, ...]:
-        """Friendly names of the operators that read a constant."""
+    def layers(self, source: CompiledFiles) -> dict[str, np.ndarray]:
+        """The operators that read a constant, by friendly name."""
         with library_call("nncf_openvino: cannot read the model"):
             import openvino
 
             model = openvino.Core().read_model(source.folder / source.names[0])
-            return tuple(
-                operator.get_friendly_name()
-                for operator in model.get_ordered_ops()
-                if operator.get_type_name() in _LAYERS
-                and any(_is_constant(value.get_node()) for value in operator.input_values())
-            )
+            operators = (o for o in model.get_ordered_ops() if o.get_type_name() in _LAYERS)
+            found = ((o, _constant(value.get_node())) for o in operators for value in o.input_values())
+            return {o.get_friendly_name(): constant.data.copy() for o, constant in found if constant is not None}
 
     def quantize(
         self,
@@ -92,11 +89,11 @@ def _quantized(model: Any, calibration: np.ndarray, variant: QuantizationVariant
         return nncf.quantize(model, data, **arguments)
 
 
-def _is_constant(node: Any) -> bool:  # noqa: ANN401
-    """Whether a value is stored in the file: a constant, in another type or shape as well."""
+def _constant(node: Any) -> Any:  # noqa: ANN401
+    """What a value is stored as in the file, maybe in another type or shape; None where it is computed."""
     while node.get_type_name() in {"Convert", "Reshape"}:
         node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "Constant")
+    return node if node.get_type_name() == "Constant" else None
 
 
 def _has_attention(model: Any) -> bool:  # noqa: ANN401
