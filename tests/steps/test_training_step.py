@@ -12,14 +12,16 @@ from compressors import compressor
 from targets_for_tests import MODEL_CODE, make_target
 from task_targets import TASKS
 from torch import Tensor
+from torch.nn import functional
 
 from edgeprune.errors import InputError
-from edgeprune.events import Event, Noted, NullReporter, StageProgress, StageStarted
+from edgeprune.events import Event, Noted, StageProgress, StageStarted
 from edgeprune.records.rung import GroupWidth, PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.recovery.losses import BINARY, FocalLoss
 from edgeprune.schema.training import Recovery
 from edgeprune.steps import training
-from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.compressing import Compressor, TorchModel
+from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.examination import examine
 from edgeprune.steps.inputs import load_target
 from edgeprune.steps.sensitivity import SensitivityBench
@@ -233,14 +235,27 @@ def test_keys_that_mean_nothing_are_refused(keys: dict[str, object], message: st
         load_target(make_target(tmp_path, target=keys, code=TEACHER_CODE).folder)
 
 
+def validation_loss(made: Compressor, model: TorchModel) -> float:
+    outputs = torch_outputs(made.load(model), made.bench.validation_inputs)
+    return float(
+        functional.cross_entropy(torch.from_numpy(outputs), torch.from_numpy(made.bench.data.validation.labels))
+    )
+
+
 @pytest.mark.slow
 def test_two_workers_train_a_targets_own_code(tmp_path: Path) -> None:
     keys = {"training.augment": "model.py:augment", "training.class_weights": "balanced"}
-    with compressor(tmp_path, NullReporter(), target=keys, code=TEACHER_CODE, workers=2) as made:
+    reporter = Interrupted("nowhere")
+    with compressor(tmp_path, reporter, target=keys, code=TEACHER_CODE, workers=2) as made:
         dense, pruned = made.dense, made.compressed(PLANNED)
-    assert (len(dense.epochs), len(pruned.epochs)) == (2, 2)
-    accuracies = [e.validation_accuracy for e in (*dense.epochs, *pruned.epochs)]
-    assert max(a for a in accuracies if a is not None) > 0.9
+        # What is cut knows the classes already: only how sure it is of them tells whether it learned again.
+        only_cut = replace(made, short_recovery=made.recovery.model_copy(update={"epochs": 0})).compressed(PLANNED)
+        cut_loss, recovered_loss = (validation_loss(made, model) for model in (only_cut, pruned))
+    assert (len(dense.epochs), len(only_cut.epochs), len(pruned.epochs)) == (2, 0, 2)
+    assert max(e.validation_accuracy or 0.0 for e in dense.epochs) > 0.9
+    assert recovered_loss < 0.5 * cut_loss
+    # The dense model, and each of two rounds of recovery.
+    assert sum(isinstance(e, Noted) and "2 processes train together" in e.message for e in reporter.events) == 3
 
 
 TAGS = (
