@@ -40,7 +40,10 @@ _BESIDE = 8
 """Artifacts that are timed beside one base: with more, the last ones run too long after it."""
 
 _LYING_WELL = 1.08
-"""Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there."""
+"""Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there.
+
+What is less than that, in one process of three, is not in the middle one.
+"""
 
 _UNDISTURBED_SHARE = 0.1
 _MORE_TRIPS = 2
@@ -74,12 +77,12 @@ def time_all(
 def time_beside(
     session: DeviceSession, request: ProfileRequest, pairs: Sequence[_Beside]
 ) -> tuple[tuple[Timing, Timing] | MeasurementError, ...]:
-    """What each artifact takes and its base beside it, in the mean of several processes.
+    """What each artifact takes and its base beside it, in the middle of several processes by their difference.
 
     A difference is always that of one process, where both are loaded at the same time and run soon after one another:
     between processes, and even between artifacts of one that are far apart, the same file differs by 1 %, which is as
     much as an operator of a small model takes. Of 154 operators of 0.1 to 10 us in OpenVINO INT8 the difference had a
-    standard error of 0.05 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11).
+    standard error of 0.06 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11).
 
     What takes long is timed in one process. A pair that was left alone in fewer than two goes on two more trips at
     most, as in `time_all`.
@@ -123,15 +126,18 @@ def _lacks(found: Sequence[_Found], watch: Watch, processes: int) -> bool:
 
 
 def _typical(processes: Sequence[_Found], watch: Watch) -> tuple[Timing, ...]:
-    """The mean of the processes that were left alone and in which nothing lies badly in memory."""
+    """In the middle of the processes that were left alone and in which nothing lies badly in memory."""
     timings = _timings(processes, watch)
     quiet = [found for found in timings if not _disturbed(found)] or timings
     least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*quiet, strict=True)]
     well = [f for f in quiet if all(t.latency_ms <= ms * _LYING_WELL for t, ms in zip(f, least, strict=True))]
-    return tuple(_mean(of_one) for of_one in zip(*(well or quiet), strict=True))
+    ranked = sorted(well or quiet, key=lambda found: found[0].latency_ms - sum(base.latency_ms for base in found[1:]))
+    middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
+    return tuple(_mean(of_one) for of_one in zip(*middle, strict=True))
 
 
 def _mean(timings: Sequence[Timing]) -> Timing:
+    """Of one or two."""
     return Timing(
         latency_ms=fmean(timing.latency_ms for timing in timings),
         p50_ms=fmean(timing.p50_ms for timing in timings),

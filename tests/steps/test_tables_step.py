@@ -146,7 +146,7 @@ def _surplus_us(found: tuple[Timing, Timing] | MeasurementError) -> float:
 def test_what_an_artifact_takes_more_than_the_one_beside_it_is_of_the_same_process() -> None:
     """At three paces of the core, which the medians of processes would mix."""
     pairs = [(_named("first"), _named("base")), (_named("second"), _named("base"))]
-    processes = [(0.100, 0.103, 0.106), (0.102, 0.105, 0.108), (0.104, 0.107, 0.110)]
+    processes = [(0.100, 0.103, 0.106), (0.102, 0.107, 0.108), (0.104, 0.107, 0.110)]
     device = _Device([[_taking(ms) for ms in process] for process in processes])
     found = time_beside(device, REQUEST, pairs)
     assert [_surplus_us(f) for f in found] == [3.0, 6.0]
@@ -173,9 +173,12 @@ def test_an_artifact_that_lies_badly_in_memory_in_one_process_does_not_count_the
     # Nor does its base, from which it would seem to take less than nothing.
     badly = [_taking(0.350), _taking(0.310)]
     assert [_surplus_us(f) for f in time_beside(_Device([badly, badly, well]), REQUEST, pairs)] == [10.0]
+    # Of two that are left it is what lies between.
+    nearly = [_taking(0.300), _taking(0.312)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, nearly, well]), REQUEST, pairs)] == [11.0]
     # Where one of both lies badly in each, all count.
-    other = [_taking(0.300), _taking(0.440)]
-    assert [_surplus_us(f) for f in time_beside(_Device([badly, badly, other]), REQUEST, pairs)] == [20.0]
+    other, third = [_taking(0.300), _taking(0.440)], [_taking(0.302), _taking(0.430)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, third, other]), REQUEST, pairs)] == [128.0]
 
 
 def test_what_takes_long_is_timed_in_one_process_and_what_is_refused_is_told() -> None:
