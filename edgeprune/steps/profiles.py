@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from statistics import fmean
+from statistics import fmean, median
 
 from edgeprune.benchmarking.trip import ProfileJob
 from edgeprune.benchmarking.validity import Watch, disturbance
@@ -40,10 +40,9 @@ _BESIDE = 8
 """Artifacts that are timed beside one base: with more, the last ones run too long after it."""
 
 _LYING_WELL = 1.08
-"""Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there.
-
-What is less than that, in one process of three, is not in the middle one.
-"""
+"""Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there."""
+_SURPLUS = 0.02
+"""Of an artifact's latency, that its difference to its base may be off in one process by chance, where most is 0.01."""
 
 _UNDISTURBED_SHARE = 0.1
 _MORE_TRIPS = 2
@@ -77,12 +76,13 @@ def time_all(
 def time_beside(
     session: DeviceSession, request: ProfileRequest, pairs: Sequence[_Beside]
 ) -> tuple[tuple[Timing, Timing] | MeasurementError, ...]:
-    """What each artifact takes and its base beside it, in the middle of several processes by their difference.
+    """What each artifact takes and its base beside it, in the mean of several processes that agree.
 
     A difference is always that of one process, where both are loaded at the same time and run soon after one another:
     between processes, and even between artifacts of one that are far apart, the same file differs by 1 %, which is as
     much as an operator of a small model takes. Of 154 operators of 0.1 to 10 us in OpenVINO INT8 the difference had a
-    standard error of 0.06 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11).
+    standard error of 0.06 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11). The agent
+    loads in another order each time: what a file's place in memory costs it would else be the same in all processes.
 
     What takes long is timed in one process. A pair that was left alone in fewer than two goes on two more trips at
     most, as in `time_all`.
@@ -126,18 +126,22 @@ def _lacks(found: Sequence[_Found], watch: Watch, processes: int) -> bool:
 
 
 def _typical(processes: Sequence[_Found], watch: Watch) -> tuple[Timing, ...]:
-    """In the middle of the processes that were left alone and in which nothing lies badly in memory."""
+    """The mean of the processes that were left alone, in which nothing lies badly in memory, and that agree."""
     timings = _timings(processes, watch)
     quiet = [found for found in timings if not _disturbed(found)] or timings
     least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*quiet, strict=True)]
     well = [f for f in quiet if all(t.latency_ms <= ms * _LYING_WELL for t, ms in zip(f, least, strict=True))]
-    ranked = sorted(well or quiet, key=lambda found: found[0].latency_ms - sum(base.latency_ms for base in found[1:]))
-    middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
-    return tuple(_mean(of_one) for of_one in zip(*middle, strict=True))
+    counted = well or quiet
+    middle_ms = median(_surplus_ms(found) for found in counted)
+    agreeing = [f for f in counted if abs(_surplus_ms(f) - middle_ms) <= _SURPLUS * f[0].latency_ms]
+    return tuple(_mean(of_one) for of_one in zip(*(agreeing or counted), strict=True))
+
+
+def _surplus_ms(found: Sequence[Timing]) -> float:
+    return found[0].latency_ms - sum(base.latency_ms for base in found[1:])
 
 
 def _mean(timings: Sequence[Timing]) -> Timing:
-    """Of one or two."""
     return Timing(
         latency_ms=fmean(timing.latency_ms for timing in timings),
         p50_ms=fmean(timing.p50_ms for timing in timings),

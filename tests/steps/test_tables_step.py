@@ -146,7 +146,7 @@ def _surplus_us(found: tuple[Timing, Timing] | MeasurementError) -> float:
 def test_what_an_artifact_takes_more_than_the_one_beside_it_is_of_the_same_process() -> None:
     """At three paces of the core, which the medians of processes would mix."""
     pairs = [(_named("first"), _named("base")), (_named("second"), _named("base"))]
-    processes = [(0.100, 0.103, 0.106), (0.102, 0.107, 0.108), (0.104, 0.107, 0.110)]
+    processes = [(0.100, 0.103, 0.106), (0.102, 0.105, 0.108), (0.104, 0.107, 0.110)]
     device = _Device([[_taking(ms) for ms in process] for process in processes])
     found = time_beside(device, REQUEST, pairs)
     assert [_surplus_us(f) for f in found] == [3.0, 6.0]
@@ -176,9 +176,12 @@ def test_an_artifact_that_lies_badly_in_memory_in_one_process_does_not_count_the
     # Of two that are left it is what lies between.
     nearly = [_taking(0.300), _taking(0.312)]
     assert [_surplus_us(f) for f in time_beside(_Device([badly, nearly, well]), REQUEST, pairs)] == [11.0]
-    # Where one of both lies badly in each, all count.
-    other, third = [_taking(0.300), _taking(0.440)], [_taking(0.302), _taking(0.430)]
-    assert [_surplus_us(f) for f in time_beside(_Device([badly, third, other]), REQUEST, pairs)] == [128.0]
+    # A surplus of less shows beside the others' difference.
+    less = [_taking(0.300), _taking(0.320)]
+    assert [_surplus_us(f) for f in time_beside(_Device([less, nearly, well]), REQUEST, pairs)] == [11.0]
+    # Where one of both lies badly in each, those count that agree.
+    other, third = [_taking(0.300), _taking(0.442)], [_taking(0.302), _taking(0.440)]
+    assert [_surplus_us(f) for f in time_beside(_Device([badly, third, other]), REQUEST, pairs)] == [140.0]
 
 
 def test_what_takes_long_is_timed_in_one_process_and_what_is_refused_is_told() -> None:
