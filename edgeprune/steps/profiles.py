@@ -84,8 +84,8 @@ def time_beside(
     standard error of 0.06 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11). The agent
     loads in another order each time: what a file's place in memory costs it would else be the same in all processes.
 
-    What takes long is timed in one process. A pair that was left alone in fewer than two goes on two more trips at
-    most, as in `time_all`.
+    What takes long is timed in one process. A pair for which fewer than two that were left alone agree goes on two more
+    trips at most, as in `time_all`.
 
     Args:
         session: on the device.
@@ -122,19 +122,24 @@ def _lacks(found: Sequence[_Found], watch: Watch, processes: int) -> bool:
     quiet = [timings for timings in _timings(found, watch) if not _disturbed(timings)]
     if quiet and quiet[0][0].latency_ms >= SHORT_MS:
         return False
-    return len(found) < processes or len(quiet) < min(_ENOUGH, processes)
+    return len(found) < processes or len(_agreeing(quiet)) < min(_ENOUGH, processes)
 
 
 def _typical(processes: Sequence[_Found], watch: Watch) -> tuple[Timing, ...]:
-    """The mean of the processes that were left alone, in which nothing lies badly in memory, and that agree."""
     timings = _timings(processes, watch)
     quiet = [found for found in timings if not _disturbed(found)] or timings
-    least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*quiet, strict=True)]
-    well = [f for f in quiet if all(t.latency_ms <= ms * _LYING_WELL for t, ms in zip(f, least, strict=True))]
-    counted = well or quiet
+    return tuple(_mean(of_one) for of_one in zip(*(_agreeing(quiet) or quiet), strict=True))
+
+
+def _agreeing(processes: Sequence[tuple[Timing, ...]]) -> list[tuple[Timing, ...]]:
+    """Those in which nothing lies badly in memory and whose difference is near the middle one."""
+    least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*processes, strict=True)]
+    well = [f for f in processes if all(t.latency_ms <= ms * _LYING_WELL for t, ms in zip(f, least, strict=True))]
+    counted = well or processes
+    if not counted:
+        return []
     middle_ms = median(_surplus_ms(found) for found in counted)
-    agreeing = [f for f in counted if abs(_surplus_ms(f) - middle_ms) <= _SURPLUS * f[0].latency_ms]
-    return tuple(_mean(of_one) for of_one in zip(*(agreeing or counted), strict=True))
+    return [found for found in counted if abs(_surplus_ms(found) - middle_ms) <= _SURPLUS * found[0].latency_ms]
 
 
 def _surplus_ms(found: Sequence[Timing]) -> float:
