@@ -127,7 +127,7 @@ def test_every_rung_of_a_search_says_where_its_milliseconds_go(narrower: Narrowe
     for rung in (head, *fallbacks):
         where = rung.breakdown
         assert where is not None
-        assert parts(where) == ["stem", "first", "second", "head", "mean"]
+        assert parts(where) == ["stem", "first", "second", "average of second", "head"]
         assert [o.layer for o in where.operators if o.fixed] == ["stem"]
         assert where.observations == 2 + len(head.trips)
         assert where.runtime_ms == 0.002
