@@ -41,6 +41,7 @@ _BESIDE = 8
 
 _LYING_WELL = 1.08
 """Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there."""
+
 _SURPLUS = 0.02
 """Of an artifact's latency, that its difference to its base may be off in one process by chance, where most is 0.01."""
 
