@@ -176,12 +176,13 @@ def test_explain_names_what_changed(copy: MadeTarget, capsys: pytest.CaptureFixt
 
 def test_other_budget_repeats_the_measurement_alone(copy: MadeTarget, capsys: pytest.CaptureFixture[str]) -> None:
     copy.profile.write_text(copy.profile.read_text().replace("p50_ms = 500.0", "p50_ms = 400.0"))
-    earlier = len((copy.run / "events.jsonl").read_text().splitlines())
+    earlier = (copy.run / "events.jsonl").read_text()
     assert run_until_decided(copy.arguments("build", "--quiet")) == 0
-    lines = (copy.run / "events.jsonl").read_text().splitlines()[earlier:]
-    events = [json.loads(line) for line in lines]
+    events = [json.loads(line) for line in (copy.run / "events.jsonl").read_text()[len(earlier) :].splitlines()]
     redone = {e["stage"] for e in events if e["event"] == "StageFinished" and not e["cached"]}
-    assert redone == {"sample", "measure"}
+    # A look at a shape that was disturbed is not kept.
+    allowed = {"shape"} if "the device was disturbed" in earlier else set()
+    assert redone - allowed == {"sample", "measure"}
 
 
 def test_damaged_summary_is_built_again_from_the_kept_steps(copy: MadeTarget) -> None:
