@@ -45,6 +45,8 @@ _LYING_WELL = 1.08
 _SURPLUS = 0.02
 """Of an artifact's latency, that its difference to its base may be off in one process by chance, where most is 0.01."""
 
+_DISAGREED = "its processes do not agree"
+
 _UNDISTURBED_SHARE = 0.1
 _MORE_TRIPS = 2
 _ENOUGH = 2
@@ -86,7 +88,7 @@ def time_beside(
     loads in another order each time: what a file's place in memory costs it would else be the same in all processes.
 
     What takes long is timed in one process. A pair for which fewer than two that were left alone agree goes on two more
-    trips at most, as in `time_all`.
+    trips at most, as in `time_all`; then its timings say so.
 
     Args:
         session: on the device.
@@ -112,7 +114,7 @@ def _timed(
             break
         for number, one in zip(again, _trip(session, request, [subjects[n] for n in again]), strict=True):
             taken[number].append(one)
-    timings = [_refusal(session, found[0]) or _typical(found, session.watch) for found in taken]
+    timings = [_refusal(session, found[0]) or _typical(found, session.watch, processes) for found in taken]
     _accept_pace(session, timings)
     return timings
 
@@ -126,10 +128,13 @@ def _lacks(found: Sequence[_Found], watch: Watch, processes: int) -> bool:
     return len(found) < processes or len(_agreeing(quiet)) < min(_ENOUGH, processes)
 
 
-def _typical(processes: Sequence[_Found], watch: Watch) -> tuple[Timing, ...]:
-    timings = _timings(processes, watch)
-    quiet = [found for found in timings if not _disturbed(found)] or timings
-    return tuple(_mean(of_one) for of_one in zip(*(_agreeing(quiet) or quiet), strict=True))
+def _typical(found: Sequence[_Found], watch: Watch, processes: int) -> tuple[Timing, ...]:
+    timings = _timings(found, watch)
+    quiet = [of_one for of_one in timings if not _disturbed(of_one)] or timings
+    typical = tuple(_mean(of_one) for of_one in zip(*(_agreeing(quiet) or quiet), strict=True))
+    if _disturbed(typical) or not _lacks(found, watch, processes):
+        return typical
+    return tuple(replace(timing, disturbed=_DISAGREED) for timing in typical)
 
 
 def _agreeing(processes: Sequence[tuple[Timing, ...]]) -> list[tuple[Timing, ...]]:

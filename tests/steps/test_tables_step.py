@@ -182,6 +182,12 @@ def test_an_artifact_that_lies_badly_in_memory_in_one_process_does_not_count_the
     # A surplus of less shows beside the others' difference.
     less = [_taking(0.300), _taking(0.320)]
     assert [_surplus_us(f) for f in time_beside(_Device([less, nearly, well]), REQUEST, pairs)] == [11.0]
+    # Where no two agree, that is told, so that it is not kept.
+    unlike = [[_taking(0.300), _taking(ms)] for ms in (0.300, 0.314, 0.330, 0.345, 0.360)]
+    device = _Device(unlike)
+    (found,) = time_beside(device, REQUEST, pairs)
+    assert not isinstance(found, MeasurementError)
+    assert (len(device.jobs), {timing.disturbed for timing in found}) == (5, {"its processes do not agree"})
     # Where one of both lies badly in each, those count that agree.
     other, third = [_taking(0.300), _taking(0.442)], [_taking(0.302), _taking(0.440)]
     assert [_surplus_us(f) for f in time_beside(_Device([badly, third, other]), REQUEST, pairs)] == [140.0]
