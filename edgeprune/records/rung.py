@@ -10,7 +10,7 @@ from typing import Literal
 from edgeprune.cpu_list import format_cpus
 from edgeprune.records.breakdown import Breakdown, PlaceSurvey
 from edgeprune.records.memory import MemoryForecast
-from edgeprune.records.sensitivity import Sensitivity
+from edgeprune.records.sensitivity import Sensitivity, ZeroSpread
 from edgeprune.units import format_ms
 
 _SHORT_REASON = 160
@@ -199,6 +199,7 @@ class PlannedRung:
         memory: of the chosen widths: predicted before they were compiled, and measured.
         predicted: of a fallback that is measured when it is tried; None for all that were measured, and for what was
             not looked at.
+        zeros: how a mask's are spread by sensitivity; None where they are not, and before that was measured.
     """
 
     rung: Rung
@@ -219,6 +220,7 @@ class PlannedRung:
     memory: MemoryForecast | None = None
     long_looks: int = 0
     predicted: Prediction | None = None
+    zeros: ZeroSpread | None = None
 
     def memory_bytes(self, of: Literal["process", "model"]) -> int | None:
         """Measured peak of the process, or of the model beyond the runtime's own; None where it was not measured."""

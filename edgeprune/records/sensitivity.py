@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 
+_NAMED = 3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossIncrease:
@@ -78,6 +80,34 @@ class GroupCurve:
             widths.append(point.width)
             losses.append(max(losses[-1], point.loss_increase))
         return widths[::-1], losses[::-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroSpread:
+    """How a mask's zeros lie over the layers where each was to lose the same (`pruning.mask_scope`).
+
+    Attributes:
+        curves: of one layer after the other, by the weights that are left in it.
+        shares: of zeros, in [0, 1], in the same order.
+    """
+
+    curves: tuple[GroupCurve, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def by_layer(self) -> dict[str, float]:
+        """The shares by the name of the layer."""
+        return {curve.group: share for curve, share in zip(self.curves, self.shares, strict=True)}
+
+    @property
+    def summary(self) -> str:
+        """The layers with the fewest and the most zeros, in a line."""
+        ascending = [
+            f"{share:.0%} of {name}" for name, share in sorted(self.by_layer.items(), key=lambda item: item[1])
+        ]
+        if len(ascending) > 2 * _NAMED:
+            ascending = [*ascending[:_NAMED], "...", *ascending[-_NAMED:]]
+        return ", ".join(ascending)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

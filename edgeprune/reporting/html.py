@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from edgeprune.records.accuracy import Accuracy
 from edgeprune.records.changes import AnswerChanges, ScoreChanges
 from edgeprune.records.result import BuildResult, Candidate, CandidateStatus
+from edgeprune.records.rung import PlannedRung
 from edgeprune.reporting import plots
 from edgeprune.reporting.control_rows import control_rows
 from edgeprune.reporting.guard_rows import part_tables
@@ -55,7 +56,7 @@ def render_html(result: BuildResult) -> str:
         changes=result.changes if isinstance(result.changes, AnswerChanges) else None,
         score_changes=result.changes if isinstance(result.changes, ScoreChanges) else None,
         drawings=_drawings(result, rows, subject),
-        plan_title="Why these widths" if planned and planned.breakdown else "What cuts would have cost",
+        plan_title=_plan_title(planned),
         plan_drawings=plan_drawings(result.plan, planned),
         rungs=rows,
         variants=variant_tables(result),
@@ -66,6 +67,12 @@ def render_html(result: BuildResult) -> str:
         timeline=_timeline(result),
         duration=format_seconds(result.seconds),
     )
+
+
+def _plan_title(planned: PlannedRung | None) -> str:
+    if planned and planned.zeros:
+        return "Why these zeros"
+    return "Why these widths" if planned and planned.breakdown else "What cuts would have cost"
 
 
 def _card_link(result: BuildResult, subject: Candidate | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeprune.records.rung import Plan, PlannedRung, PruningKind, Rung
+from edgeprune.records.sensitivity import ZeroSpread
 from edgeprune.reporting import plan_plots
 from edgeprune.reporting.plan_plots import Column, GroupPanel
 from edgeprune.reporting.svg import Drawing
@@ -18,16 +19,26 @@ def planned_as(plan: Plan, rung: Rung) -> PlannedRung | None:
 
 
 def rung_to_draw(plan: Plan) -> PlannedRung | None:
-    """The first rung of a plan that widths were searched for; else the one whose milliseconds were told apart."""
-    searched = [r for r in plan.rungs if r.breakdown is not None and r.rung.pruning is PruningKind.STRUCTURED]
-    return next((r for r in (*searched, *plan.rungs) if r.breakdown is not None), None)
+    """The first rung of a plan that widths were searched for; else the one whose milliseconds were told apart.
+
+    Where there is neither, the first whose zeros are spread by sensitivity.
+    """
+    priced = [r for r in plan.rungs if r.breakdown is not None]
+    searched = [r for r in priced if r.rung.pruning is PruningKind.STRUCTURED]
+    zeroed = [r for r in plan.rungs if r.zeros is not None]
+    return next(iter((*searched, *priced, *zeroed)), None)
 
 
 def plan_drawings(plan: Plan, planned: PlannedRung | None) -> tuple[Drawing, ...]:
     """The drawings of a rung: what operators take, where they were priced; what groups lose, where that is known."""
     panels = _panels(plan, planned)
     priced = planned is not None and planned.breakdown is not None
-    made = (_waterfall(plan, planned) if planned else None, _staircases(panels) if priced else None, _curves(panels))
+    made = (
+        _waterfall(plan, planned) if planned else None,
+        _staircases(panels) if priced else None,
+        _curves(panels),
+        _zeros(planned.zeros) if planned and planned.zeros else None,
+    )
     return tuple(drawing for drawing in made if drawing is not None)
 
 
@@ -91,10 +102,25 @@ def _curves(panels: Sequence[GroupPanel]) -> Drawing | None:
     return Drawing(title="What each group loses", svg=plan_plots.plot_curves(shown), caption=caption)
 
 
-def _most_cut(panels: Sequence[GroupPanel]) -> tuple[list[GroupPanel], str]:
+def _zeros(spread: ZeroSpread) -> Drawing:
+    panels = [
+        GroupPanel(group=c.group, full=c.width, chosen=round((1 - share) * c.width), curve=c)
+        for c, share in zip(spread.curves, spread.shares, strict=True)
+    ]
+    shown, left_out = _most_cut(panels, of="layers")
+    caption = (
+        "Increase of the validation loss where one layer alone gets zeros, before any recovery, against the weights "
+        "that are left in it. Dots were measured; each layer gets zeros until it loses the same. Ringed: what this "
+        f"rung leaves.{left_out}"
+    )
+    svg = plan_plots.plot_curves(shown, name="zeros", what="Loss against weights that are left", of="layers")
+    return Drawing(title="What each layer loses by zeros", svg=svg, caption=caption)
+
+
+def _most_cut(panels: Sequence[GroupPanel], of: str = "groups") -> tuple[list[GroupPanel], str]:
     """At most so many as can be looked at, in the model's order, and a word about the others."""
     by_cut = sorted(panels, key=lambda p: (p.chosen if p.chosen is not None else p.full) / p.full)
     kept = {p.group for p in by_cut[:_MOST_PANELS]}
     others = len(panels) - len(kept)
-    left_out = f" {others} groups that are cut less, or as little, are left out." if others else ""
+    left_out = f" {others} {of} that are cut less, or as little, are left out." if others else ""
     return [p for p in panels if p.group in kept], left_out

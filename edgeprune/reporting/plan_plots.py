@@ -104,8 +104,17 @@ def plot_staircases(panels: Sequence[GroupPanel]) -> str:
     return _grid(panels, draw, name="staircases", what="Latency against width", y_label="ms")
 
 
-def plot_curves(panels: Sequence[GroupPanel]) -> str:
-    """What validation loss each group's cut adds: as measured, and as the plan reads it; one scale for all."""
+def plot_curves(
+    panels: Sequence[GroupPanel], *, name: str = "curves", what: str = "Loss against width", of: str = "groups"
+) -> str:
+    """What validation loss each group's cut adds: as measured, and as the plan reads it; one scale for all.
+
+    Args:
+        panels: one for each group.
+        name: of the drawing among those of a page.
+        what: it shows, for those who hear it.
+        of: what the groups are.
+    """
 
     def draw(axes: Axes, panel: GroupPanel) -> None:
         curve = panel.curve
@@ -118,7 +127,7 @@ def plot_curves(panels: Sequence[GroupPanel]) -> str:
         if panel.chosen:
             _ring(axes, panel.chosen, {panel.chosen: curve.loss_at(panel.chosen)})
 
-    return _grid(panels, draw, name="curves", what="Loss against width", y_label="loss", share_y=True)
+    return _grid(panels, draw, name=name, what=what, y_label="loss", of=of, share_y=True)
 
 
 def waterfall_rows(breakdowns: Sequence[Breakdown], most: int = MOST_ROWS) -> list[tuple[str, tuple[float, ...]]]:
@@ -179,6 +188,7 @@ def _grid(
     name: str,
     what: str,
     y_label: str,
+    of: str = "groups",
     share_y: bool = False,
 ) -> str:
     rows = -(-len(panels) // _COLUMNS)
@@ -196,7 +206,7 @@ def _grid(
             if position % _COLUMNS == 0:
                 axes.set_ylabel(y_label, fontsize=8)
     cuts = ", ".join(f"{p.group} {p.full}" + (f" to {p.chosen}" if p.chosen is not None else "") for p in panels)
-    return as_svg(figure, name, f"{what} of {len(panels)} groups: {cuts}")
+    return as_svg(figure, name, f"{what} of {len(panels)} {of}: {cuts}")
 
 
 def _ring(axes: Axes, width: int | None, value_at: Mapping[int, float]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from edgeprune.errors import BuildError
 from edgeprune.records.quantization import DEFAULT_VARIANT
 from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
-from edgeprune.records.sensitivity import LossIncrease
+from edgeprune.records.sensitivity import LossIncrease, ZeroSpread
 from edgeprune.steps.assessing import Assessor
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions
 from edgeprune.steps.cut_losses import CutLosses
@@ -61,8 +61,8 @@ class AccuracyCosts:
             return replace(planned, accuracy_cost=None, cost_error=0.0)
         parts = [self.precision(rung), self._zeros(rung), self._cut(planned)]
         # What seems to help is noise: taken at its word, it would pay for a cut.
-        cost = sum(max(0.0, part.loss) for part in parts)
-        return replace(planned, accuracy_cost=cost, cost_error=math.hypot(*(part.error for part in parts)))
+        cost, error = sum(max(0.0, part.loss) for part in parts), math.hypot(*(part.error for part in parts))
+        return replace(planned, accuracy_cost=cost, cost_error=error, zeros=self._spread(rung))
 
     def precision(self, rung: Rung) -> LossIncrease:
         """Of the dense model at the rung's runtime and precision; float32 costs nothing, parity sees to that.
@@ -115,20 +115,30 @@ class AccuracyCosts:
         return replace(curve[-1], loss=max(point.loss for point in curve))
 
     def _zeros_at(self, rung: Rung) -> LossIncrease:
-        bench = self._workbench
+        subject, key = self._mask_step(rung)
+        masks = self.losses.compressor.masks
+        return self._workbench.step(
+            "sensitivity", subject, key, LossIncrease, lambda _: masks.increase(rung), lambda i: i.summary
+        )
+
+    def _spread(self, rung: Rung) -> ZeroSpread | None:
+        """A step of its own: a build that goes on need not score all weights again to draw it."""
+        if not rung.masked or rung.n_m or self._workbench.target.spec.pruning.mask_scope != "sensitivity":
+            return None
+        subject, key = self._mask_step(rung)
+        masks = self.losses.compressor.masks
+        found = self._workbench.step(
+            "sensitivity", f"spread-{subject}", key, ZeroSpread, lambda _: masks.spread(rung), lambda s: s.summary
+        )
+        return found if found.curves else None
+
+    def _mask_step(self, rung: Rung) -> tuple[str, str]:
+        """Subject and key of what depends on the dense model and a rung's mask."""
         place = Rung(runtime=rung.runtime, precision=Precision.FLOAT32)
+        scorer = self.losses.compressor.scorer
         # Which layers are masked follows from the runtime's kernels.
         subject = replace(rung.unplaced, precision=place.precision).name
-        scorer = self.losses.compressor.scorer
-        key = digest(self._dense_key, compiler_versions(place), scorer.masker.key, scorer.key)
-        return bench.step(
-            "sensitivity",
-            subject,
-            key,
-            LossIncrease,
-            lambda _: self.losses.compressor.masks.increase(rung),
-            lambda i: i.summary,
-        )
+        return subject, digest(self._dense_key, compiler_versions(place), scorer.masker.key, scorer.key)
 
     def _cut(self, planned: PlannedRung) -> LossIncrease:
         cut = [w for w in planned.widths if 0 < w.after < w.before]

@@ -18,7 +18,7 @@ from edgeprune.pruning.maskable import Maskable
 from edgeprune.pruning.masks import WeightMasks
 from edgeprune.pruning.selection import sensitivity_shares
 from edgeprune.records.rung import Rung
-from edgeprune.records.sensitivity import CurvePoint, GroupCurve, LossIncrease
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve, LossIncrease, ZeroSpread
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.sensitivity import STAGE, SensitivityBench
 from edgeprune.store.run_folder import digest
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 PROBED = (0.5, 0.75, 0.9, 0.98)
 """Shares of zeros at which a layer is looked at; none gets more than the last, unless the rung as a whole does."""
-_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class DenseMasks:
     """
 
     compressor: Compressor
-    _found: dict[object, dict[str, float]] = field(default_factory=dict, init=False, repr=False)
+    _found: dict[object, ZeroSpread] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def masker(self) -> MaskMaker:
@@ -55,6 +54,17 @@ class DenseMasks:
         self.masker.masks(model, rung, rung.pruning_ratio).make_permanent()
         return self._bench.losses.settled_increase(model)
 
+    def spread(self, rung: Rung) -> ZeroSpread:
+        """How the zeros of a mask rung are spread; without layers where that does not follow from sensitivity."""
+        asked: list[tuple[Rung, Sequence[str]]] = []
+
+        def shares(of: Rung, layers: Sequence[str]) -> Mapping[str, float]:
+            asked.append((of, layers))
+            return self.shares(of, layers)
+
+        replace(self._plain, shares=shares).masks(self.compressor.dense_module, rung, rung.pruning_ratio)
+        return next((self._found[_key(*one)] for one in asked if one[1]), ZeroSpread(curves=(), shares=()))
+
     def shares(self, rung: Rung, layers: Sequence[str]) -> Mapping[str, float]:
         """Zeros of each layer, so that the rung's share of their weights is zero and each loses the same.
 
@@ -63,7 +73,7 @@ class DenseMasks:
             layers: that may have them. Those that no zero changes anything in, because the model never calls them, and
                 those where blocks do not fit are left out.
         """
-        key = rung.pattern, rung.pruning_ratio, tuple(layers)
+        key = _key(rung, layers)
         if key not in self._found and layers:
             curves = {curve.group: curve for curve in self._curves(rung, layers) if _matters(curve)}
             weights = {name: curve.width for name, curve in curves.items()}
@@ -75,15 +85,11 @@ class DenseMasks:
                 return curves[layer].loss_at(left) if left else math.inf
 
             most = max(rung.pruning_ratio, PROBED[-1])
-            self._found[key] = sensitivity_shares(weights, loss, rung.pruning_ratio, most=most)
-            self._tell(rung, self._found[key])
-        return self._found.get(key, {})
-
-    def _tell(self, rung: Rung, shares: Mapping[str, float]) -> None:
-        ascending = [f"{share:.0%} of {name}" for name, share in sorted(shares.items(), key=lambda item: item[1])]
-        if len(ascending) > 2 * _NAMED:
-            ascending = [*ascending[:_NAMED], "...", *ascending[-_NAMED:]]
-        self.compressor.bench.note(f"{rung.pruning_name}: zeros by sensitivity: {', '.join(ascending)}")
+            shares = sensitivity_shares(weights, loss, rung.pruning_ratio, most=most)
+            found = ZeroSpread(curves=tuple(curves.values()), shares=tuple(shares[name] for name in curves))
+            self._found[key] = found
+            self.compressor.bench.note(f"{rung.pruning_name}: zeros by sensitivity: {found.summary}")
+        return self._found[key].by_layer if layers else {}
 
     def _curves(self, rung: Rung, layers: Sequence[str]) -> list[GroupCurve]:
         with self._bench.counted(len(layers), "layers") as one_more:
@@ -136,6 +142,10 @@ class DenseMasks:
     def _scores(self) -> Mapping[str, Tensor]:
         """By layer, of the dense model; taken once for all curves."""
         return self._plain.score(self.compressor.dense_module, self._maskable.layers)
+
+
+def _key(rung: Rung, layers: Sequence[str]) -> object:
+    return rung.pattern, rung.pruning_ratio, tuple(layers)
 
 
 def _matters(curve: GroupCurve) -> bool:

@@ -9,6 +9,7 @@ from records_for_tests import PRUNED, WIDTHS, make_breakdown, make_build_result,
 from edgeprune.records.breakdown import Breakdown, OperatorCost
 from edgeprune.records.result import BuildResult
 from edgeprune.records.rung import GroupWidth
+from edgeprune.records.sensitivity import CurvePoint, GroupCurve, ZeroSpread
 from edgeprune.reporting.html import render_html
 from edgeprune.reporting.plan_drawings import plan_drawings, planned_as, rung_to_draw
 from edgeprune.reporting.plan_plots import Column, plot_waterfall, waterfall_rows
@@ -107,6 +108,28 @@ def test_curves_that_were_taken_are_drawn_whatever_rung_it_came_to() -> None:
         (curves,) = plan_drawings(plan, planned)
         assert {w.group for w in WIDTHS} <= set(texts(curves.svg))
         assert "Ringed" not in curves.caption
+
+
+def test_zeros_are_drawn_by_layer_with_what_the_rung_leaves() -> None:
+    plan = make_plan()
+    curves = tuple(
+        GroupCurve(
+            group=layer,
+            width=1000,
+            points=tuple(CurvePoint(width=w, loss_increase=1 - w / 1000, accuracy=0.5) for w in (20, 500)),
+        )
+        for layer in ("conv1", "conv2")
+    )
+    masked = replace(plan.rungs[4], zeros=ZeroSpread(curves=curves, shares=(0.98, 0.625)))
+    _, zeros = plan_drawings(plan, masked)
+    assert zeros.title == "What each layer loses by zeros"
+    assert "of 2 layers: conv1 1000 to 20, conv2 1000 to 375" in zeros.svg
+    assert {"conv1", "conv2"} <= set(texts(zeros.svg))
+    # Where no operator was priced either, they are what there is to draw.
+    unpriced = replace(plan, rungs=(*plan.rungs[:2], masked))
+    assert rung_to_draw(unpriced) == masked
+    page = render_html(replace(make_build_result(), plan=replace(plan, rungs=(replace(masked, rung=PRUNED),))))
+    assert "Why these zeros" in page
 
 
 def test_a_build_report_shows_them_for_the_model_that_was_chosen() -> None:

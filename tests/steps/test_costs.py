@@ -70,6 +70,24 @@ def test_zeros_cost_what_they_lose_and_never_less_than_fewer(costs: AccuracyCost
     assert 0.0 <= n_m.accuracy_cost < many.accuracy_cost
 
 
+def test_a_rung_says_how_its_zeros_are_spread_by_sensitivity(tmp_path: Path, costs: AccuracyCosts) -> None:
+    assert costs.priced(planned(ZEROS)).zeros is None
+    spread = {"pruning.mask_scope": "sensitivity", "pruning.weight_criterion": "l1"}
+    n_m = replace(FLOAT, pruning=PruningKind.N_M, pruning_ratio=0.5, n_m=(2, 4))
+    found = []
+    for _ in range(2):
+        with compressor(tmp_path, target=spread) as made:
+            by_sensitivity = AccuracyCosts(GroupLosses(made, may_train=True))
+            found.append(by_sensitivity.priced(planned(ZEROS)).zeros)
+            assert by_sensitivity.priced(planned(n_m)).zeros is None
+            assert found[-1] is not None
+            assert found[-1].by_layer == pytest.approx(made.masks.shares(ZEROS, list(found[-1].by_layer)))
+            asked = [o for o in made.bench.run.outcomes if "spread-" in o.name]
+    # The build that goes on has it from the step.
+    assert found[0] == found[1]
+    assert [o.cached for o in asked] == [True]
+
+
 def test_blocks_that_lose_less_by_chance_cost_what_fewer_of_them_do(
     costs: AccuracyCosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
