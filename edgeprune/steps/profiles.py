@@ -40,7 +40,7 @@ _BESIDE = 8
 """Artifacts that are timed beside one base: with more, the last ones run too long after it."""
 
 _LYING_WELL = 1.08
-"""Of an artifact in one process beside the fastest of them: what takes more lies badly in memory there."""
+"""Of an artifact in one process beside the fastest of them, at one pace: what takes more lies badly in memory there."""
 
 _SURPLUS = 0.02
 """Of an artifact's latency, that its difference to its base may be off in one process by chance, where most is 0.01."""
@@ -134,18 +134,35 @@ def _typical(found: Sequence[_Found], watch: Watch, processes: int) -> tuple[Tim
     typical = tuple(_mean(of_one) for of_one in zip(*(_agreeing(quiet) or quiet), strict=True))
     if _disturbed(typical) or not _lacks(found, watch, processes):
         return typical
-    return tuple(replace(timing, disturbed=_DISAGREED) for timing in typical)
+    why = next((t.disturbed for of_one in timings for t in of_one if t.disturbed and len(quiet) < _ENOUGH), _DISAGREED)
+    return tuple(replace(timing, disturbed=why) for timing in typical)
 
 
 def _agreeing(processes: Sequence[tuple[Timing, ...]]) -> list[tuple[Timing, ...]]:
-    """Those in which nothing lies badly in memory and whose difference is near the middle one."""
-    least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*processes, strict=True)]
-    well = [f for f in processes if all(t.latency_ms <= ms * _LYING_WELL for t, ms in zip(f, least, strict=True))]
-    counted = well or processes
+    """Those in which nothing lies badly in memory and whose difference is near the middle one, all at one pace."""
+    at_pace = [_paced(found, min(slow, default=1.0)) for found, slow in zip(processes, _slow(processes), strict=True)]
+    well = [f for f, slow in zip(at_pace, _slow(at_pace), strict=True) if max(slow) <= _LYING_WELL]
+    counted = well or at_pace
     if not counted:
         return []
     middle_ms = median(_surplus_ms(found) for found in counted)
     return [found for found in counted if abs(_surplus_ms(found) - middle_ms) <= _SURPLUS * found[0].latency_ms]
+
+
+def _slow(processes: Sequence[tuple[Timing, ...]]) -> list[list[float]]:
+    """Of each process, how many times each artifact takes what it does in its fastest one."""
+    least = [min(timing.latency_ms for timing in of_one) for of_one in zip(*processes, strict=True)]
+    return [[t.latency_ms / ms for t, ms in zip(found, least, strict=True)] for found in processes]
+
+
+def _paced(found: tuple[Timing, ...], pace: float) -> tuple[Timing, ...]:
+    """As if the core had been as fast as in the fastest process: what slows both alike is no place in memory.
+
+    Of an artifact alone nobody can tell.
+    """
+    if len(found) == 1:
+        return found
+    return tuple(replace(t, latency_ms=t.latency_ms / pace, p50_ms=t.p50_ms / pace) for t in found)
 
 
 def _surplus_ms(found: Sequence[Timing]) -> float:
@@ -178,7 +195,8 @@ def _refusal(session: DeviceSession, found: _Found) -> MeasurementError | None:
 
 def _accept_pace(session: DeviceSession, found: Sequence[tuple[Timing, ...] | MeasurementError]) -> None:
     """Where trips did not help, the fastest pace of earlier is not waited for any longer."""
-    if any(not isinstance(timings, MeasurementError) and _disturbed(timings) for timings in found):
+    timings = (timing for one in found if not isinstance(one, MeasurementError) for timing in one)
+    if any(timing.disturbed not in {"", _DISAGREED} for timing in timings):
         session.watch = Watch()
 
 

@@ -144,10 +144,9 @@ def _surplus_us(found: tuple[Timing, Timing] | MeasurementError) -> float:
 
 
 def test_what_an_artifact_takes_more_than_the_one_beside_it_is_of_the_same_process() -> None:
-    """At three paces of the core, which the medians of processes would mix."""
+    """At three paces of the core, which the medians of processes would mix; of the fastest."""
     pairs = [(_named("first"), _named("base")), (_named("second"), _named("base"))]
-    processes = [(0.100, 0.103, 0.106), (0.102, 0.105, 0.108), (0.104, 0.107, 0.110)]
-    device = _Device([[_taking(ms) for ms in process] for process in processes])
+    device = _Device([[_taking(pace * ms) for ms in (0.100, 0.103, 0.106)] for pace in (1.02, 1.0, 1.1)])
     found = time_beside(device, REQUEST, pairs)
     assert [_surplus_us(f) for f in found] == [3.0, 6.0]
     # Their base stands before them, once.
@@ -185,11 +184,19 @@ def test_an_artifact_that_lies_badly_in_memory_in_one_process_does_not_count_the
     # Where no two agree, that is told, so that it is not kept.
     unlike = [[_taking(0.300), _taking(ms)] for ms in (0.300, 0.314, 0.330, 0.345, 0.360)]
     device = _Device(unlike)
+    watch = device.watch
     (found,) = time_beside(device, REQUEST, pairs)
     assert not isinstance(found, MeasurementError)
     assert (len(device.jobs), {timing.disturbed for timing in found}) == (5, {"its processes do not agree"})
+    # That says nothing of the core, whose pace is remembered.
+    assert device.watch is watch
+    # So is that too few were left alone, where that was it.
+    disturbed = [DISTURBED, _taking(0.310)]
+    (found,) = time_beside(_Device([well, *[disturbed] * 4]), REQUEST, pairs)
+    assert not isinstance(found, MeasurementError)
+    assert all("had its core 50%" in timing.disturbed for timing in found)
     # Where one of both lies badly in each, those count that agree.
-    other, third = [_taking(0.300), _taking(0.442)], [_taking(0.302), _taking(0.440)]
+    other, third = [_taking(0.300), _taking(0.442)], [_taking(0.300), _taking(0.438)]
     assert [_surplus_us(f) for f in time_beside(_Device([badly, third, other]), REQUEST, pairs)] == [140.0]
 
 
