@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional
 from edgeprune.data.parts import Tensors
 from edgeprune.data.splits import VOID
 from edgeprune.errors import InputError
-from edgeprune.recovery.losses import FocalLoss, OwnLoss, balanced_class_weights, resolve_loss
+from edgeprune.recovery.losses import FocalLoss, Loss, OwnLoss, balanced_class_weights, resolve_loss
 
 # Probabilities 0.8 and 0.2 of the label.
 LOGITS = torch.tensor([[math.log(4.0), 0.0], [math.log(4.0), 0.0]])
@@ -140,6 +141,8 @@ def test_own_loss_is_told_as_it_is_where_labels_count() -> None:
     # The second array may be boxes, or classes of which some count: what a function makes of both is its own to say.
     for labels in (LABELS, LABELS.float(), (LABELS, void)):
         assert math.isnan(float(OwnLoss(broken)(LOGITS, labels)))
+    # What returns no number is for others to refuse.
+    assert OwnLoss(cast("Loss", lambda *_: None))(LOGITS, void) is None
 
 
 def test_parts_of_a_batch_add_up_to_the_whole_with_class_weights() -> None:

@@ -150,6 +150,7 @@ def test_what_does_not_fit_is_refused_before_any_work(
             {},
             "expected model.py:loss to return one number, got shape",
         ),
+        (SCENES, "return functional.", "functional.", {}, "expected model.py:loss to return one number, got NoneType"),
     ],
 )
 def test_code_that_does_not_fit_is_told(
