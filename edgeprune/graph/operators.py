@@ -194,7 +194,9 @@ class _Recorder(TorchFunctionMode):
     def _average(self, made_by: _Call, given: Tensor, output: Tensor) -> None:
         """Of all pixels of each channel; other means and pools are in no table."""
         extent = tuple(given.shape[2:])
-        if len(made_by.shape.out_extent) != len(extent) or output.numel() != math.prod(given.shape[:2]):
+        # A mean over channels has the right number where there are as many pixels.
+        by_channel = output.shape[:2] == given.shape[:2] and output.numel() == math.prod(given.shape[:2])
+        if len(made_by.shape.out_extent) != len(extent) or not by_channel:
             return
         channels = given.shape[1]
         shape = OperatorShape(kind="average", in_channels=channels, out_channels=channels, extent=extent)

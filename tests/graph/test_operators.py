@@ -87,6 +87,23 @@ def test_averages_of_all_pixels_stand_alone_and_follow_the_layer_before() -> Non
     assert averages[0].shape.out_extent == (1, 1)
 
 
+class _Attention(nn.Module):
+    """Over the pixels, of which there are as many as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        return x * torch.sigmoid(x.mean(1, keepdim=True))
+
+
+def test_a_mean_over_channels_is_no_average_of_each() -> None:
+    uses = model_operators(_Attention().eval(), torch.zeros(1, 3, 4, 4), ())
+    assert [use.shape.kind for use in uses] == ["conv"]
+
+
 def test_concatenated_groups_are_parts() -> None:
     grow3 = _operators("densenet")["grow3.2"]
     assert grow3.shape.activation == ""
