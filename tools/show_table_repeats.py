@@ -30,14 +30,18 @@ from edgeprune.steps.tables import OperatorTables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """What one took, and its entries by operator; no entry where the runtime refuses one."""
+    """What one took, and its entries by operator."""
 
     entries: Mapping[str, TableEntry]
     seconds: float
 
 
 def measured(session: DeviceSession, cell: Cell, shapes: Sequence[OperatorShape], number: int) -> Table:
-    """A table from nothing."""
+    """A table from nothing.
+
+    Raises:
+        BuildError: the runtime refuses an operator of the net.
+    """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgeprune-") as folder:
         name = f"{cell.name}, table {number + 1}"
