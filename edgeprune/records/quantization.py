@@ -111,7 +111,7 @@ class VariantTrial:
         is_share: whether the metric lies in [0, 1] and is told in percent.
         higher_is_better: the metric's direction.
         meets_floors: whether every accuracy floor holds.
-        p50_ms: a quick look on the device; None where it was not looked at.
+        p50_ms: a quick look on the device, at the pace that it had for the plan; None where it was not looked at.
         over: what of the budget it breaks; empty where it fits.
         reason: why it could not be made; empty where it was.
     """

@@ -105,7 +105,7 @@ class CandidateMaker:
             return replace(self.compile(planned, fixed), variants=search)
         floors = floors_from(spec.accuracy, dense.evaluation.accuracy)
         model = self.compressor.compressed(planned)
-        subject = Quantizable(rung=planned.rung, model=model, floors=floors, limits=limits)
+        subject = Quantizable(rung=planned.rung, model=model, floors=floors, limits=limits, p50_ms=planned.p50_ms)
         searcher = VariantSearcher(self.bench, self.compressor)
         found = searcher.kept(subject)
         if found is None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from compressors import compressor, compressor_of
+from records_for_tests import make_block
 from targets_for_tests import make_target
 from task_targets import SCENES, TASKS
 
-from edgeprune.records.quantization import DEFAULT_VARIANT
+from edgeprune.records.quantization import DEFAULT_VARIANT, Calibration
 from edgeprune.records.rung import Limits, Precision, Rung
 from edgeprune.records.verdict import Floors
+from edgeprune.steps import variants
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
+from edgeprune.steps.shapes import Look
 from edgeprune.steps.variants import Quantizable, VariantBench
+from edgeprune.steps.workbench import Workbench
 
 INT8 = Rung(runtime="onnxruntime", precision=Precision.INT8)
 UNTRAINED = {"training.epochs": 0}
@@ -43,6 +49,37 @@ def test_a_layer_that_hurts_the_second_output_alone_is_found(tmp_path: Path) -> 
         ranking = trials.ranking(DEFAULT_VARIANT)
         (*_, centre) = scheme_of(INT8).layers(trials._float(DEFAULT_VARIANT))
     assert ranking.worst(1) == (centre,)
+
+
+def test_variants_are_timed_beside_the_default_at_the_pace_of_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes twice as long as when the plan looked, because all does there, is not late."""
+    times_ms, looked = list[float](), list[str]()
+
+    def look(_: Workbench, __: Rung, path: str, ___: str) -> Look:
+        looked.append(path)
+        return Look(make_block((round(1e6 * times_ms.pop(0)),) * 60))
+
+    monkeypatch.setattr(variants, "quick_look", look)
+    as_fast, slower, resumed = (replace(DEFAULT_VARIANT, calibration=c) for c in list(Calibration)[1:4])
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    with compressor(tmp_path, target=UNTRAINED) as one:
+        subject = replace(bench_of(one, tmp_path).subject, limits=Limits(p50_ms=0.12), p50_ms=0.10)
+        trials = VariantBench(one.bench, one, subject, tmp_path / "first")
+        times_ms += [0.20, 0.22, 0.20, 0.15, 0.10]
+        found = [trials.trial(variant) for variant in (DEFAULT_VARIANT, as_fast, slower)]
+        assert [trial.p50_ms for trial in found] == pytest.approx([0.10, 0.11, 0.15])
+        assert [bool(trial.over) for trial in found] == [False, False, True]
+        assert looked[0] == looked[2] == looked[4]
+        assert len(set(looked)) == 3
+        # A build that goes on has the default's trial, and makes its file again to stand beside.
+        later = VariantBench(one.bench, one, subject, tmp_path / "second")
+        times_ms += [0.11, 0.10]
+        assert later.trial(DEFAULT_VARIANT) == found[0]
+        assert later.trial(resumed).p50_ms == pytest.approx(0.11)
+        assert looked[-1] == looked[0]
 
 
 def test_ranges_and_ranks_are_taken_from_training_examples_alone(tmp_path: Path) -> None:
