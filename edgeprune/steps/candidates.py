@@ -34,6 +34,7 @@ from edgeprune.steps.measuring import (
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.outcome import undecided_campaigns
 from edgeprune.steps.quantizing import VariantSearcher
+from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.variant_kinds import fixed_variant
 from edgeprune.steps.variants import Quantizable
 from edgeprune.steps.workbench import Workbench
@@ -105,7 +106,9 @@ class CandidateMaker:
             return replace(self.compile(planned, fixed), variants=search)
         floors = floors_from(spec.accuracy, dense.evaluation.accuracy)
         model = self.compressor.compressed(planned)
-        subject = Quantizable(rung=planned.rung, model=model, floors=floors, limits=limits, p50_ms=planned.p50_ms)
+        subject = Quantizable(
+            rung=planned.rung, model=model, floors=floors, limits=limits, p50_ms=self._planned_ms(planned)
+        )
         searcher = VariantSearcher(self.bench, self.compressor)
         found = searcher.kept(subject)
         if found is None:
@@ -114,6 +117,12 @@ class CandidateMaker:
             if found is None or found.chosen == DEFAULT_VARIANT:
                 return replace(compiled, variants=found)
         return replace(self.compile(planned, found.chosen), variants=found)
+
+    def _planned_ms(self, planned: PlannedRung) -> float | None:
+        """What was seen of the shape before it was trained; a fallback's was looked at when its turn came."""
+        if planned.p50_ms is not None or planned.rung.precision is not Precision.INT8:
+            return planned.p50_ms
+        return ShapeBench(self.bench).measure(planned.rung, planned.widths, planned.removed_blocks).p50_ms
 
     def compile(self, planned: PlannedRung, variant: QuantizationVariant = DEFAULT_VARIANT) -> Compiled:
         """Compress, compile and evaluate a rung.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -43,7 +44,7 @@ from edgeprune.steps.costs import AccuracyCosts
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.quantizing import VariantSearcher, best_of, is_good
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import Look
+from edgeprune.steps.shapes import Look, ShapeBench
 from edgeprune.steps.variant_kinds import changed, fixed_variant, shape_variant
 from edgeprune.steps.variants import LayerRanking, Quantizable, VariantBench, linear_share
 from edgeprune.store.artifacts import read_manifest
@@ -92,7 +93,7 @@ DENSE = PlannedRung(
     accuracy_cost=0.0,
     p50_ms=0.1,
 )
-INT8 = replace(DENSE, rung=replace(DENSE.rung, precision=Precision.INT8))
+INT8 = replace(DENSE, rung=replace(DENSE.rung, precision=Precision.INT8), p50_ms=0.1)
 LOOSE = Limits(p50_ms=500.0)
 TARGET = {"training.epochs": 0, "quantization.percentile": 92.0, "quantization.calibration_samples": 32}
 
@@ -138,9 +139,19 @@ def made(folder: Path, code: str, request: pytest.FixtureRequest) -> Iterator[tu
         yield one, notes
 
 
-def _quantized(one: Compressor, limits: Limits = LOOSE) -> Compiled:
+def _quantized(one: Compressor, limits: Limits = LOOSE, planned: PlannedRung = INT8) -> Compiled:
     maker = CandidateMaker(one.bench, one)
-    return maker.quantized(INT8, maker.compile(DENSE), limits)
+    return maker.quantized(planned, maker.compile(DENSE), limits)
+
+
+@pytest.mark.parametrize("made", [("min_max",)], indirect=True)
+def test_a_fallback_counts_with_the_look_of_its_turn(
+    made: tuple[Compressor, _Notes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ShapeBench, "measure", lambda *_: SimpleNamespace(p50_ms=0.2))
+    search = _quantized(made[0], planned=replace(INT8, p50_ms=None)).variants
+    assert search is not None
+    assert [trial.p50_ms for trial in search.trials] == [0.2, 0.2]
 
 
 @pytest.mark.parametrize("made", [("min_max", "percentile", "bias_correction", "mixed_precision")], indirect=True)
