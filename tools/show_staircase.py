@@ -4,8 +4,8 @@
 
 Latencies come from the operator tables (milliseconds that the operator adds to a model); `*` marks the widths that no
 larger one of them beats. Known on x86 with AVX-512: ONNX Runtime is slower at 31 channels than at 32 and at 63 than at
-64, in float and in INT8, with one thread and with two. OpenVINO in INT8 has no cliff below 64: 60 channels are faster
-there, in a whole ResNet-18 too (`show_whole_widths.py`).
+64, in float and in INT8, with one thread and with two. OpenVINO in INT8 wants multiples of 8: 61 to 63 channels are
+slower than 64 by 4 to 10 %, and 60 are as slow or slower (`--extent 28 --widths 56 60 61 62 63 64`).
 """
 
 from __future__ import annotations

@@ -83,9 +83,9 @@ def time_beside(
 
     A difference is always that of one process, where both are loaded at the same time and run soon after one another:
     between processes, and even between artifacts of one that are far apart, the same file differs by 1 %, which is as
-    much as an operator of a small model takes. Of 154 operators of 0.1 to 10 us in OpenVINO INT8 the difference had a
-    standard error of 0.06 us; that of two medians of processes, their base seconds away, had 0.27 (2026-11). The agent
-    loads in another order each time: what a file's place in memory costs it would else be the same in all processes.
+    much as an operator of a small model takes. Four tables of 63 operators of 0.1 to 10 us in OpenVINO INT8 differed by
+    0.11 us (one standard deviation; `tools/show_table_repeats.py`, 2026-11). The agent loads in another order each
+    time: what a file's place in memory costs it would else be the same in all processes.
 
     What takes long is timed in one process. A pair for which fewer than two that were left alone agree goes on two more
     trips at most, as in `time_all`; then its timings say so.
