@@ -42,6 +42,7 @@ class DenseMasks:
 
     compressor: Compressor
     _found: dict[object, ZeroSpread] = field(default_factory=dict, init=False, repr=False)
+    _spreads: dict[Rung, ZeroSpread] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def masker(self) -> MaskMaker:
@@ -56,14 +57,9 @@ class DenseMasks:
 
     def spread(self, rung: Rung) -> ZeroSpread:
         """How the zeros of a mask rung are spread; without layers where that does not follow from sensitivity."""
-        asked: list[tuple[Rung, Sequence[str]]] = []
-
-        def shares(of: Rung, layers: Sequence[str]) -> Mapping[str, float]:
-            asked.append((of, layers))
-            return self.shares(of, layers)
-
-        replace(self._plain, shares=shares).masks(self.compressor.dense_module, rung, rung.pruning_ratio)
-        return next((self._found[_key(*one)] for one in asked if one[1]), ZeroSpread(curves=(), shares=()))
+        if rung not in self._spreads:
+            self.masker.masks(self.compressor.dense_module, rung, rung.pruning_ratio)
+        return self._spreads.get(rung, ZeroSpread(curves=(), shares=()))
 
     def shares(self, rung: Rung, layers: Sequence[str]) -> Mapping[str, float]:
         """Zeros of each layer, so that the rung's share of their weights is zero and each loses the same.
@@ -73,7 +69,7 @@ class DenseMasks:
             layers: that may have them. Those that no zero changes anything in, because the model never calls them, and
                 those where blocks do not fit are left out.
         """
-        key = _key(rung, layers)
+        key = rung.pattern, rung.pruning_ratio, tuple(layers)
         if key not in self._found and layers:
             curves = {curve.group: curve for curve in self._curves(rung, layers) if _matters(curve)}
             weights = {name: curve.width for name, curve in curves.items()}
@@ -89,7 +85,10 @@ class DenseMasks:
             found = ZeroSpread(curves=tuple(curves.values()), shares=tuple(shares[name] for name in curves))
             self._found[key] = found
             self.compressor.bench.note(f"{rung.pruning_name}: zeros by sensitivity: {found.summary}")
-        return self._found[key].by_layer if layers else {}
+        if not layers:
+            return {}
+        self._spreads[rung] = self._found[key]
+        return self._found[key].by_layer
 
     def _curves(self, rung: Rung, layers: Sequence[str]) -> list[GroupCurve]:
         with self._bench.counted(len(layers), "layers") as one_more:
@@ -142,10 +141,6 @@ class DenseMasks:
     def _scores(self) -> Mapping[str, Tensor]:
         """By layer, of the dense model; taken once for all curves."""
         return self._plain.score(self.compressor.dense_module, self._maskable.layers)
-
-
-def _key(rung: Rung, layers: Sequence[str]) -> object:
-    return rung.pattern, rung.pruning_ratio, tuple(layers)
 
 
 def _matters(curve: GroupCurve) -> bool:

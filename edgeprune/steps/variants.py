@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+_DEFAULT = "default"
 _RANKING_SAMPLES = 128
 """Examples that layers are ranked by, and that they are calibrated with meanwhile."""
 
@@ -105,7 +107,6 @@ class VariantBench:
     subject: Quantizable
     scratch: Path
     _compiled: dict[str, CompiledFiles] = field(default_factory=dict)
-    _placed: dict[QuantizationVariant, str] = field(default_factory=dict)
 
     def trial(self, variant: QuantizationVariant) -> VariantTrial:
         """Its accuracy on the validation split and its latency on the device, or why it could not be made."""
@@ -170,11 +171,10 @@ class VariantBench:
 
     def _tried(self, variant: QuantizationVariant, folder: Path) -> VariantTrial:
         rung, bench = self.subject.rung, self.bench
-        artifact = quantize_compiled(self._float(variant), self._job(variant), rung, folder)
+        artifact = self._made(variant, folder)
         evaluation = Assessor(bench).evaluate(rung, self._module(variant), artifact, folder, folder)
         accuracy = evaluation.accuracy
-        self._placed[variant] = bench.device.place(folder, artifact)
-        look = quick_look(bench, rung, self._placed[variant], bench.samples_path)
+        look = quick_look(bench, rung, bench.device.place(folder, artifact), bench.samples_path)
         figures = ShapeFigures(
             rung=rung,
             p50_ms=self._as_planned_ms(variant, p50_ms(look.block)),
@@ -202,18 +202,25 @@ class VariantBench:
         """
         if self.subject.p50_ms is None or variant == DEFAULT_VARIANT:
             return self.subject.p50_ms or found_ms
-        beside = quick_look(self.bench, self.subject.rung, self._default_there(), self.bench.samples_path)
+        # Once more: others may have taken its place in the device's cache.
+        there = self.bench.device.place(self.scratch / _DEFAULT, self._default)
+        beside = quick_look(self.bench, self.subject.rung, there, self.bench.samples_path)
         return found_ms / p50_ms(beside.block) * self.subject.p50_ms
 
-    def _default_there(self) -> str:
-        """On the device; made once more where an earlier build tried it."""
-        if DEFAULT_VARIANT not in self._placed:
-            folder = self.scratch / "default"
-            folder.mkdir()
-            compiled, job = self._float(DEFAULT_VARIANT), self._job(DEFAULT_VARIANT)
-            artifact = quantize_compiled(compiled, job, self.subject.rung, folder)
-            self._placed[DEFAULT_VARIANT] = self.bench.device.place(folder, artifact)
-        return self._placed[DEFAULT_VARIANT]
+    def _made(self, variant: QuantizationVariant, folder: Path) -> Artifact:
+        if variant != DEFAULT_VARIANT:
+            return quantize_compiled(self._float(variant), self._job(variant), self.subject.rung, folder)
+        artifact = self._default
+        shutil.copytree(self.scratch / _DEFAULT, folder, dirs_exist_ok=True)
+        return artifact
+
+    @cached_property
+    def _default(self) -> Artifact:
+        """In the scratch folder, for the others to be looked at beside: of an earlier build only its trial is kept."""
+        folder = self.scratch / _DEFAULT
+        folder.mkdir()
+        compiled, job = self._float(DEFAULT_VARIANT), self._job(DEFAULT_VARIANT)
+        return quantize_compiled(compiled, job, self.subject.rung, folder)
 
     def _run(self, rung: Rung, artifact: Artifact, folder: Path) -> Arrays:
         host = self.bench.host
