@@ -32,7 +32,7 @@ from edgeprune.statistics import sign_test
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import load_profile, load_target
-from edgeprune.steps.shapes import p50_ms, quick_look
+from edgeprune.steps.looks import p50_ms, quick_look
 from edgeprune.steps.variant_kinds import changed
 from edgeprune.steps.variants import Quantizable, VariantBench
 from edgeprune.steps.workbench import Workbench

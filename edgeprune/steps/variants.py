@@ -34,7 +34,7 @@ from edgeprune.steps.compiling import (
 )
 from edgeprune.steps.compressing import Compressor, TorchModel
 from edgeprune.steps.evaluating import noise_of
-from edgeprune.steps.shapes import p50_ms, quick_look
+from edgeprune.steps.looks import p50_ms, quick_look
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest
 from edgeprune.units import ms_from_ns

@@ -25,7 +25,7 @@ from edgeprune.records.model_card import ModelCard
 from edgeprune.records.result import BuildResult, CandidateStatus
 from edgeprune.records.rung import Plan, PruningKind
 from edgeprune.records.verdict import Verdict
-from edgeprune.steps import shapes
+from edgeprune.steps import looks
 from edgeprune.steps.evidence import read_evidence
 
 # Only INT8 with half of the channels is small enough: the size decides, which no noise can change.
@@ -235,7 +235,7 @@ def test_a_disturbed_device_ends_the_climb_and_its_measurement_is_not_kept(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watch, "disturbance", lambda *_: "a busy neighbour")
         # This neighbour stays, however long it is waited for.
-        patch.setattr(shapes, "_BACK_OFF_S", 0.0)
+        patch.setattr(looks, "_BACK_OFF_S", 0.0)
         patch.setattr(sampling, "LONGEST_BACK_OFF_S", 0.0)
         assert run(copy.arguments("build")) == 9
     assert "stop what runs on the device and build again" in capsys.readouterr().err

@@ -41,10 +41,11 @@ from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.costs import AccuracyCosts
+from edgeprune.steps.looks import Look
 from edgeprune.steps.model_card import making_of
 from edgeprune.steps.quantizing import VariantSearcher, best_of, is_good
 from edgeprune.steps.sensitivity import GroupLosses
-from edgeprune.steps.shapes import Look, ShapeBench
+from edgeprune.steps.shapes import ShapeBench
 from edgeprune.steps.variant_kinds import changed, fixed_variant, shape_variant
 from edgeprune.steps.variants import LayerRanking, Quantizable, VariantBench, linear_share
 from edgeprune.store.artifacts import read_manifest

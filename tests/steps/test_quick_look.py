@@ -18,10 +18,11 @@ from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
 from edgeprune.statistics import smallest_sample_count
-from edgeprune.steps import shapes
+from edgeprune.steps import looks, shapes
 from edgeprune.steps.compiling import CompileJob, compile_artifact
+from edgeprune.steps.looks import Look, quick_look
 from edgeprune.steps.session import BlockLength
-from edgeprune.steps.shapes import ShapeBench, quick_look, settled
+from edgeprune.steps.shapes import ShapeBench, settled
 
 RUNG = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
 MS = 1_000_000
@@ -50,7 +51,7 @@ class _Device:
         return self.blocks.pop(0)
 
 
-def look(device: _Device, *, tail: bool = False) -> shapes.Look:
+def look(device: _Device, *, tail: bool = False) -> Look:
     return quick_look(SimpleNamespace(device=device, note=print), RUNG, "a", "s", tail=tail)
 
 
@@ -76,7 +77,7 @@ def test_the_deadline_of_another_look_is_by_what_the_first_showed() -> None:
 
 
 def test_a_core_that_is_slow_all_through_is_a_disturbance_beside_the_looks_before(monkeypatch: Any) -> None:
-    monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
+    monkeypatch.setattr(looks, "_BACK_OFF_S", 0.0)
     quiet = replace(block([1.0] * 100), probe_before_ns=1_240_000, probe_after_ns=1_240_000)
     slow = replace(block([1.5] * 100), probe_before_ns=1_850_000, probe_after_ns=1_850_000)
     device = _Device(quiet, slow, quiet)
@@ -89,7 +90,7 @@ def test_a_core_that_is_slow_all_through_is_a_disturbance_beside_the_looks_befor
 
 def test_a_core_that_stays_slow_is_what_the_device_has_now(monkeypatch: Any) -> None:
     """A board that is warm after a minute must not have every later look taken five times, and none of them kept."""
-    monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
+    monkeypatch.setattr(looks, "_BACK_OFF_S", 0.0)
     cool = replace(block([1.0] * 100), probe_before_ns=1_000_000, probe_after_ns=1_000_000)
     warm = replace(block([1.4] * 100), probe_before_ns=1_400_000, probe_after_ns=1_400_000)
     device = _Device(cool, *[warm] * 6)
@@ -112,7 +113,7 @@ def test_how_long_a_block_may_take() -> None:
 
 
 def test_of_disturbed_looks_the_one_with_the_least_of_what_is_compared_counts(monkeypatch: Any) -> None:
-    monkeypatch.setattr(shapes, "_BACK_OFF_S", 0.0)
+    monkeypatch.setattr(looks, "_BACK_OFF_S", 0.0)
     fast_with_a_tail, slow_without = [1.0] * 90 + [9.0] * 10, [2.0] * 100
     for tail, wanted in ((False, fast_with_a_tail), (True, slow_without)):
         told = [block(b, disturbed=True) for b in (slow_without, fast_with_a_tail, slow_without, slow_without)]
@@ -152,10 +153,10 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
     ]
     asked: list[bool] = []
 
-    def look(*_: Any, tail: bool) -> shapes.Look:
+    def look(*_: Any, tail: bool) -> Look:
         asked.append(tail)
         taken = told[len(asked) - 1]
-        return shapes.Look(taken, "a neighbour" if taken.cpu_ns < taken.wall_ns else "")
+        return Look(taken, "a neighbour" if taken.cpu_ns < taken.wall_ns else "")
 
     monkeypatch.setattr(shapes, "quick_look", look)
     with compressor(tmp_path) as made:
@@ -183,7 +184,7 @@ def test_a_shape_is_compiled_once_for_all_placements(tmp_path: Path, monkeypatch
         return compile_artifact(job, rung, folder)
 
     monkeypatch.setattr(shapes, "compile_artifact", counted)
-    monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: shapes.Look(block([1.0] * 100), ""))
+    monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.0] * 100), ""))
     with compressor(tmp_path) as made:
         bench = ShapeBench(made.bench)
         first = bench.measure(RUNG)

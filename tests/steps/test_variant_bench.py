@@ -19,7 +19,7 @@ from edgeprune.records.verdict import Floors
 from edgeprune.steps import variants
 from edgeprune.steps.compiling import scheme_of
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.shapes import Look
+from edgeprune.steps.looks import Look
 from edgeprune.steps.variants import Quantizable, VariantBench
 from edgeprune.steps.workbench import Workbench
 
