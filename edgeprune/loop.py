@@ -43,7 +43,7 @@ from edgeprune.steps.racing import Race
 from edgeprune.steps.refusal import no_plan_error
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.session import DeviceSession, open_host_session
-from edgeprune.steps.shapes import ShapeBench
+from edgeprune.steps.shapes import ShapeBench, settled
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.event_log import EventLog, TeeReporter
 from edgeprune.store.inputs_file import write_inputs
@@ -235,12 +235,15 @@ class _Build:
         weaker = _weaker_that_lost_accuracy(planned, [a.candidate for a in climbed.attempts], plan)
         if weaker is not None:
             which = "takes out less" if planned.rung != planned.rung.unpruned else "is the same model"
-            return f"{weaker.rung.name} {which} and lost too much accuracy already"
+            how = "lost too much accuracy" if _failed_gates(weaker) else "is undecided by its accuracy alone"
+            return f"{weaker.rung.name} {which} and {how} already"
         if planned.p50_ms is not None:
             return None
         try:
             # A fallback is measured before it is trained, like every other rung.
-            shape = ShapeBench(self.bench).measure(planned.rung, planned.widths, planned.removed_blocks)
+            shapes = ShapeBench(self.bench)
+            shape = shapes.measure(planned.rung, planned.widths, planned.removed_blocks)
+            shape = settled(shapes, shape, plan.limits)
             tried = [a.candidate for a in climbed.attempts]
             return over_budget(shape, plan.limits) or sure_to_be_late(shape, tried)
         except BuildError as error:
@@ -279,7 +282,7 @@ def _no_control(name: str) -> MadeControl:
 
 
 def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], plan: Plan) -> Candidate | None:
-    """A rung that takes less from the same model, and failed for accuracy: taking more cannot help."""
+    """A rung that takes less from the same model, and failed or is undecided for accuracy: taking more cannot help."""
     costs = {r.rung: r.accuracy_cost or 0.0 for r in plan.rungs}
 
     def same_but_less(other: Candidate) -> bool:
@@ -290,7 +293,14 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
             return alike and not (other.variants and any(trial.over for trial in other.variants.trials))
         return alike and costs[theirs] <= costs[ours]
 
-    return next((c for c in tried if same_but_less(c) and _failed_gates(c) & ACCURACY_GATES), None)
+    return next((c for c in tried if same_but_less(c) and _is_held_up_by_accuracy(c)), None)
+
+
+def _is_held_up_by_accuracy(candidate: Candidate) -> bool:
+    """Whether accuracy failed it, or alone leaves it undecided: what is smaller and faster has no more of that."""
+    gates = candidate.judgement.gates if candidate.judgement else ()
+    missed = {g.gate for g in gates if g.verdict is not Verdict.PASS}
+    return bool(_failed_gates(candidate) & ACCURACY_GATES) or (bool(missed) and missed <= ACCURACY_GATES)
 
 
 def _failed_gates(candidate: Candidate) -> set[str]:

@@ -11,6 +11,7 @@ from edgeprune.loop import _weaker_that_lost_accuracy
 from edgeprune.records.quantization import DEFAULT_VARIANT, VariantSearch, VariantTrial
 from edgeprune.records.result import Candidate, CandidateStatus
 from edgeprune.records.rung import Plan, PlannedRung, Rung, RungStatus
+from edgeprune.records.verdict import GateResult, Judgement, Verdict
 
 STRONGER = replace(PRUNED, pruning_ratio=0.75)
 ELSEWHERE = replace(INT8, threads=2, cpus=(4, 5))
@@ -36,6 +37,17 @@ PLAN: Plan = replace(
 )
 
 
+def undecided(*gates: str) -> list[Candidate]:
+    """The less pruned rung, with these gates undecided and all others passed."""
+    (found,) = tried(PRUNED)
+    verdicts = {name: Verdict.INCONCLUSIVE if name in gates else Verdict.PASS for name in ("p50", "classes", "slices")}
+    judged = tuple(
+        GateResult(gate=name, verdict=v, measured=None, bound=None, limit=1.0, unit="ms", reason="")
+        for name, v in verdicts.items()
+    )
+    return [replace(found, judgement=Judgement(verdict=Verdict.INCONCLUSIVE, gates=judged))]
+
+
 @pytest.mark.parametrize(
     ("next_rung", "before", "skipped"),
     [
@@ -43,6 +55,12 @@ PLAN: Plan = replace(
         (PRUNED, tried(STRONGER), False),
         # Only latency failed, or nothing did.
         (STRONGER, tried(PRUNED, correct=490, p50_ms=9.0), False),
+        # Narrower widths may decide a latency, and no accuracy.
+        (STRONGER, undecided("classes"), True),
+        (STRONGER, undecided("classes", "slices"), True),
+        (STRONGER, undecided("classes", "p50"), False),
+        (STRONGER, undecided("p50"), False),
+        (STRONGER, undecided(), False),
         # The very same model on other cores loses as much; another precision or runtime is another model.
         (ELSEWHERE, tried(INT8), True),
         (ELSEWHERE, [replace(tried(INT8)[0], variants=TOO_SLOW_THERE)], False),

@@ -38,7 +38,7 @@ def planner(contest: Contest, limit_ms: float) -> Configuration | None:
 def full_widths(contest: Contest, limit_ms: float) -> Configuration | None:
     """The precision alone: nothing is cut."""
     whole = Configuration(widths=contest.model.full)
-    return whole if contest.measure(whole) <= limit_ms else None
+    return whole if contest.measure(whole, limit_ms) <= limit_ms else None
 
 
 def uniform(contest: Contest, limit_ms: float) -> Configuration | None:
@@ -114,7 +114,7 @@ def random_widths(contest: Contest, limit_ms: float) -> Configuration | None:
         strength = generator.uniform(0.2, 1.0)
         shares = {g: 1 - contest.most * min(1.0, generator.uniform(0, 2 * strength)) for g in contest.model.full}
         shape = contest.widths({g: _ROUND_TO * round(w * shares[g] / _ROUND_TO) for g, w in contest.model.full.items()})
-        p50_ms = contest.measure(shape)
+        p50_ms = contest.measure(shape, limit_ms)
         if p50_ms <= limit_ms:
             fitting.append((p50_ms, shape))
             if p50_ms >= _NEAR * limit_ms:

@@ -32,6 +32,7 @@ class ShapeFigures:
         schedule: of the compiled file; None where it was not read.
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
         long_looks: how often it was looked at long enough for its p99; the best look counts.
+        processes: how many p50 is of.
         not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
             for files without zeros.
     """
@@ -46,6 +47,7 @@ class ShapeFigures:
     removed_blocks: tuple[str, ...] = ()
     disturbed: str = ""
     long_looks: int = 0
+    processes: int = 1
     not_sparse: str = ""
     load_bytes: int = 0
     run_bytes: int = 0
@@ -127,6 +129,13 @@ def is_late(shape: ShapeFigures, limits: Limits) -> bool:
     return is_over(shape, scaled(Limits(p50_ms=limits.p50_ms, p99_ms=limits.p99_ms), HEADROOM))
 
 
+def needs_closer_look(shape: ShapeFigures, limits: Limits) -> bool:
+    """Whether p50 is so near to its limit, on either side, that one process says neither yes nor no."""
+    if limits.p50_ms is None or shape.processes > 1:
+        return False
+    return limits.p50_ms / SLACK**2 <= shape.p50_ms <= limits.p50_ms * SLACK
+
+
 def needs_longer_look(shape: ShapeFigures, limits: Limits, near: float = 1.0) -> bool:
     """Whether p99 alone is over its limit, by looks that are too few or too short to refuse the shape.
 
@@ -158,7 +167,9 @@ def decide(shape: ShapeFigures, limits: Limits, cost: float) -> PlannedRung:
     status = RungStatus.REFUSED if refusal else RungStatus.PLANNED
     if refusal and shape.disturbed:
         refusal += f" (measured on a disturbed device: {shape.disturbed})"
-    reason = refusal or f"p50 {format_ms(shape.p50_ms)} on the device, {_within(shape, limits)}{_tail(shape, limits)}"
+    by = f" by {shape.processes} processes" if shape.processes > 1 else ""
+    held = f"{_within(shape, limits)}{_tail(shape, limits)}"
+    reason = refusal or f"p50 {format_ms(shape.p50_ms)} on the device{by}, {held}"
     return PlannedRung(
         rung=shape.rung,
         status=status,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgeprune.benchmarking.validity import Watch, disturbance
+from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Rung
 from edgeprune.statistics import quantile, smallest_sample_count
@@ -22,6 +25,10 @@ _BACK_OFF_S = 0.5
 _TAIL = 0.99
 _TAIL_LOOK = BlockLength(smallest_sample_count(_TAIL, 0.95), fill_s=3.0, max_runs=5000)
 """A look at p99 is six times as long: so many runs, at the least, that one is over it at 95 % confidence."""
+
+
+ROUNDS = 5
+"""Processes of each model in a closer look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,57 @@ def _look(bench: Workbench, rung: Rung, artifact_path: str, samples_path: str, *
         bench.device.watch = Watch()
         looks = steady
     return min(looks, key=lambda look: (bool(look.disturbed), quantile(look.block.samples_ns, share)))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is looked at: an artifact in a folder on this host, and how it runs."""
+
+    rung: Rung
+    folder: Path
+    artifact: Artifact
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloserLook:
+    """Looks by `ROUNDS` processes.
+
+    Attributes:
+        p50_ms: the median of theirs.
+        ratio: the median of p50 over that of the model beside it; None where there was none.
+        disturbed: what disturbed most of the rounds; empty where nothing did, or where the median is of the others.
+    """
+
+    p50_ms: float
+    ratio: float | None
+    disturbed: str
+
+
+def closer_look(bench: Workbench, looked: Looked, beside: Looked | None) -> CloserLook:
+    """Quick looks by several processes, in turn with those of another model: AB, BA, AB, ...
+
+    Processes of one file differ by percents, and hosts switch their pace between looks that are minutes apart. A ratio
+    of neighbours says what a speedup will be judged to be.
+    """
+    both = [looked] if beside is None else [looked, beside]
+    rounds = []
+    with bench.device.leased(bench.note):
+        for number in range(ROUNDS):
+            order = both if number % 2 == 0 else both[::-1]
+            rounds.append({model.rung: _placed_look(bench, model) for model in order})
+    own = [p50_ms(found[looked.rung].block) for found in rounds]
+    reasons = [next((look.disturbed for look in found.values() if look.disturbed), "") for found in rounds]
+    disturbed = statistics.mode(filter(None, reasons)) if 2 * sum(map(bool, reasons)) > ROUNDS else ""
+    if beside is None:
+        return CloserLook(p50_ms=statistics.median(own), ratio=None, disturbed=disturbed)
+    others = [p50_ms(found[beside.rung].block) for found in rounds]
+    ratio = statistics.median(a / b for a, b in zip(own, others, strict=True))
+    return CloserLook(p50_ms=statistics.median(own), ratio=ratio, disturbed=disturbed)
+
+
+def _placed_look(bench: Workbench, model: Looked) -> Look:
+    # Placed anew each time: the other one may have taken its place in a small cache.
+    return quick_look(bench, model.rung, bench.device.place(model.folder, model.artifact), bench.samples_path)
 
 
 def p50_ms(block: Block) -> float:

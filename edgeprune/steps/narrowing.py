@@ -160,9 +160,8 @@ class Narrower:
 
     def _nearest(self, best: ShapeFigures, limits: Limits, found: Found) -> PlannedRung:
         """Where no knees fit: the fastest shape of all, mostly the narrowest, decided without the slack of a look."""
+        best = settled(self.shapes, best, limits)
         over = over_budget(best, limits)
-        if over is None and is_over(best, limits) and not best.long_looks:
-            best = self.shapes.look_longer(best)
         # On a device that is disturbed a little too slow is not too slow.
         if over is None and not best.disturbed:
             over = over_budget(best, limits, slack=1.0)
@@ -175,7 +174,7 @@ class Narrower:
     def _selected(self, narrow: ShapeFigures, limits: Limits) -> PlannedRung:
         """The rung of widths that the target wants chosen by another rule."""
         place = narrow.rung.unpruned
-        rule = SelectedWidths(self._model, self.loss, partial(self._measure, place))
+        rule = SelectedWidths(self._model, self.loss, partial(self._settled, place, scaled(limits, HEADROOM)))
         if self.shapes.bench.target.spec.pruning.selection == "told":
             return self._told(place, rule.told(), limits)
         found = rule.search(scaled(limits, HEADROOM / SLACK))
@@ -191,7 +190,7 @@ class Narrower:
         if shape.widths == self._model.full:
             nothing = replace(place, pruning=PruningKind.STRUCTURED)
             return refuse(nothing, unknown, "pruning.group_ratios are too small to take a whole channel out")
-        figures = settled(self.shapes, self._measure(place, shape), limits)
+        figures = self._settled(place, limits, shape)
         fits = over_budget(figures, limits) is None
         rung = decide(figures, limits, self._cost(figures) if fits else unknown)
         return replace(rung, ended="pruning.group_ratios", reason=f"{rung.reason}; widths of pruning.group_ratios")
@@ -241,7 +240,7 @@ class Narrower:
         looked: list[ShapeFigures] = []
 
         def measure(shape: Configuration) -> Measured:
-            figures = settled(self.shapes, self._measure(place, shape), scaled(limits, HEADROOM), near=_NEAR)
+            figures = self._settled(place, scaled(limits, HEADROOM), shape, near=_NEAR)
             looked.append(figures)
             unknown = figures.disturbed and limits.p99_ms is not None and figures.p99_ms > HEADROOM * limits.p99_ms
             return Measured(
@@ -332,6 +331,9 @@ class Narrower:
     def _measure(self, place: Rung, shape: Configuration) -> ShapeFigures:
         widths, blocks = self._model.cut(shape)
         return self.shapes.measure(structured_rung(place, widths, blocks), widths, blocks)
+
+    def _settled(self, place: Rung, limits: Limits, shape: Configuration, *, near: float = 1.0) -> ShapeFigures:
+        return settled(self.shapes, self._measure(place, shape), limits, near=near)
 
     def _cost(self, figures: ShapeFigures) -> float:
         losses = [self.loss(w.group, w.after) for w in figures.widths if w.after]

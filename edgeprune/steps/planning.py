@@ -73,6 +73,8 @@ class _Planner:
                 "\n".join([r.reason for r in self.decided] or ["no dense float32 model could be measured"])
             )
         limits = resolve_limits(self.budget, dense.p50_ms, dense.p99_ms)
+        if self.budget.p50_speedup is not None:
+            self.shapes.refer_to(dense)
         self._measure_all(r for r in unpruned if r.precision is not Precision.FLOAT32)
         self.figures = {rung: settled(self.shapes, f, limits) for rung, f in self.figures.items()}
         self.decided += [decide(f, limits, accuracy_cost(f.rung)) for f in self.figures.values()]

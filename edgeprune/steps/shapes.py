@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeprune.files import sha256_of
 from edgeprune.graph.blocks import remove_blocks
-from edgeprune.planning.feasibility import ShapeFigures, needs_longer_look
+from edgeprune.planning.feasibility import ShapeFigures, needs_closer_look, needs_longer_look
 from edgeprune.planning.placement import reachable
 from edgeprune.protocols import CompiledFiles
 from edgeprune.pruning.criteria import CRITERIA
@@ -21,7 +21,7 @@ from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_w
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.float_files import FloatFiles
-from edgeprune.steps.looks import p50_ms, quick_look
+from edgeprune.steps.looks import ROUNDS, Looked, closer_look, p50_ms, quick_look
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.memory import compiled_schedule
 from edgeprune.steps.variant_kinds import shape_variant
@@ -57,14 +57,45 @@ class ShapeBench:
             MeasurementError: it cannot be run there.
         """
         key = self._key(rung, widths, removed_blocks)
-        if key not in self.bench.shapes:
+        figures = self.bench.seen.figures
+        if key not in figures:
 
             def make(folder: Path) -> ShapeFigures:
                 return self._figures(rung, widths, removed_blocks, folder)
 
             subject = _subject(rung, widths, removed_blocks)
-            self.bench.shapes[key] = self._step(subject, digest(key, self.shows_tail(rung)), make)
-        return self.bench.shapes[key]
+            figures[key] = self._step(subject, digest(key, self.shows_tail(rung)), make)
+        return figures[key]
+
+    def refer_to(self, baseline: ShapeFigures) -> None:
+        """Tell what a p50 speedup is of: closer looks are taken beside it from now on."""
+        self.bench.seen.baseline = baseline
+
+    def look_closer(self, figures: ShapeFigures) -> ShapeFigures:
+        """Looks by several processes, beside the baseline where there is one: their p50 is the answer from now on.
+
+        Beside a baseline p50 is what it would have been when that was measured: limits are shares of what it took then.
+        Errors are those of `measure`.
+        """
+        rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
+        baseline = self.bench.seen.baseline
+        beside = None if baseline is None or baseline.rung == rung else baseline
+        key, subject = self._key(rung, widths, blocks), _subject(rung, widths, blocks)
+
+        def make(folder: Path) -> ShapeFigures:
+            own = Looked(rung, folder, self._compiled(rung, widths, blocks, folder))
+            taken = closer_look(self.bench, own, self._baseline(beside, folder / "beside") if beside else None)
+            scaled_ms = beside.p50_ms * taken.ratio if beside and taken.ratio else taken.p50_ms
+            disturbed = figures.disturbed or taken.disturbed
+            return replace(figures, p50_ms=scaled_ms, processes=ROUNDS, disturbed=disturbed)
+
+        of = digest(key, figures.long_looks, beside and (beside.rung.name, beside.p50_ms))
+        self.bench.seen.figures[key] = self._step(f"{subject}-closer", of, make)
+        return self.bench.seen.figures[key]
+
+    def _baseline(self, baseline: ShapeFigures, folder: Path) -> Looked:
+        folder.mkdir()
+        return Looked(baseline.rung, folder, self._compiled(baseline.rung, (), (), folder))
 
     def look_longer(self, figures: ShapeFigures) -> ShapeFigures:
         """Another look at a shape, long enough for its p99; the lower figures count, and are the answer from now on.
@@ -81,14 +112,15 @@ class ShapeBench:
             p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             return replace(
                 figures,
-                p50_ms=min(figures.p50_ms, p50_ms(taken.block)),
+                p50_ms=min(figures.p50_ms, p50_ms(taken.block)) if figures.processes == 1 else figures.p50_ms,
                 p99_ms=p99 if look == 1 else min(figures.p99_ms, p99),
                 disturbed=taken.disturbed if look == 1 else figures.disturbed and taken.disturbed,
                 long_looks=look,
             )
 
-        self.bench.shapes[key] = self._step(f"{subject}-look{look}", digest(key, look), make)
-        return self.bench.shapes[key]
+        of = digest(key, look, figures.processes)
+        self.bench.seen.figures[key] = self._step(f"{subject}-look{look}", of, make)
+        return self.bench.seen.figures[key]
 
     def _step(self, subject: str, key: str, make: Callable[[Path], ShapeFigures]) -> ShapeFigures:
         figures = self.bench.step("shape", subject, key, ShapeFigures, make, _summary)
@@ -218,7 +250,9 @@ class ShapeBench:
 
 
 def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: float = 1.0) -> ShapeFigures:
-    """The figures, looked at longer where p99 alone is in their way: what a short look shows of it says no to nobody.
+    """The figures, looked at again where one short look says neither yes nor no.
+
+    By more processes where p50 is near its limit; longer where p99 alone is in their way.
 
     Args:
         shapes: measures them.
@@ -228,6 +262,8 @@ def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: 
 
     Errors are those of `ShapeBench.measure`.
     """
+    if needs_closer_look(figures, limits):
+        figures = shapes.look_closer(figures)
     while needs_longer_look(figures, limits, near):
         figures = shapes.look_longer(figures)
     return figures

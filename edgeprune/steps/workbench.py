@@ -46,6 +46,22 @@ _OF_THE_DATA = (
 """What a bench has loaded that no other way to prune or train changes."""
 
 
+@dataclass(slots=True)
+class SeenShapes:
+    """What untrained shapes showed in one session.
+
+    One that was measured while the device was disturbed is not kept in the run folder, and must not give two answers
+    to one search.
+
+    Attributes:
+        figures: by key.
+        baseline: the dense model that a p50 speedup is of; None until the plan knows it, or where none is asked for.
+    """
+
+    figures: dict[str, ShapeFigures] = field(default_factory=dict)
+    baseline: ShapeFigures | None = None
+
+
 @dataclass(frozen=True)
 class Workbench:
     """One build's shared things. Made by the loop, handed to every step.
@@ -54,8 +70,7 @@ class Workbench:
         device: the session on the device that is built for.
         host: the session on this host, where accuracy and parity are taken.
         workers: processes that train together.
-        shapes: what untrained shapes showed in this session, by key: one that was measured while the device was
-            disturbed is not kept in the run folder, and must not give two answers to one search.
+        seen: what untrained shapes showed.
     """
 
     target: Target
@@ -66,7 +81,7 @@ class Workbench:
     device: DeviceSession
     host: DeviceSession
     workers: int = 1
-    shapes: dict[str, ShapeFigures] = field(default_factory=dict, repr=False, compare=False)
+    seen: SeenShapes = field(default_factory=SeenShapes, repr=False, compare=False)
 
     def with_spec(self, spec: TargetSpec) -> Workbench:
         """The same bench for a target that is pruned or trained otherwise; data that are loaded are shared."""

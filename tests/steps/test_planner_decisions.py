@@ -106,7 +106,8 @@ def made(
         checked, Pruning(ratios=(0.5,), sparsities=(0.7,)), precisions, can_cut=True, topology=topology
     )
     shapes = SimpleNamespace(
-        bench=SimpleNamespace(note=lambda *_: None), measure=lambda r: figures(r, *full[r.name])
+        bench=SimpleNamespace(note=lambda *_: None), measure=lambda r: figures(r, *full[r.name]),
+        refer_to=lambda _: None, look_closer=lambda f: replace(f, processes=5),
     )  # fmt: skip
     narrower = _Narrower(full, least, narrowest)
     narrower.rounded |= rounded or {}

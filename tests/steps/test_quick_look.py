@@ -13,7 +13,7 @@ from compressors import compressor
 from records_for_tests import make_block
 
 from edgeprune.benchmarking.validity import Watch
-from edgeprune.planning.feasibility import ShapeFigures, over_budget
+from edgeprune.planning.feasibility import ShapeFigures, decide, needs_closer_look, over_budget
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
 from edgeprune.records.rung import Limits, Precision, PruningKind, Rung
@@ -25,6 +25,7 @@ from edgeprune.steps.session import BlockLength
 from edgeprune.steps.shapes import ShapeBench, settled
 
 RUNG = Rung(runtime="onnxruntime", precision=Precision.FLOAT32)
+CUT = replace(RUNG, precision=Precision.INT8)
 MS = 1_000_000
 
 
@@ -174,6 +175,85 @@ def test_a_shape_has_one_answer_a_session_until_it_is_looked_at_longer(tmp_path:
         # It is refused after two looks, and looked at no more.
         assert settled(bench, again, Limits(p99_ms=3.0)) is again
         assert over_budget(again, Limits(p99_ms=3.0)) is not None
+
+
+@pytest.mark.parametrize(
+    ("p50_ms", "processes", "closer"),
+    [(0.93, 1, False), (0.95, 1, True), (1.0, 1, True), (1.02, 1, True), (1.04, 1, False), (1.0, 5, False)],
+)
+def test_a_p50_near_its_limit_is_looked_at_by_several_processes_once(
+    p50_ms: float, processes: int, *, closer: bool
+) -> None:
+    figures = ShapeFigures(
+        rung=RUNG, p50_ms=p50_ms, p99_ms=2.0, artifact_bytes=1, peak_bytes=1, processes=processes
+    )  # fmt: skip
+    assert needs_closer_look(figures, Limits(p50_ms=1.0)) == closer
+    assert not needs_closer_look(figures, Limits(p99_ms=1.0))
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.4], ids=["the pace of the plan", "a slower pace"])
+def test_a_closer_look_beside_the_baseline_says_what_the_speedup_will_be(
+    tmp_path: Path, monkeypatch: Any, slower: float
+) -> None:
+    """Five pairs, one of them a chance; dense took 4 ms when the limits were set, and the host may be slow."""
+    told, asked = {RUNG: [4.0, 4.1, 4.0, 4.2, 4.0], CUT: [2.0, 2.05, 3.0, 2.1, 2.0]}, list[Rung]()
+
+    def look(_bench: Any, rung: Rung, *_: Any, **__: Any) -> Look:
+        asked.append(rung)
+        return Look(block([slower * told[rung].pop(0)] * 100), "")
+
+    with compressor(tmp_path) as made:
+        bench = ShapeBench(made.bench)
+        monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([4.0] * 100), ""))
+        dense = bench.measure(RUNG)
+        monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.9] * 100), ""))
+        first = bench.measure(CUT)
+        monkeypatch.setattr(looks, "quick_look", look)
+        bench.refer_to(dense)
+        closer = settled(bench, first, Limits(p50_ms=1.95))
+        assert (closer.p50_ms, closer.processes, closer.disturbed) == (pytest.approx(2.0), 5, "")
+        assert replace(closer, p50_ms=first.p50_ms, processes=1) == first
+        assert asked == [CUT, RUNG, RUNG, CUT, CUT, RUNG, RUNG, CUT, CUT, RUNG]
+        # The answer from now on, in this session and in the next.
+        assert settled(bench, bench.measure(CUT), Limits(p50_ms=1.95)) is closer
+        made.bench.seen.figures.clear()
+        assert settled(bench, bench.measure(CUT), Limits(p50_ms=1.95)) == closer
+        assert decide(closer, Limits(p50_ms=2.0), 0.0).reason == (
+            "p50 2.00 ms on the device by 5 processes, within the budget"
+        )
+        # A look at its tail leaves p50 alone.
+        monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.0] * 98 + [3.0] * 2), ""))
+        assert (bench.look_longer(closer).p50_ms, bench.look_longer(closer).p99_ms) == (closer.p50_ms, 3.0)
+
+
+@pytest.mark.parametrize(("neighbours", "disturbed"), [(2, ""), (3, "a neighbour")])
+def test_a_closer_look_of_an_absolute_limit_is_a_median_and_disturbed_where_most_of_its_looks_were(
+    tmp_path: Path, monkeypatch: Any, neighbours: int, disturbed: str
+) -> None:
+    told = [Look(block([3.0] * 100), "a neighbour")] * neighbours + [Look(block([1.0] * 100))] * (5 - neighbours)
+    with compressor(tmp_path) as made:
+        bench = ShapeBench(made.bench)
+        monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.0] * 100), ""))
+        first = bench.measure(RUNG)
+        monkeypatch.setattr(looks, "quick_look", lambda *_, **__: told.pop())
+        closer = bench.look_closer(first)
+    assert (closer.p50_ms, closer.disturbed) == (1.0 if neighbours < 3 else 3.0, disturbed)
+    assert told == []
+
+
+def test_the_baseline_is_not_looked_at_beside_itself(tmp_path: Path, monkeypatch: Any) -> None:
+    with compressor(tmp_path) as made:
+        bench, asked = ShapeBench(made.bench), list[Rung]()
+        dense = bench.measure(RUNG)
+        bench.refer_to(dense)
+
+        def look(_bench: Any, rung: Rung, *_: Any, **__: Any) -> Look:
+            asked.append(rung)
+            return Look(block([4.0] * 100), "")
+
+        monkeypatch.setattr(looks, "quick_look", look)
+        assert bench.look_closer(dense).p50_ms == 4.0
+        assert asked == [RUNG] * 5
 
 
 def test_a_shape_is_compiled_once_for_all_placements(tmp_path: Path, monkeypatch: Any) -> None:

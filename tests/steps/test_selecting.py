@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,9 @@ class Scales:
         self.asked.append({w.group: w.after for w in widths})
         p50_ms = 0.1 * sum(self.asked[-1].values())
         return ShapeFigures(rung=rung, p50_ms=p50_ms, p99_ms=p50_ms, artifact_bytes=10, peak_bytes=10, widths=widths)
+
+    def look_closer(self, figures: ShapeFigures) -> ShapeFigures:
+        return replace(figures, processes=5)
 
 
 def made_with(made: Compressor, selection: str) -> Workbench:

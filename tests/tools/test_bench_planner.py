@@ -87,7 +87,7 @@ class _Timed(Contest):
     def at(self, strength: float) -> Configuration:
         return Configuration(widths={"a": list(self.latencies_ms)[round(strength * self.steps) - 1]})
 
-    def measure(self, shape: Configuration) -> float:
+    def measure(self, shape: Configuration, _limit_ms: float) -> float:
         self.tried.append(shape.widths["a"])
         return self.latencies_ms[shape.widths["a"]]
 
@@ -178,6 +178,7 @@ def contest(monkeypatch: pytest.MonkeyPatch) -> Contest:
         )  # fmt: skip
 
     monkeypatch.setattr(ShapeBench, "measure", measure)
+    monkeypatch.setattr(ShapeBench, "look_closer", lambda _, figures: replace(figures, processes=5))
     made = Contest(cast("Workbench", bench), Precision.FLOAT32, steps=8)
     losses = cast("GroupLosses", lambda group, width: (0.1 if group == "inner" else 1.0) * (1.0 - width / 32))
     made.narrower = replace(made.narrower, loss=losses)
