@@ -134,12 +134,18 @@ class VariantSearcher:
 
     def _float_modules(self, best: QuantizationVariant, trials: VariantBench) -> tuple[str, ...]:
         try:
-            return trials.float_modules(best)
+            found = trials.float_modules(best)
         except NotInstalledError:
             raise
         except BuildError as error:
             self.bench.note(f"layers in float are rounded in training, as it cannot be told which: {error.message}")
             return ()
+        wanted = len(best.float_layers)
+        if len(found) < wanted:
+            # A module that runs twice is two layers, and then nothing is amiss.
+            told = f"{len(found)} module(s) stay in float in training, for {wanted} layer(s) that do in the file"
+            self.bench.note(f"{told}: any that marks do not tell apart are rounded", "warning")
+        return found
 
     def _worth_trying(self, subject: Quantizable) -> list[Quantizer]:
         share = linear_share(self.compressor.load(subject.model))

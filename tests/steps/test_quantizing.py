@@ -387,6 +387,34 @@ def test_layers_in_float_are_not_rounded_in_training(runtime: str, code: str, tm
         assert trials.float_modules(DEFAULT_VARIANT) == ()
 
 
+@pytest.mark.parametrize(
+    "hidden", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["all told apart", "none told apart"]
+)
+def test_a_whole_search_trains_what_it_leaves_in_float_as_it_is(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hidden: bool
+) -> None:
+    """No trial meets its floor, so the search goes from layers that hurt to training with the others rounded."""
+    keys = {**TARGET, "quantization.qat_epochs": 1, "quantization.max_float_share": 0.5}
+    tried = {"quantization.variants": ["mixed_precision", "qat"]}
+    (tmp_path / "scratch").mkdir()
+    if hidden:
+        monkeypatch.setattr(variants, "modules_in_float", lambda *_: ())
+    notes = _Notes()
+    with compressor(tmp_path, notes, {**keys, **tried}, code=code) as one:
+        subject = Quantizable(rung=INT8.rung, model=one.dense, floors=Floors(accuracy=1.01), limits=LOOSE)
+        trials = VariantBench(one.bench, one, subject, tmp_path / "scratch")
+        default, *mixed, last = VariantSearcher(one.bench, one)._searched(subject, trials, "").trials
+    assert default.variant == DEFAULT_VARIANT
+    assert [len(t.variant.float_layers) for t in mixed] == [1, 2]
+    best = best_of([default, *mixed]).variant
+    modules = () if hidden else last.variant.float_modules
+    assert last.variant == replace(best, qat_epochs=1, float_modules=modules)
+    assert best.float_layers
+    assert len(modules) == (0 if hidden else len(best.float_layers))
+    assert last.accuracy is not None
+    assert any("module(s) stay in float in training" in message for message in notes.messages) == hidden
+
+
 def _trial(accuracy: float | None, name: Calibration = Calibration.DEFAULT, **changes: object) -> VariantTrial:
     fields = {"variant": QuantizationVariant(calibration=name), "accuracy": accuracy, "meets_floors": True, **changes}
     return VariantTrial(**fields)  # type: ignore[arg-type]
