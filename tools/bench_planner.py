@@ -1,7 +1,7 @@
 """The planner against what people do instead, at equal latency on one device and after the same short recovery.
 
     EDGEPRUNE_DATA=../shared/data python tools/bench_planner.py --output runs/planner --epochs 3 --seeds 0 1 2
-    ... --output runs/planner-float32 --precision float32
+    ... --output runs/planner --resume --precision float32
 
 For ResNet-20 on CIFAR-10, or another target with pretrained weights: at each budget (a speed-up of p50 over dense
 float32 in the fastest runtime) every method proposes widths, and whole untrained shapes are measured until one meets
@@ -10,7 +10,7 @@ compiled and tested. All methods work at the same place: the runtime where the f
 `--precision float32` in float32. The budgets are over dense float32 in both. In INT8 a part of a budget is met by the
 precision; where it meets all of it nothing is to be cut, no method can differ, and only `int8` has a row. In float32
 all of it must come from widths and blocks: that is what a device without INT8 asks of the methods. What is done is kept
-in `--output`, so that the bench goes on where it ended. The test split chooses nothing.
+in `--output`, so that the bench goes on where it ended, with `--resume`. The test split chooses nothing.
 
 Methods: `planner` (this project's), `int8` (the precision alone), `uniform` (one ratio for all groups), `magnitude`
 (torch-pruning's global L2 magnitude, rounded to multiples of 8), `macs` (the planner's losses, blocks and solver, with
@@ -28,9 +28,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from bench_parts import KeptRows, opened_workbench
+from bench_parts import KeptRows, add_output, kept_rows, opened_workbench
 from planner_contest import Contest
 from planner_rivals import METHODS
 
@@ -163,7 +162,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--target", default="targets/cifar10-resnet20")
     parser.add_argument("--profile", default="profiles/local-2x.toml")
     parser.add_argument("--device", default="local")
-    parser.add_argument("--output", type=Path, required=True)
+    add_output(parser)
     parser.add_argument(
         "--precision", choices=["int8", "float32"], default="int8", help="where widths are searched for"
     )
@@ -175,7 +174,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of recovery, the same for all")
     arguments = parser.parse_args(given)
-    kept = KeptRows(arguments.output / "rows.json", Row)
+    kept = kept_rows(parser, arguments, Row)
     for work in (_search_all, _train_all):
         for seed in arguments.seeds:
             with _contest(arguments, seed) as contest:

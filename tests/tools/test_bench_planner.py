@@ -249,7 +249,9 @@ def test_a_slice_of_the_contest(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert met == (row["test"] is not None)
     assert "1000.00x planner" in capsys.readouterr().out
     # What is there is not done again; and in INT8 a budget that needs no cut compares nothing.
-    more = run("--speedups", "0.001")
+    with pytest.raises(SystemExit):
+        run("--speedups", "0.001")
+    more = run("--speedups", "0.001", "--resume")
     assert more[: len(rows)] == rows
     assert [(r["method"], r["precision"], r["whole_trips"]) for r in more[len(rows) :]] == [("int8", "int8", 0)]
     assert "INT8 alone is enough" in capsys.readouterr().out
