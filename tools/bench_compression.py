@@ -11,7 +11,8 @@ runtime; `built` is `edgeprune build` of the target (with `--built-epochs` of re
 times as fast as its dense float32: the planner chooses what to cut by the device's milliseconds. Choices are made on
 the even half of the test images (the public weights have seen every training image). The figures are those of the odd
 half, which is read for each row, when its model is made: no choice looks at them. Every row and step is kept in
-`--output`, so that a run of hours goes on where it ended, with `--resume`.
+`--output`, so that a run of hours goes on where it ended, with `--resume`: with the same target, profile, data, device
+and libraries. Rows of other code stay, and are named below the table.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench_origin import origin_of
 from bench_parts import KeptRows, add_output, kept_rows, millions_of_macs, opened_workbench
 
 from edgeprune.api import build
@@ -481,14 +483,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if strange := sorted(set(runtimes) - set(profile.runtimes)):
         parser.error(f"--runtimes: profile {profile.name} has {', '.join(profile.runtimes)}, not {strange[0]}")
     profile = profile.model_copy(update={"runtimes": {name: profile.runtimes[name] for name in runtimes}})
-    kept = kept_rows(parser, arguments, Row)
     if arguments.cifar is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.cifar.resolve())
+    # Epochs and rates of recovery are in the rows' names.
+    kept = kept_rows(parser, arguments, Row, lambda: origin_of(load_target(arguments.target), profile), __file__)
     for part in arguments.parts:
         for seed in arguments.seeds:
             with _engine(arguments, profile, seed) as engine:
                 PARTS[part](engine, kept)
-    print(table(list(kept.rows.values())))
+    rows = list(kept.rows.values())
+    print("\n".join([table(rows), *kept.of_other_code(rows)]))
     if "one-shot" in arguments.parts:
         print(published())
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from bench_origin import Code, Origin, code_of
+
 from edgeprune.cli.render.plain import PlainReporter
 from edgeprune.deployment.inventory import load_device
 from edgeprune.files import write_atomically
-from edgeprune.records.codec import from_json, to_plain
+from edgeprune.records.codec import from_json, to_json, to_plain
 from edgeprune.records.operators import WEIGHTLESS, OperatorShape
 from edgeprune.schema.profile import DeviceProfile
 from edgeprune.steps.inputs import Target
@@ -33,35 +35,114 @@ class Entered(Protocol):
 
 
 RowType = TypeVar("RowType", bound=Entered)
+_LISTED = 8
+"""Rows that a message names."""
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Options for `kept_rows`."""
     parser.add_argument("--output", type=Path, required=True, help="for rows and steps; a new folder, or see --resume")
-    parser.add_argument("--resume", action="store_true", help="go on with the rows in --output; refused without it")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the rows in --output, if they were made with the same settings, data, device and libraries; "
+        "refused without it",
+    )
 
 
-def kept_rows(parser: argparse.ArgumentParser, arguments: argparse.Namespace, kind: type[RowType]) -> KeptRows[RowType]:
-    """The rows in `--output`; the parser's own exit where there are some and nobody said `--resume`."""
-    rows = arguments.output / "rows.json"
-    if rows.exists() and not arguments.resume:
+def kept_rows(
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    kind: type[RowType],
+    origin: Callable[[], Origin],
+    tool: str,
+) -> KeptRows[RowType]:
+    """The rows in `--output`, and beside them what they and those to come are made with.
+
+    The parser's own exit where there are some and nobody said `--resume`, or where they mean something else.
+
+    Args:
+        parser: it tells why not.
+        arguments: those of `add_output`.
+        kind: class of the rows.
+        origin: what this run makes rows with; called where they are not refused without it.
+        tool: the file of the benchmark.
+    """
+    kept = KeptRows(arguments.output / "rows.json", kind, code_of(Path(tool)))
+    if kept.rows and not arguments.resume:
         parser.error(f"--output {arguments.output} has rows of an earlier run; give --resume to go on with them")
-    return KeptRows(rows, kind)
+    path, now = arguments.output / "made_with.json", origin()
+    before = from_json(Origin, path.read_text()) if kept.rows and path.is_file() else None
+    if kept.rows and (why_not := _why_not(before, now)):
+        parser.error(f"--output {arguments.output}: {len(kept.rows)} rows: {_listed(kept.rows)}\n{why_not}")
+    joined = before.joined(now) if before else now
+    if joined != before:
+        write_atomically(path, to_json(joined, indent=1))
+    return kept
+
+
+def _why_not(before: Origin | None, now: Origin) -> str:
+    """Why rows of two origins may not stand together; empty where they may."""
+    if before is None:
+        return "there is no made_with.json that says what they were made with; give another --output"
+    listed = "".join(f"\n  {line}" for line in before.differences(now))
+    return listed and f"they were made with something else; make it the same, or give another --output:{listed}"
 
 
 class KeptRows(Generic[RowType]):
-    """The rows of a benchmark so far, by what they are of, in a file that is always whole."""
+    """The rows of a benchmark so far, by what they are of, in a file that is always whole.
 
-    def __init__(self, path: Path, kind: type[RowType]) -> None:
+    Args:
+        path: of the file.
+        kind: class of the rows.
+        code: what makes those that are added.
+    """
+
+    def __init__(self, path: Path, kind: type[RowType], code: Code) -> None:
         self._path = path
-        found = json.loads(path.read_text()) if path.is_file() else []
-        rows = (from_json(kind, json.dumps(stored).encode()) for stored in found)
-        self.rows = {row.entry: row for row in rows}
+        self.code = code
+        self.rows: dict[tuple[object, ...], RowType] = {}
+        self._codes: dict[tuple[object, ...], tuple[Code, ...]] = {}
+        for stored in json.loads(path.read_text()) if path.is_file() else []:
+            codes = from_json(tuple[Code, ...], json.dumps(stored.pop("codes", [])))
+            row = from_json(kind, json.dumps(stored))
+            self.rows[row.entry], self._codes[row.entry] = row, codes
 
-    def add(self, row: RowType) -> None:
-        """Keep a row; one of the same thing goes."""
+    def add(self, row: RowType, *, begun: bool = False) -> None:
+        """Keep a row; one of the same thing goes.
+
+        Args:
+            row: made by this code.
+            begun: whether it has figures of the one that goes, whose code then has a hand in it.
+        """
+        before = self._codes[row.entry] if begun else ()
         self.rows[row.entry] = row
-        write_atomically(self._path, json.dumps([to_plain(r) for r in self.rows.values()], indent=1).encode())
+        self._codes[row.entry] = tuple(dict.fromkeys((*before, self.code)))
+        stored = [{**to_plain(r), "codes": to_plain(self._codes[entry])} for entry, r in self.rows.items()]
+        write_atomically(self._path, json.dumps(stored, indent=1).encode())
+
+    def is_of_this_code(self, row: RowType) -> bool:
+        """Whether no other code had a hand in a row."""
+        return self._codes[row.entry] == (self.code,)
+
+    def of_other_code(self, rows: Iterable[RowType]) -> list[str]:
+        """Lines to close a table of these rows with: which are of which other code; none where all are of this."""
+        shown = list(rows)
+        found: dict[tuple[Code, ...], list[tuple[object, ...]]] = {}
+        for row in shown:
+            if not self.is_of_this_code(row):
+                found.setdefault(self._codes[row.entry], []).append(row.entry)
+        return [
+            f"{len(entries)} of {len(shown)} rows are of other code than this, {self.code}: "
+            f"of {', then '.join(map(str, codes)) or 'unknown code'}: {_listed(entries)}"
+            for codes, entries in found.items()
+        ]
+
+
+def _listed(entries: Iterable[tuple[object, ...]]) -> str:
+    told = [" / ".join(map(str, entry)) for entry in entries]
+    more = [f"and {len(told) - _LISTED} more"] if len(told) > _LISTED else []
+    return "; ".join(told[:_LISTED] + more)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ compiled and tested. All methods work at the same place: the runtime where the f
 `--precision float32` in float32. The budgets are over dense float32 in both. In INT8 a part of a budget is met by the
 precision; where it meets all of it nothing is to be cut, no method can differ, and only `int8` has a row. In float32
 all of it must come from widths and blocks: that is what a device without INT8 asks of the methods. What is done is kept
-in `--output`, so that the bench goes on where it ended, with `--resume`. The test split chooses nothing.
+in `--output`, so that the bench goes on where it ended, with `--resume`: with the same target, profile, `--epochs`,
+`--steps`, data, device and libraries. Rows of other code stay, and are named below the table. The test split chooses
+nothing.
 
 Methods: `planner` (this project's), `int8` (the precision alone), `uniform` (one ratio for all groups), `magnitude`
 (torch-pruning's global L2 magnitude, rounded to multiples of 8), `macs` (the planner's losses, blocks and solver, with
@@ -28,7 +30,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
+from bench_origin import Origin, origin_of
 from bench_parts import KeptRows, add_output, kept_rows, opened_workbench
 from planner_contest import Contest
 from planner_rivals import METHODS
@@ -37,7 +41,7 @@ from edgeprune.planning.allocation_problem import Configuration
 from edgeprune.planning.feasibility import HEADROOM
 from edgeprune.records.rung import Precision
 from edgeprune.steps.candidates import CandidateMaker
-from edgeprune.steps.inputs import load_profile, load_target
+from edgeprune.steps.inputs import Target, load_profile, load_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,14 +178,14 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3, help="of recovery, the same for all")
     arguments = parser.parse_args(given)
-    kept = kept_rows(parser, arguments, Row)
+    kept = kept_rows(parser, arguments, Row, partial(_origin, arguments), __file__)
     for work in (_search_all, _train_all):
         for seed in arguments.seeds:
             with _contest(arguments, seed) as contest:
                 work(contest, arguments, kept)
     asked = [r for r in kept.rows.values() if _is_asked_for(r, arguments)]
     print(f"widths are searched for in {arguments.precision}; recovery takes {arguments.epochs} epochs")
-    print(table(asked))
+    print("\n".join([table(asked), *kept.of_other_code(asked)]))
 
 
 def _is_asked_for(row: Row, arguments: argparse.Namespace) -> bool:
@@ -209,12 +213,12 @@ def _search_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[
 def _train_all(contest: Contest, arguments: argparse.Namespace, kept: KeptRows[Row]) -> None:
     """Each shape once: methods may have found the same one."""
     seed = contest.bench.target.spec.seed
-    trained = {_trained(r): r for r in kept.rows.values() if r.test is not None}
+    trained = {_trained(r): r for r in kept.rows.values() if r.test is not None and kept.is_of_this_code(r)}
     for row in [r for r in kept.rows.values() if r.seed == seed and _is_asked_for(r, arguments)]:
         if row.met and row.test is None:
             same = trained.get(_trained(row)) or train(contest, row)
             trained[_trained(row)] = same
-            kept.add(replace(row, validation=same.validation, test=same.test))
+            kept.add(replace(row, validation=same.validation, test=same.test), begun=True)
 
 
 def _trained(row: Row) -> tuple[object, ...]:
@@ -223,12 +227,24 @@ def _trained(row: Row) -> tuple[object, ...]:
 
 @contextmanager
 def _contest(arguments: argparse.Namespace, seed: int) -> Iterator[Contest]:
-    target = load_target(arguments.target)
-    recovery = target.spec.recovery.model_copy(update={"epochs": arguments.epochs, "rounds": 1})
-    target = replace(target, spec=target.spec.model_copy(update={"seed": seed, "recovery": recovery}))
-    profile = load_profile(arguments.profile)
+    target, profile = _target(arguments), load_profile(arguments.profile)
+    target = replace(target, spec=target.spec.model_copy(update={"seed": seed}))
     with opened_workbench(target, profile, arguments.device, arguments.output / f"seed{seed}") as bench:
         yield Contest(bench, Precision(arguments.precision), arguments.steps)
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    """Recovered for so many epochs, at its own seed."""
+    target = load_target(arguments.target)
+    recovery = target.spec.recovery.model_copy(update={"epochs": arguments.epochs, "rounds": 1})
+    return replace(target, spec=target.spec.model_copy(update={"recovery": recovery}))
+
+
+def _origin(arguments: argparse.Namespace) -> Origin:
+    """All runtimes have a say in a row: the fastest one is its place."""
+    profile = load_profile(arguments.profile)
+    asked = {"steps": arguments.steps}
+    return origin_of(_target(arguments), profile, device=arguments.device, by_runtime=False, asked=asked)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ By default the keywords of MLPerf Tiny (`targets/keywords-dscnn`). Every way is 
 quantizer's default; `mixed_precision` leaves those layers in float whose rounding hurts most on training examples. Ways
 are to be chosen by the validation split. The column beside it is of the test split: `worse` counts the examples that
 float32 has right and this way wrong, `better` the other way round; `p` is that of McNemar's exact test, one-sided. p50
-is one look on this machine, one thread. Rows are kept in `--output`.
+is one look on this machine, one thread. Rows are kept in `--output`, to go on with by `--resume`: with the same target,
+profile, data, device and libraries. Rows of other code stay, and are named below the table.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from bench_origin import origin_of
 from bench_parts import add_output, kept_rows, opened_workbench
 
 from edgeprune.errors import BuildError
@@ -154,18 +156,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-looks", action="store_true", help="leave p50 out, where others measure on this machine")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     arguments = parser.parse_args(argv)
-    kept = kept_rows(parser, arguments, Row)
     if arguments.data is not None:
         os.environ["EDGEPRUNE_DATA"] = str(arguments.data.resolve())
-    profile = load_profile(arguments.profile)
-    with opened_workbench(load_target(arguments.target), profile, "local", arguments.output / "steps") as bench:
+    target, profile = load_target(arguments.target), load_profile(arguments.profile)
+    kept = kept_rows(parser, arguments, Row, lambda: origin_of(target, profile), __file__)
+    with opened_workbench(target, profile, "local", arguments.output / "steps") as bench:
         compressor = Compressor(bench)
         for runtime in profile.runtimes:
             ways = Ways(bench, compressor, runtime, looks=not arguments.no_looks)
             for way in arguments.ways:
                 if (runtime, way) not in kept.rows:
                     kept.add(ways.row(way))
-    print(table(list(kept.rows.values())))
+    rows = list(kept.rows.values())
+    print("\n".join([table(rows), *kept.of_other_code(rows)]))
 
 
 if __name__ == "__main__":

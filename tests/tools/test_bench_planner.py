@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
+import bench_planner
 import numpy as np
 import pytest
 import torch
+from bench_origin import Code
 from bench_parts import KeptRows
-from bench_planner import Row, main, search, table
+from bench_planner import Row, _train_all, main, search, table
 from planner_contest import Contest
 from planner_rivals import METHODS, group_magnitudes, magnitude_widths
 from safetensors.torch import save_file
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["own_home"]
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
+CODE = Code(digest="0123", revision="abc")
 
 
 class Residual(nn.Module):
@@ -111,8 +116,8 @@ def _row(method: str, seed: int, test: float | None = None, **others: object) ->
 def test_rows_outlive_the_run(tmp_path: Path) -> None:
     rows = [_row("planner", 0, 0.9, widths={"a": 8}, removed_blocks=("block",)), _row("random", 1)]
     for row in rows:
-        KeptRows(tmp_path / "rows.json", Row).add(row)
-    assert list(KeptRows(tmp_path / "rows.json", Row).rows.values()) == rows
+        KeptRows(tmp_path / "rows.json", Row, CODE).add(row)
+    assert list(KeptRows(tmp_path / "rows.json", Row, CODE).rows.values()) == rows
 
 
 def test_the_table_sets_the_planner_beside_the_best_of_the_others() -> None:
@@ -209,6 +214,31 @@ def test_the_precision_alone_takes_no_trip_of_its_own(contest: Contest) -> None:
     assert short.p50_ms is None
 
 
+def test_what_other_code_trained_is_trained_again(
+    contest: Contest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three methods found one shape: the first was trained by other code, the second only found by it."""
+    older = KeptRows(tmp_path / "rows.json", Row, Code(digest="4567", revision="old"))
+    older.add(_row("planner", 0, 0.9, widths={"a": 8}))
+    older.add(_row("macs", 0, p50_ms=0.9, widths={"a": 8}))
+    kept = KeptRows(tmp_path / "rows.json", Row, CODE)
+    kept.add(_row("uniform", 0, p50_ms=0.9, widths={"a": 8}))
+    trained: list[str] = []
+
+    def train(_: Contest, row: Row) -> Row:
+        trained.append(row.method)
+        return replace(row, validation=0.6, test=0.7)
+
+    monkeypatch.setattr(bench_planner, "train", train)
+    asked = {"precision": "int8", "speedups": [3.0], "methods": list(METHODS), "seeds": [0]}
+    _train_all(contest, argparse.Namespace(**asked), kept)
+    assert {row.method: row.test for row in kept.rows.values()} == {"planner": 0.9, "macs": 0.7, "uniform": 0.7}
+    assert trained == ["macs"]
+    told = kept.of_other_code(kept.rows.values())
+    assert [line.rpartition(": ")[2] for line in told] == ["int8 / 3.0 / planner / 0", "int8 / 3.0 / macs / 0"]
+    assert "then abc" in told[1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_slice_of_the_contest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,3 +285,8 @@ def test_a_slice_of_the_contest(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert more[: len(rows)] == rows
     assert [(r["method"], r["precision"], r["whole_trips"]) for r in more[len(rows) :]] == [("int8", "int8", 0)]
     assert "INT8 alone is enough" in capsys.readouterr().out
+    # A row says neither how long it was recovered nor how many cuts were tried.
+    for option, told in (("--epochs", "target.recovery.epochs"), ("--steps", "asked.steps")):
+        with pytest.raises(SystemExit):
+            run("--speedups", "0.001", "--resume", option, "3")
+        assert re.search(rf"{told}: expected [12], found 3", capsys.readouterr().err)

@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 
 import bench_compression
+import bench_parts
 import bench_pruning
 import bench_quantization
 import bench_training
 import pytest
+from bench_origin import Code
 from targets_for_tests import make_target, own_home, until_quiet  # noqa: F401
 
 from edgeprune.pruning.criteria import CRITERIA
 
+CODE = Code(digest="0123", revision="abc")
 DIGITS = Path(__file__).parents[2] / "targets" / "digits"
 
 
@@ -99,7 +102,7 @@ def test_the_quantization_benchmark_gives_each_way_a_row_or_a_reason(
     until_quiet(lambda: bench_quantization.main([*arguments, "--ways", "float32", "--resume"]))
     arguments += ["--no-looks", "--ways", "float32", "default", "percentile", "mixed_precision", "smoothing"]
     bench_quantization.main([*arguments, "--resume"])
-    rows = [bench_quantization.Row(**row) for row in json.loads((made.runs / "rows.json").read_text())]
+    rows = list(bench_parts.KeptRows(made.runs / "rows.json", bench_quantization.Row, CODE).rows.values())
     assert [row.entry for row in rows] == [("onnxruntime", way) for way in arguments[-5:]]
     *made_rows, refused = rows
     assert "no layer norm" in refused.reason
@@ -156,5 +159,7 @@ def test_the_table_has_mean_deviation_and_count_of_the_seeds() -> None:
 def test_rows_of_older_runs_are_read(tmp_path: Path) -> None:
     stored = {"part": "one-shot", "method": "obc", "amount": 0.5, "seed": 0, "validation": 0.9, "test": 0.8}
     (tmp_path / "rows.json").write_text(json.dumps([{**stored, "p50_ms": None, "detail": ""}]))
-    kept = bench_compression.KeptRows(tmp_path / "rows.json", bench_compression.Row)
+    kept = bench_parts.KeptRows(tmp_path / "rows.json", bench_compression.Row, CODE)
     assert list(kept.rows) == [("one-shot", "obc", 0.5, 0)]
+    (told,) = kept.of_other_code(kept.rows.values())
+    assert "of unknown code: one-shot / obc / 0.5 / 0" in told
