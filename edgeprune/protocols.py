@@ -106,7 +106,10 @@ class Runtime(Protocol):
         ...
 
     def precisions(self, device: DeviceFacts) -> tuple[Precision, ...]:
-        """What it can compute in on that device, float32 first, cheapest in accuracy next."""
+        """What it can compute in on that device, float32 first, cheapest in accuracy next.
+
+        With `FLOAT32_W16` where its scheme can store weights in float16, and the runtime computes in float32 then.
+        """
         ...
 
     def compile(self, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
@@ -129,7 +132,7 @@ class Runtime(Protocol):
         ...
 
     def int8_scheme(self) -> str:
-        """Name of the file in `quantization/schemes/` that makes its INT8 artifact from its float32 one."""
+        """Name of the file in `quantization/schemes/` that makes its other artifacts from its float32 one."""
         ...
 
     def sparse_form(self) -> SparseForm | None:

@@ -365,4 +365,4 @@ def _warmup_arguments(request: BenchRequest | ProfileRequest) -> list[str]:
 
 def _model_arguments(runtime: str, precision: Precision, threads: int, artifact_path: str) -> list[str]:
     model = ["--runtime", runtime, "--artifact", artifact_path]
-    return [*model, "--precision", precision.value, "--threads", str(threads)]
+    return [*model, "--precision", precision.arithmetic.value, "--threads", str(threads)]

@@ -34,7 +34,7 @@ class ProfileJob:
 def write_trip(path: Path, jobs: Sequence[ProfileJob]) -> None:
     """Write the zip file; the agent numbers the artifacts in the order of the jobs."""
     listed = [
-        {"file": f"{number}/{job.artifact.files[0].name}", "precision": job.artifact.precision.value}
+        {"file": f"{number}/{job.artifact.files[0].name}", "precision": job.artifact.precision.arithmetic.value}
         | {"shape": list(job.input_shape), "follows": job.follows}
         for number, job in enumerate(jobs)
     ]

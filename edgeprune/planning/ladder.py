@@ -1,5 +1,8 @@
 """The rungs that a profile allows, by kind: float32, then bf16 and fp16, then INT8, then what is pruned.
 
+Right after float32 comes float32 with weights stored in float16, where the size is limited. It rounds each weight once
+to 11 bits; fp16 rounds the same weights and all that is computed from them, bf16 to 8 bits.
+
 That order is habit. It stands where nothing was measured, and between rungs whose measured costs differ by noise; the
 costs that a build goes by are losses on validation data (`steps/costs.py`), its order is `planning/rung_order.py`'s.
 """
@@ -14,11 +17,12 @@ from edgeprune.planning.sparsity import MaskChoice
 from edgeprune.records.cores import Core
 from edgeprune.records.rung import Precision, PruningKind, Rung
 from edgeprune.schema.compression import Pruning
-from edgeprune.schema.profile import DeviceProfile
+from edgeprune.schema.profile import Budget, DeviceProfile
 from edgeprune.zero_patterns import ZeroPattern, parse_pattern
 
 PRECISION_COST: Mapping[Precision, float] = {
     Precision.FLOAT32: 0.0,
+    Precision.FLOAT32_W16: 0.05,
     Precision.BF16: 0.1,
     Precision.FP16: 0.2,
     Precision.INT8: 1.0,
@@ -45,7 +49,7 @@ class Ladder:
     Attributes:
         rungs: those whose shape is known, by ascending accuracy cost.
         places: runtime, precision, threads and cores where widths are to be searched for, at the runtime's fastest
-            precision.
+            precision. None with weights of 16 bits: `planning.half_weights` puts those in once they were measured.
         finer_places: the same at its other precisions, for where cutting costs less than INT8.
         refused: rungs that are ruled out.
     """
@@ -95,13 +99,14 @@ def make_ladder(
     refused: list[RefusedRung] = []
     for runtime, available in precisions.items():
         support = profile.runtimes[runtime]
-        for precision in available:
+        for precision in (p for p in available if is_offered(p, profile.budget)):
             if precision is Precision.INT8 and not support.int8:
                 rung = Rung(runtime=runtime, precision=precision)
                 refused.append(RefusedRung(rung=rung, reason=f"runtimes.{runtime}.int8 = false in the profile"))
                 continue
             rungs += _everywhere(runtime, precision, spots)
-        usable = [p for p in available if p is not Precision.INT8 or support.int8]
+        computed = [p for p in available if p is p.arithmetic]
+        usable = [p for p in computed if p is not Precision.INT8 or support.int8]
         fastest = Precision.INT8 if Precision.INT8 in usable else usable[-1]
         if can_cut:
             places += _everywhere(runtime, fastest, spots)
@@ -116,6 +121,11 @@ def make_ladder(
         refused=tuple(refused),
         finer_places=tuple(finer),
     )
+
+
+def is_offered(precision: Precision, budget: Budget) -> bool:
+    """Whether a precision may gain anything: weights of 16 bits make a file smaller, and nothing faster."""
+    return precision is not Precision.FLOAT32_W16 or budget.artifact_mb is not None
 
 
 def _everywhere(runtime: str, precision: Precision, spots: Sequence[Placement]) -> list[Rung]:

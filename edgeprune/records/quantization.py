@@ -98,6 +98,8 @@ class QuantizationVariant:
 
 
 DEFAULT_VARIANT = QuantizationVariant()
+HALF_WEIGHTS = QuantizationVariant(weight_only_bits=16)
+"""How files of `Precision.FLOAT32_W16` are made from float32 ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

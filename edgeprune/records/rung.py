@@ -17,12 +17,19 @@ _SHORT_REASON = 160
 
 
 class Precision(StrEnum):
-    """What the runtime computes in."""
+    """What the runtime computes in; and, where that differs, what the file has the weights in."""
 
     FLOAT32 = "float32"
+    FLOAT32_W16 = "float32w16"
+    """Weights stored in float16 and made float32 when the file is loaded: half its size, and float32's kernels."""
     BF16 = "bf16"
     FP16 = "fp16"
     INT8 = "int8"
+
+    @property
+    def arithmetic(self) -> Precision:
+        """What the runtime is told to compute in: how the weights are stored stands in the file."""
+        return Precision.FLOAT32 if self is Precision.FLOAT32_W16 else self
 
 
 class PruningKind(StrEnum):

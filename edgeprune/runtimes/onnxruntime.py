@@ -26,8 +26,8 @@ class OnnxRuntime:
         return versions_of("onnxruntime", "onnxruntime", "onnx", "onnxscript", "onnx-ir", "torch")
 
     def precisions(self, device: DeviceFacts) -> tuple[Precision, ...]:  # noqa: ARG002
-        """float32 and INT8: its CPU provider has no kernels of note in bf16 or fp16."""
-        return (Precision.FLOAT32, Precision.INT8)
+        """float32, its weights in float16 too, and INT8: its CPU provider has no kernels of note in bf16 or fp16."""
+        return (Precision.FLOAT32, Precision.FLOAT32_W16, Precision.INT8)
 
     def compile(self, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
         """Write model.onnx, weights inside, and check it."""

@@ -27,7 +27,7 @@ class OpenVino:
         return versions_of("openvino", "openvino", "torch")
 
     def precisions(self, device: DeviceFacts) -> tuple[Precision, ...]:
-        """float32 and INT8 everywhere; bf16 and fp16 where the CPU computes in them.
+        """float32, its weights in float16 too, and INT8 everywhere; bf16 and fp16 where the CPU computes in them.
 
         Elsewhere OpenVINO takes the hint and computes in float32 all the same, which would make a rung of nothing.
         """
@@ -35,6 +35,7 @@ class OpenVino:
         fp16 = device.machine == "aarch64" and flags & _FP16_FLAGS
         return (
             Precision.FLOAT32,
+            Precision.FLOAT32_W16,
             *((Precision.FP16,) if fp16 else ()),
             *((Precision.BF16,) if flags & _BF16_FLAGS else ()),
             Precision.INT8,

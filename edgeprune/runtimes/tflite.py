@@ -31,8 +31,8 @@ class TfLite:
         return versions_of("tflite", "litert-torch", "litert-converter", "ai-edge-litert", "torch")
 
     def precisions(self, device: DeviceFacts) -> tuple[Precision, ...]:  # noqa: ARG002
-        """float32 and INT8."""
-        return (Precision.FLOAT32, Precision.INT8)
+        """float32, its weights in float16 too, and INT8."""
+        return (Precision.FLOAT32, Precision.FLOAT32_W16, Precision.INT8)
 
     def compile(self, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:
         """Write model.tflite with one signature, `input` to `output`, or to the names of several outputs.

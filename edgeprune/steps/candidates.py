@@ -97,7 +97,7 @@ class CandidateMaker:
             limits: absolute ones, that a variant's latency on the device is held to.
 
         Raises:
-            BuildError: it cannot be made, or a float32 artifact disagrees with torch.
+            BuildError: it cannot be made, or an artifact that computes in float32 disagrees with torch.
         """
         spec = self.bench.target.spec
         fixed = fixed_variant(spec.quantization)
@@ -128,7 +128,7 @@ class CandidateMaker:
         """Compress, compile and evaluate a rung.
 
         Raises:
-            BuildError: it cannot be made, or a float32 artifact disagrees with torch.
+            BuildError: it cannot be made, or an artifact that computes in float32 disagrees with torch.
         """
         rung, spec = planned.rung, self.bench.target.spec
         float_model = self.compressor.compressed(planned)
@@ -160,7 +160,7 @@ class CandidateMaker:
             lambda e: f"validation {e.accuracy.metric} {e.accuracy.told}, {e.parity.detail}",
         )
         self.assessor.agree_there(rung, artifact, folder)
-        if rung.precision is Precision.FLOAT32 and not evaluation.parity.passed:
+        if rung.precision.arithmetic is Precision.FLOAT32 and not evaluation.parity.passed:
             raise BuildError(f"{rung.name}: the artifact disagrees with torch: {evaluation.parity.detail}")
         return Compiled(rung=rung, model=model, artifact=artifact, key=key, folder=folder, evaluation=evaluation)
 

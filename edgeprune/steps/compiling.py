@@ -1,4 +1,4 @@
-"""From a torch model and a rung to artifact files: compile in float32, then quantize where the rung says so."""
+"""From a torch model and a rung to artifact files: compile in float32, then rewrite them where the rung says so."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeprune.quantization.preparation import prepared
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.records.artifact import Artifact, TensorSpec
 from edgeprune.records.measurement import DeviceFacts
-from edgeprune.records.quantization import DEFAULT_VARIANT, QuantizationVariant
+from edgeprune.records.quantization import DEFAULT_VARIANT, HALF_WEIGHTS, QuantizationVariant
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.records.sparsity import SparsePath
 from edgeprune.runtimes import RUNTIMES
@@ -24,6 +24,10 @@ from edgeprune.store.artifacts import describe_files
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+
+_REWRITTEN = frozenset({Precision.INT8, Precision.FLOAT32_W16})
+"""Made from the float32 file by the runtime's scheme."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +59,7 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
     """
     runtime = RUNTIMES.get(rung.runtime)
     inputs = TensorSpec(name="input", shape=job.input_shape, dtype=job.calibration.dtype.name)
-    if rung.precision is not Precision.INT8:
+    if rung.precision not in _REWRITTEN:
         # bf16 and fp16 are chosen when the device loads the float32 file.
         form = runtime.sparse_form() if rung.masked else None
         if form is None:
@@ -65,6 +69,9 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
         stored = form.store(runtime.compile(job.model, inputs, dense_folder), folder)
         shutil.rmtree(dense_folder)
         return describe(stored, rung)
+    if rung.precision is Precision.FLOAT32_W16:
+        # However the target wants INT8 made.
+        job = replace(job, variant=HALF_WEIGHTS)
     float_folder = folder / "float32"
     float_folder.mkdir()
     artifact = quantize_compiled(compile_float(job, rung, float_folder), job, rung, folder)
@@ -73,7 +80,7 @@ def compile_artifact(job: CompileJob, rung: Rung, folder: Path) -> Artifact:
 
 
 def compile_float(job: CompileJob, rung: Rung, folder: Path) -> CompiledFiles:
-    """What an INT8 artifact is quantized from: the model, prepared as the variant and the scheme want it, in float32.
+    """What a scheme begins with: the model, prepared as the variant and the scheme want it, in float32.
 
     Raises:
         BuildError: the scheme or the compiler refuses, or the model has nothing that the variant prepares.
@@ -116,7 +123,7 @@ def quantize_compiled(compiled: CompiledFiles, job: CompileJob, rung: Rung, fold
 
 
 def scheme_of(rung: Rung) -> Scheme:
-    """What makes the INT8 artifacts of a rung's runtime."""
+    """What makes INT8 artifacts, and those with weights of 16 bits, for a rung's runtime."""
     return SCHEMES.get(RUNTIMES.get(rung.runtime).int8_scheme())
 
 
@@ -154,7 +161,7 @@ def compiler_versions(rung: Rung) -> tuple[tuple[str, str], ...]:
     """
     runtime = RUNTIMES.get(rung.runtime)
     versions = runtime.versions()
-    if rung.precision is Precision.INT8:
+    if rung.precision in _REWRITTEN:
         versions += scheme_of(rung).versions()
     return tuple(sorted(set(versions)))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
+from edgeprune.planning.half_weights import why_not, with_half_weights
 from edgeprune.planning.ladder import Ladder, accuracy_cost
 from edgeprune.planning.placement import choose_placement
 from edgeprune.planning.rung_order import drop_dominated, ordered
@@ -75,7 +76,7 @@ class _Planner:
         limits = resolve_limits(self.budget, dense.p50_ms, dense.p99_ms)
         if self.budget.p50_speedup is not None:
             self.shapes.refer_to(dense)
-        self._measure_all(r for r in unpruned if r.precision is not Precision.FLOAT32)
+        self._measure_lower([r for r in unpruned if r.precision is not Precision.FLOAT32], limits)
         self.figures = {rung: settled(self.shapes, f, limits) for rung, f in self.figures.items()}
         self.decided += [decide(f, limits, accuracy_cost(f.rung)) for f in self.figures.values()]
         places = StructuredPlaces(self.narrower, self.ladder, self.figures)
@@ -97,6 +98,14 @@ class _Planner:
             surveys=tuple(self.narrower.surveys),
             not_asked=() if fits else tuple(r.place for r in places.not_asked),
         )
+
+    def _measure_lower(self, rungs: Sequence[Rung], limits: Limits) -> None:
+        """Lower precisions than float32; weights of 16 bits only where float32's file is too large."""
+        needless = {rung: reason for rung in rungs if (reason := why_not(rung, self.figures, limits)) is not None}
+        self._measure_all(rung for rung in rungs if rung not in needless)
+        self.ladder, left_out = with_half_weights(self.ladder, self.figures)
+        self.decided += [refuse(rung, accuracy_cost(rung), reason) for rung, reason in needless.items()]
+        self.decided += left_out
 
     def _finer(self, places: StructuredPlaces, limits: Limits, *, measured: bool) -> None:
         """Widths at finer precisions than INT8 where the full ones do not fit: at the fastest place of each.

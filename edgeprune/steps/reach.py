@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeprune.errors import MeasurementError, NotInstalledError
-from edgeprune.planning.ladder import Ladder, RefusedRung, make_ladder
+from edgeprune.planning.ladder import Ladder, RefusedRung, is_offered, make_ladder
 from edgeprune.planning.placement import out_of_reach
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
@@ -55,6 +55,8 @@ def _usable_precisions(bench: Workbench, notes: list[str]) -> dict[str, tuple[Pr
             continue
         found = []
         for precision in RUNTIMES.get(name).precisions(bench.device.facts):
+            if not is_offered(precision, bench.profile.budget):
+                continue
             try:
                 compiler_versions(Rung(runtime=name, precision=precision))
             except NotInstalledError as error:

@@ -9,13 +9,12 @@ from edgeprune.schema.base import parse_toml
 from edgeprune.schema.compression import Pruning
 from edgeprune.schema.profile import DeviceProfile
 
-F32, BF16, INT8 = Precision.FLOAT32, Precision.BF16, Precision.INT8
+F32, W16, BF16, INT8 = Precision.FLOAT32, Precision.FLOAT32_W16, Precision.BF16, Precision.INT8
 
 
-def profile(runtimes: str, threads: str = "[1]") -> DeviceProfile:
+def profile(runtimes: str, threads: str = "[1]", budget: str = "p50_ms = 1.0") -> DeviceProfile:
     text = f'schema = 1\nname = "x"\nthreads = {threads}\n[hardware]\narch = "any"\ncores = 4\n{runtimes}\n'
-    text += "[budget]\np50_ms = 1.0"
-    return parse_toml(text, DeviceProfile, where="x.toml")
+    return parse_toml(f"{text}[budget]\n{budget}", DeviceProfile, where="x.toml")
 
 
 def pruning(**changes: Any) -> Pruning:
@@ -36,6 +35,20 @@ def test_rungs_come_in_order_of_accuracy_cost() -> None:
     assert [p.name for p in ladder.places] == ["openvino-int8-t1", "tflite-int8-t1"]
     assert [p.name for p in ladder.finer_places] == ["openvino-float32-t1", "openvino-bf16-t1", "tflite-float32-t1"]
     assert [accuracy_cost(r) for r in ladder.rungs] == sorted(accuracy_cost(r) for r in ladder.rungs)
+
+
+def test_weights_of_16_bits_are_a_rung_where_the_size_is_limited_and_nothing_changes_elsewhere() -> None:
+    runtimes, sized = "[runtimes.openvino]\nint8 = false\n[runtimes.tflite]", "p50_ms = 1.0\nartifact_mb = 1.0"
+    without = {"openvino": (F32, BF16, INT8), "tflite": (F32, INT8)}
+    offered = {"openvino": (F32, W16, BF16, INT8), "tflite": (F32, W16, INT8)}
+    plain = make_ladder(profile(runtimes), pruning(), without, can_cut=True, masks=[mask("2:4")])
+    assert make_ladder(profile(runtimes), pruning(), offered, can_cut=True, masks=[mask("2:4")]) == plain
+    limited = make_ladder(profile(runtimes, budget=sized), pruning(), offered, can_cut=True, masks=[mask("2:4")])
+    assert [r.name for r in limited.rungs if r not in plain.rungs] == ["openvino-float32w16-t1", "tflite-float32w16-t1"]
+    # Right after float32: it rounds weights alone, and less than bf16 does.
+    assert list(dict.fromkeys(r.precision for r in limited.rungs if not r.masked)) == [F32, W16, BF16, INT8]
+    # Where widths are searched for is known once float32 was measured.
+    assert (limited.places, limited.finer_places) == (plain.places, plain.finer_places)
 
 
 def mask(pattern: str, **changes: Any) -> MaskChoice:

@@ -21,8 +21,11 @@ from edgeprune.libraries import refuse_telemetry, versions_of
 from edgeprune.protocols import CompiledFiles
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.measurement import DeviceFacts
-from edgeprune.records.rung import Precision
+from edgeprune.records.quantization import QuantizationVariant
+from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
+from edgeprune.steps.compiling import CompileJob, compile_artifact
+from edgeprune.steps.evaluating import parity_of
 
 INPUTS = TensorSpec(name="x", shape=(1, 3, 16, 16), dtype="float32")
 
@@ -175,18 +178,52 @@ print(*RUNTIMES.names())
 @pytest.mark.parametrize(
     ("facts", "openvino"),
     [
-        ({}, "float32 int8"),
-        ({"cpu_flags": ("avx2", "avx512_bf16")}, "float32 bf16 int8"),
-        ({"cpu_flags": ("amx_bf16",)}, "float32 bf16 int8"),
-        ({"machine": "aarch64", "cpu_flags": ("fphp", "asimdhp")}, "float32 fp16 int8"),
-        ({"cpu_flags": ("fphp",)}, "float32 int8"),
+        ({}, "float32 float32w16 int8"),
+        ({"cpu_flags": ("avx2", "avx512_bf16")}, "float32 float32w16 bf16 int8"),
+        ({"cpu_flags": ("amx_bf16",)}, "float32 float32w16 bf16 int8"),
+        ({"machine": "aarch64", "cpu_flags": ("fphp", "asimdhp")}, "float32 float32w16 fp16 int8"),
+        ({"cpu_flags": ("fphp",)}, "float32 float32w16 int8"),
     ],
 )
 def test_precisions_follow_the_cpu(facts: dict[str, Any], openvino: str) -> None:
     device = _device(**facts)
     assert " ".join(RUNTIMES.get("openvino").precisions(device)) == openvino
     for runtime in ("onnxruntime", "tflite"):
-        assert RUNTIMES.get(runtime).precisions(device) == (Precision.FLOAT32, Precision.INT8)
+        assert RUNTIMES.get(runtime).precisions(device) == (
+            Precision.FLOAT32,
+            Precision.FLOAT32_W16,
+            Precision.INT8,
+        )
+
+
+@each_runtime
+def test_weights_of_16_bits_halve_the_file_of_whole_and_cut_models(runtime: str, tmp_path: Path) -> None:
+    if Precision.FLOAT32_W16 not in RUNTIMES.get(runtime).precisions(_device()):
+        pytest.skip("not offered")
+    samples = np.random.default_rng(0).standard_normal((8, *INPUTS.shape[1:]), dtype=np.float32)
+    for name, widths in (("whole", (48, 96)), ("cut", (40, 64))):
+        model = with_eventful_batch_norms(seeded(lambda widths=widths: ResNet(widths=widths)))
+        # What the target wants of INT8 is not meant.
+        job = CompileJob(model, INPUTS.shape, samples, QuantizationVariant(equalized=True))
+        found, size = {}, {}
+        for precision in (Precision.FLOAT32, Precision.FLOAT32_W16):
+            folder = tmp_path / f"{name}-{precision}"
+            folder.mkdir()
+            artifact = compile_artifact(job, Rung(runtime=runtime, precision=precision), folder)
+            assert sorted(f.name for f in artifact.files) == sorted(p.name for p in folder.iterdir())
+            opened = RUNTIMES.get(runtime).open_file(folder / artifact.files[0].name)
+            assert opened is not None
+            assert {s.dtype for s in (*artifact.inputs, *artifact.outputs, *opened.inputs, *opened.outputs)} == {
+                "float32"
+            }
+            found[precision], size[precision] = run_compiled(runtime, opened, samples), artifact.size_bytes
+        with torch.no_grad():
+            expected = model(torch.from_numpy(samples)).numpy()
+        assert 0.45 < size[Precision.FLOAT32_W16] / size[Precision.FLOAT32] < 0.57
+        assert all(parity_of(outputs, expected, precision).passed for precision, outputs in found.items())
+        # They are rounded, and no more than that.
+        assert not np.array_equal(*found.values())
+        assert parity_of(found[Precision.FLOAT32_W16], expected, Precision.FLOAT32).passed
 
 
 def test_onnx_file_tells_nothing_of_the_build_host(tmp_path: Path) -> None:

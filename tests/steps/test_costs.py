@@ -44,6 +44,14 @@ def test_float32_costs_nothing_and_int8_what_its_artifact_loses(costs: AccuracyC
     assert (priced.accuracy_cost, priced.cost_error) == (max(0.0, found.loss), found.error)
 
 
+def test_weights_of_16_bits_cost_next_to_nothing_and_are_measured_all_the_same(costs: AccuracyCosts) -> None:
+    found = costs.precision(replace(FLOAT, precision=Precision.FLOAT32_W16))
+    assert abs(found.loss) < 1e-3
+    assert found.error < 1e-3
+    # Of float32 nothing is known: it is not run.
+    assert (found.accuracy > 0.9, costs.precision(FLOAT).accuracy) == (True, 0.0)
+
+
 def test_a_cut_costs_the_sum_of_its_groups_and_its_precision(costs: AccuracyCosts) -> None:
     cut = replace(INT8, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5)
     widths = (("conv1", 16, 8), ("conv2", 32, 16))

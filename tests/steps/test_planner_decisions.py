@@ -23,7 +23,7 @@ from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.planning import _Planner
 from edgeprune.steps.refusal import no_plan_error
 
-F32, INT8 = Precision.FLOAT32, Precision.INT8
+F32, W16, INT8 = Precision.FLOAT32, Precision.FLOAT32_W16, Precision.INT8
 HALF = (GroupWidth(group="g", before=64, after=32),)
 NARROWEST = (GroupWidth(group="g", before=64, after=16),)
 ODD = (GroupWidth(group="g", before=64, after=13),)
@@ -72,7 +72,8 @@ class _Narrower:
         self.searched.append(dense.rung.name)
         if self.narrowest is not None:
             return [decide(narrow, limits, 3.0)]
-        found = figures(structured_rung(dense.rung, HALF), dense.p50_ms / 2, widths=HALF)
+        size = dense.artifact_bytes // 2
+        found = figures(structured_rung(dense.rung, HALF), dense.p50_ms / 2, widths=HALF, artifact_bytes=size)
         return [decide(found, limits, 0.0)]
 
 
@@ -85,6 +86,7 @@ def made(
     narrowest: Mapping[str, float] | None = None,
     rounded: Mapping[str, float] | None = None,
     topology: Sequence[Core] = (),
+    sizes: Mapping[str, int] | None = None,
 ) -> tuple[Plan, _Narrower]:
     """Plan for the runtimes that are named.
 
@@ -93,6 +95,7 @@ def made(
         losses: by precision, and of a cut; None where nothing is measured.
         narrowest: by place, p50 of the narrowest widths; then no others are found. Infinite ones cannot be compiled.
         rounded: the same rounded up to multiples of 8.
+        sizes: bytes of the full widths by precision, those that there are.
     """
 
     def priced(rung: PlannedRung) -> PlannedRung:
@@ -101,13 +104,15 @@ def made(
 
     runtimes = tuple(dict.fromkeys(name.split("-")[0] for name in full))
     checked = profile(budget, threads, runtimes)
-    precisions = dict.fromkeys(runtimes, (F32, INT8))
+    bytes_of = sizes or {"float32": 10, "int8": 10}
+    precisions = dict.fromkeys(runtimes, tuple(p for p in Precision if p in bytes_of))
     ladder = make_ladder(
         checked, Pruning(ratios=(0.5,), sparsities=(0.7,)), precisions, can_cut=True, topology=topology
     )
     shapes = SimpleNamespace(
-        bench=SimpleNamespace(note=lambda *_: None), measure=lambda r: figures(r, *full[r.name]),
-        refer_to=lambda _: None, look_closer=lambda f: replace(f, processes=5),
+        bench=SimpleNamespace(note=lambda *_: None), refer_to=lambda _: None,
+        measure=lambda r: figures(r, *full[r.name], artifact_bytes=bytes_of[r.precision]),
+        look_closer=lambda f: replace(f, processes=5),
     )  # fmt: skip
     narrower = _Narrower(full, least, narrowest)
     narrower.rounded |= rounded or {}
@@ -337,3 +342,60 @@ def test_far_over_the_budget_only_the_fastest_is_measured_in_both_roundings(roun
     assert (plan.best.rung.place, plan.best.p50_ms) == ("openvino-int8-t1", best_ms)
     assert len([r for r in plan.rungs if r.rung.place == "openvino-int8-t1"]) == 2
     assert any("rounded up to multiples of 8 were measured at the fastest place only" in note for note in plan.notes)
+
+
+HALVED = {"tflite-float32-t1": (0.9, 1.0), "tflite-float32w16-t1": (0.9, 1.0), "tflite-int8-t1": (0.5, 0.6)}
+NO_INT8 = {"float32": 4000, "float32w16": 2100}
+
+
+def sized(artifact_bytes: int, p50_ms: float = 1.0) -> str:
+    return f"p50_ms = {p50_ms}\nartifact_mb = {artifact_bytes / 1e6:f}"
+
+
+def test_half_of_the_bytes_meet_a_size_that_float32_misses() -> None:
+    losses = {"float32": 0.0, "float32w16": 0.0001, "cut": 0.2}
+    plan, narrower = made(HALVED, losses, sized(2500), sizes=NO_INT8)
+    assert names(plan)[0] == "float32w16-t1"
+    assert plan.planned[0].accuracy_cost == 0.0001
+    assert "over the budget" in reasons(plan)["float32-t1"]
+    assert narrower.searched == []
+    # Before a model is trained the order is habit.
+    assert names(made(HALVED, None, sized(2500), sizes=NO_INT8)[0])[0] == "float32w16-t1"
+
+
+def test_int8_that_costs_accuracy_comes_after_half_of_the_bytes() -> None:
+    losses = {"float32": 0.0, "float32w16": 0.0001, "int8": 0.3, "cut": 0.2}
+    plan, narrower = made(HALVED, losses, sized(2500), sizes={**NO_INT8, "int8": 1100})
+    assert names(plan) == ["float32w16-t1", "int8-t1"]
+    assert narrower.searched == []
+    # Where it is as good as INT8, as far as that can be told, habit has it first; the faster one stays behind it.
+    plan, _ = made(HALVED, {**losses, "int8": 0.0}, sized(2500), sizes={**NO_INT8, "int8": 1100})
+    assert names(plan) == ["float32w16-t1", "int8-t1"]
+
+
+def test_where_float32_is_small_enough_half_of_the_bytes_are_not_looked_at() -> None:
+    plan, _ = made({"tflite-float32-t1": (0.5, 0.6)}, None, sized(4000), sizes=NO_INT8)
+    assert names(plan) == ["float32-t1"]
+    assert reasons(plan)["float32w16-t1"] == (
+        "weights of 16 bits save size alone, and tflite-float32-t1 has 0.00400 MB"
+    )
+    without, _ = made({"tflite-float32-t1": (0.5, 0.6)}, None, sizes=NO_INT8)
+    assert [r.rung.name for r in without.rungs] == ["tflite-float32-t1"]
+
+
+def test_too_large_and_too_slow_without_int8_widths_are_cut_with_half_of_the_bytes() -> None:
+    slow = {"tflite-float32-t1": (1.8, 2.0), "tflite-float32w16-t1": (1.8, 2.0)}
+    losses = {"float32": 0.0, "float32w16": 0.0001, "cut": 0.2}
+    plan, narrower = made(slow, losses, sized(1500), sizes=NO_INT8)
+    assert narrower.searched == ["tflite-float32w16-t1"]
+    assert names(plan) == ["float32w16-t1-structured50"]
+    assert (plan.planned[0].artifact_bytes, plan.planned[0].accuracy_cost) == (1050, 0.2001)
+    assert "is as fast with half the bytes" in reasons(plan)["float32-t1-structured"]
+
+
+def test_too_large_and_too_slow_where_int8_breaks_the_model() -> None:
+    slow = {"tflite-float32-t1": (1.8, 2.0), "tflite-float32w16-t1": (1.8, 2.0), "tflite-int8-t1": (0.5, 0.6)}
+    losses = {"float32": 0.0, "float32w16": 0.0001, "int8": 0.9, "cut": 0.2}
+    plan, narrower = made(slow, losses, sized(1500), sizes={**NO_INT8, "int8": 1100})
+    assert narrower.searched == ["tflite-float32w16-t1"]
+    assert names(plan) == ["float32w16-t1-structured50", "int8-t1"]

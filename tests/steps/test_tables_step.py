@@ -268,6 +268,11 @@ def test_a_second_model_that_shares_operators_costs_nothing(session: DeviceSessi
     pruned = Rung(runtime="onnxruntime", precision=Precision.FLOAT32, pruning=PruningKind.STRUCTURED, pruning_ratio=0.5)
     assert again.ensure(kept, pruned) == 0
     assert [again.latency_ms(s, pruned) for s in kept] == [tables.latency_ms(s, PLACE) for s in kept]
+    # Weights of 16 bits are run by float32's kernels.
+    halved = replace(PLACE, precision=Precision.FLOAT32_W16)
+    assert again.ensure(kept, halved) == 0
+    assert [again.entry(s, halved) for s in kept] == [tables.entry(s, PLACE) for s in kept]
+    assert again.least_ms(halved) == again.least_ms(PLACE)
     assert told == []
 
 

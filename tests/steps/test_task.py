@@ -263,6 +263,10 @@ def test_each_output_is_compared_by_itself() -> None:
     assert passed(Precision.FLOAT32, small).passed
     # Beside the large output's values a hundredth would be nothing.
     assert not passed(Precision.FLOAT32, wrong).passed
+    # Weights of 16 bits are rounded, and compute in float32 all the same.
+    assert passed(Precision.FLOAT32_W16, wrong).passed
+    assert not passed(Precision.FLOAT32_W16, small + 0.2).passed
+    assert not passed(Precision.FLOAT32_W16, small * np.nan).passed
     assert passed(Precision.INT8, wrong).passed
     assert not passed(Precision.INT8, small + 0.2).passed
     assert passed(Precision.INT8, wrong).top1_agreement is None
