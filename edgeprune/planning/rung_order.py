@@ -21,8 +21,9 @@ def ordered(rungs: Iterable[PlannedRung], limits: Limits) -> list[PlannedRung]:
     """Planned rungs by ascending accuracy cost, then the refused ones.
 
     Costs within one standard error of the lowest that is left are taken as equal. Of such, those that need no training
-    come first, in the order of habit (float32, bf16, fp16, INT8) and then the faster; pruned ones by their cost. Faster
-    is by p50, and between rungs that differ in placement alone by `tightness`: those were measured for it.
+    come first, in the order of habit (float32, weights of 16 bits, bf16, fp16, INT8) and then the faster; pruned ones
+    by their cost. Faster is by p50, and between rungs that differ in placement alone by `tightness`: those were
+    measured for it.
     """
     found = tuple(rungs)
     best: dict[Rung, PlannedRung] = {}

@@ -33,7 +33,7 @@ from edgeprune.store.run_folder import digest
 
 NOT_MEASURED = (
     "accuracy costs are ranks, not losses: the dense model is not trained yet. Unpruned rungs come before pruned ones, "
-    "float32 before bf16, fp16 and INT8; a build measures what each loses"
+    "float32 before weights of 16 bits, bf16, fp16 and INT8; a build measures what each loses"
 )
 
 _NOTHING = LossIncrease(loss=0.0, error=0.0, accuracy=0.0)
