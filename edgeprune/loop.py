@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from edgeprune.errors import BuildError, InputError
+from edgeprune.errors import BuildError, InputError, MeasurementError
 from edgeprune.events import Noted, Reporter
 from edgeprune.gating.judge import ACCURACY_GATES
 from edgeprune.gating.limits import absolute_limits
@@ -246,7 +246,9 @@ class _Build:
             shape = settled(shapes, shape, plan.limits)
             tried = [a.candidate for a in climbed.attempts]
             return over_budget(shape, plan.limits) or sure_to_be_late(shape, tried)
-        except BuildError as error:
+        except (BuildError, MeasurementError) as error:
+            if isinstance(error, MeasurementError) and not error.about_artifact:
+                raise
             return error.message
 
     def _dense_on_same_runtime(self, plan: Plan, chosen: Candidate | None) -> tuple[Candidate, ...]:
@@ -288,19 +290,23 @@ def _weaker_that_lost_accuracy(planned: PlannedRung, tried: list[Candidate], pla
     def same_but_less(other: Candidate) -> bool:
         ours, theirs = planned.rung, other.rung
         alike = (ours.runtime, ours.precision, ours.pattern) == (theirs.runtime, theirs.precision, theirs.pattern)
-        if ours == ours.unpruned:
-            # The same model elsewhere, unless a better way to quantize it was too slow there.
-            return alike and not (other.variants and any(trial.over for trial in other.variants.trials))
-        return alike and costs[theirs] <= costs[ours]
+        # The same model elsewhere, or one that takes out more.
+        return alike and (ours == ours.unpruned or costs[theirs] <= costs[ours]) and not _was_too_slow_to_keep(other)
 
     return next((c for c in tried if same_but_less(c) and _is_held_up_by_accuracy(c)), None)
 
 
 def _is_held_up_by_accuracy(candidate: Candidate) -> bool:
-    """Whether accuracy failed it, or alone leaves it undecided: what is smaller and faster has no more of that."""
+    """Whether accuracy failed it, or alone leaves it undecided: it is not to be hoped that less has more."""
     gates = candidate.judgement.gates if candidate.judgement else ()
     missed = {g.gate for g in gates if g.verdict is not Verdict.PASS}
     return bool(_failed_gates(candidate) & ACCURACY_GATES) or (bool(missed) and missed <= ACCURACY_GATES)
+
+
+def _was_too_slow_to_keep(candidate: Candidate) -> bool:
+    """Whether a better way to quantize it kept what is wanted, and was over the budget: a faster place has room."""
+    trials = candidate.variants.trials if candidate.variants else ()
+    return any(trial.over and trial.meets_floors for trial in trials)
 
 
 def _failed_gates(candidate: Candidate) -> set[str]:

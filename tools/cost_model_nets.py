@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeprune.graph.groups import Groups
-from edgeprune.steps.shapes import draw_norms_
+from edgeprune.steps.fresh_weights import draw_norms_
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

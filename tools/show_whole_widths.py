@@ -29,9 +29,9 @@ from edgeprune.records.profiled import ProfileRequest, Timing
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.compiling import CompileJob, compile_artifact
+from edgeprune.steps.fresh_weights import draw_norms_
 from edgeprune.steps.profiles import time_all
 from edgeprune.steps.session import DeviceSession, open_host_session
-from edgeprune.steps.shapes import draw_norms_
 from edgeprune.steps.tables import OperatorTables
 
 if TYPE_CHECKING:

@@ -130,8 +130,11 @@ def is_late(shape: ShapeFigures, limits: Limits) -> bool:
 
 
 def needs_closer_look(shape: ShapeFigures, limits: Limits) -> bool:
-    """Whether p50 is so near to its limit, on either side, that one process says neither yes nor no."""
-    if limits.p50_ms is None or shape.processes > 1:
+    """Whether p50 is so near to its limit, on either side, that one process says neither yes nor no.
+
+    What another limit refuses is not looked at.
+    """
+    if limits.p50_ms is None or shape.processes > 1 or over_budget(shape, replace(limits, p50_ms=None)) is not None:
         return False
     return limits.p50_ms / SLACK**2 <= shape.p50_ms <= limits.p50_ms * SLACK
 

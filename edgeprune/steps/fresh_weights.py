@@ -1,4 +1,4 @@
-"""A model of a pruned one's shape that has never been trained."""
+"""Models that have never been trained: of a pruned one's shape, and what stands for training in them."""
 
 from __future__ import annotations
 
@@ -61,3 +61,15 @@ def _inputs(module: nn.Module) -> float:
     """Of one unit: weights by outputs."""
     weight = module.get_parameter("weight")
     return weight.numel() / len(weight)
+
+
+def draw_norms_(model: nn.Module) -> None:
+    """Give norms values as training would: converters drop the identity of a fresh one, and the shape with it."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    generator = torch.Generator().manual_seed(0)
+    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats):
+        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            if values is not None:
+                values.data.uniform_(0.5, 1.5, generator=generator)

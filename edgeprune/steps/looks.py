@@ -1,4 +1,4 @@
-"""Quick looks: what one short process shows of an artifact on the device, to plan by and not to prove."""
+"""Quick looks: what short processes show of an artifact on the device, to plan by and not to prove."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class CloserLook:
     Attributes:
         p50_ms: the median of theirs.
         ratio: the median of p50 over that of the model beside it; None where there was none.
-        disturbed: what disturbed most of the rounds; empty where nothing did, or where the median is of the others.
+        disturbed: what disturbed most of the rounds; empty where it was fewer of them, or none.
     """
 
     p50_ms: float
@@ -107,6 +107,8 @@ def closer_look(bench: Workbench, looked: Looked, beside: Looked | None) -> Clos
     """
     both = [looked] if beside is None else [looked, beside]
     rounds = []
+    for model in both:
+        bench.device.place(model.folder, model.artifact)
     with bench.device.leased(bench.note):
         for number in range(ROUNDS):
             order = both if number % 2 == 0 else both[::-1]

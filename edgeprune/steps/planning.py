@@ -197,7 +197,7 @@ class _Planner:
             if figures is None or dense is None:
                 continue
             gain = dense.p50_ms / figures.p50_ms
-            decided = self._decide(figures, limits)
+            decided = self._decide(settled(self.shapes, figures, limits), limits)
             if gain < LEAST_SPARSE_GAIN:
                 because = f": {figures.not_sparse}" if figures.not_sparse else ""
                 reason = (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeprune.errors import MeasurementError
 from edgeprune.files import sha256_of
 from edgeprune.graph.blocks import remove_blocks
 from edgeprune.planning.feasibility import ShapeFigures, needs_closer_look, needs_longer_look
@@ -21,6 +23,7 @@ from edgeprune.records.rung import GroupWidth, Limits, PruningKind, Rung, kept_w
 from edgeprune.statistics import quantile
 from edgeprune.steps.compiling import CompileJob, compile_artifact, compiler_versions, sparse_path
 from edgeprune.steps.float_files import FloatFiles
+from edgeprune.steps.fresh_weights import draw_norms_
 from edgeprune.steps.looks import ROUNDS, Looked, closer_look, p50_ms, quick_look
 from edgeprune.steps.masking import MaskMaker
 from edgeprune.steps.memory import compiled_schedule
@@ -75,26 +78,46 @@ class ShapeBench:
         """Looks by several processes, beside the baseline where there is one: their p50 is the answer from now on.
 
         Beside a baseline p50 is what it would have been when that was measured: limits are shares of what it took then.
+        p99 is as much longer than p50 as it was. The baseline itself takes what it took. Where one of the processes
+        dies, the first look counts, which is told.
+
         Errors are those of `measure`.
         """
         rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
-        baseline = self.bench.seen.baseline
-        beside = None if baseline is None or baseline.rung == rung else baseline
-        key, subject = self._key(rung, widths, blocks), _subject(rung, widths, blocks)
+        key, beside = self._key(rung, widths, blocks), self.bench.seen.baseline
+        known = self.bench.seen.figures.get(key, figures)
+        if known.processes == 1:
+            if beside is not None and beside.rung == rung:
+                known = replace(known, processes=ROUNDS)
+            else:
+                known = self._looked_closer(known, key, beside)
+            self.bench.seen.figures[key] = known
+        return known
+
+    def _looked_closer(self, figures: ShapeFigures, key: str, beside: ShapeFigures | None) -> ShapeFigures:
+        rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
 
         def make(folder: Path) -> ShapeFigures:
             own = Looked(rung, folder, self._compiled(rung, widths, blocks, folder))
-            taken = closer_look(self.bench, own, self._baseline(beside, folder / "beside") if beside else None)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                other = self._baseline(beside, Path(scratch)) if beside else None
+                taken = closer_look(self.bench, own, other)
             scaled_ms = beside.p50_ms * taken.ratio if beside and taken.ratio else taken.p50_ms
-            disturbed = figures.disturbed or taken.disturbed
-            return replace(figures, p50_ms=scaled_ms, processes=ROUNDS, disturbed=disturbed)
+            p99_ms = figures.p99_ms * scaled_ms / figures.p50_ms
+            disturbed = taken.disturbed or (figures.disturbed if self._limits_tail else "")
+            return replace(figures, p50_ms=scaled_ms, p99_ms=p99_ms, processes=ROUNDS, disturbed=disturbed)
 
-        of = digest(key, figures.long_looks, beside and (beside.rung.name, beside.p50_ms))
-        self.bench.seen.figures[key] = self._step(f"{subject}-closer", of, make)
-        return self.bench.seen.figures[key]
+        # What it is held to may have been measured anew since.
+        of = digest(key, figures.long_looks, figures.p99_ms, beside and (beside.rung.name, beside.p50_ms))
+        try:
+            return self._step(f"{_subject(rung, widths, blocks)}-closer", of, make)
+        except MeasurementError as error:
+            if not error.about_artifact:
+                raise
+            self.bench.note(f"{rung.name}: one process counts, for others died: {error.message}", "warning")
+            return replace(figures, processes=ROUNDS)
 
     def _baseline(self, baseline: ShapeFigures, folder: Path) -> Looked:
-        folder.mkdir()
         return Looked(baseline.rung, folder, self._compiled(baseline.rung, (), (), folder))
 
     def look_longer(self, figures: ShapeFigures) -> ShapeFigures:
@@ -109,16 +132,19 @@ class ShapeBench:
         def make(folder: Path) -> ShapeFigures:
             there = self.bench.device.place(folder, self._compiled(rung, widths, blocks, folder))
             taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
-            p99 = ms_from_ns(quantile(taken.block.samples_ns, 0.99))
+            found, p99 = p50_ms(taken.block), ms_from_ns(quantile(taken.block.samples_ns, 0.99))
+            if figures.processes > 1:
+                # p50 is known better, and of another pace perhaps.
+                found, p99 = figures.p50_ms, p99 * figures.p50_ms / found
             return replace(
                 figures,
-                p50_ms=min(figures.p50_ms, p50_ms(taken.block)) if figures.processes == 1 else figures.p50_ms,
+                p50_ms=min(figures.p50_ms, found),
                 p99_ms=p99 if look == 1 else min(figures.p99_ms, p99),
                 disturbed=taken.disturbed if look == 1 else figures.disturbed and taken.disturbed,
                 long_looks=look,
             )
 
-        of = digest(key, look, figures.processes)
+        of = digest(key, look, figures.p50_ms if figures.processes > 1 else None)
         self.bench.seen.figures[key] = self._step(f"{subject}-look{look}", of, make)
         return self.bench.seen.figures[key]
 
@@ -150,10 +176,8 @@ class ShapeBench:
 
         They are chosen at full widths, before any are cut. Elsewhere `settled` says what is looked at longer.
         """
-        profile = self.bench.profile
-        limited = profile.budget.p99_ms is not None or profile.budget.p99_speedup is not None
-        several = len(reachable(profile, self.bench.device.facts)) > 1
-        return limited and several and rung.pruning is not PruningKind.STRUCTURED
+        several = len(reachable(self.bench.profile, self.bench.device.facts)) > 1
+        return self._limits_tail and several and rung.pruning is not PruningKind.STRUCTURED
 
     def _figures(
         self, rung: Rung, widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...], folder: Path
@@ -219,6 +243,11 @@ class ShapeBench:
         return compile_artifact(job, rung, folder)
 
     @property
+    def _limits_tail(self) -> bool:
+        budget = self.bench.profile.budget
+        return budget.p99_ms is not None or budget.p99_speedup is not None
+
+    @property
     def _limits_memory(self) -> bool:
         return self.bench.profile.budget.memory_mb is not None
 
@@ -281,15 +310,3 @@ def _cut(widths: tuple[GroupWidth, ...], removed_blocks: tuple[str, ...]) -> str
 def _summary(figures: ShapeFigures) -> str:
     p99 = f", p99 {format_ms(figures.p99_ms)}" if figures.long_looks else ""
     return f"p50 {format_ms(figures.p50_ms)}{p99}"
-
-
-def draw_norms_(model: nn.Module) -> None:
-    """Give norms values as training would: converters drop the identity of a fresh one, and the shape with it."""
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    generator = torch.Generator().manual_seed(0)
-    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats):
-        for values in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
-            if values is not None:
-                values.data.uniform_(0.5, 1.5, generator=generator)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from edgeprune.errors import BuildError, MeasurementError
@@ -14,6 +15,7 @@ from edgeprune.planning.placement import choose_placement
 from edgeprune.records.rung import Limits, PlannedRung, PruningKind, Rung, RungStatus
 from edgeprune.steps.narrowing import ROUNDED_WITHIN, TIGHTER, Narrower
 from edgeprune.steps.open_model import VECTOR
+from edgeprune.steps.shapes import settled
 from edgeprune.units import format_ms
 
 NEARLY_AS_FAST = 1.25
@@ -151,6 +153,7 @@ class StructuredPlaces:
         if found is None:
             return
         if aim != limits:
+            narrow = self._tried(dense.rung, partial(settled, self.narrower.shapes, narrow, limits)) or narrow
             found = [_held_to(r, narrow, limits) for r in found]
         self.found += found
         self.notes += [told_search(r) for r in found if r.trips]

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.runtimes import RUNTIMES
-from edgeprune.steps.shapes import draw_norms_
+from edgeprune.steps.fresh_weights import draw_norms_
 
 INPUTS = TensorSpec(name="input", shape=(1, 1, 64), dtype="float32")
 

@@ -49,6 +49,7 @@ class _Narrower:
         self.full, self.least, self.searched, self.asked = full, least, list[str](), list[str]()
         self.narrowest, self.rounded, self.roundings = narrowest, dict[str, float](), list[str]()
         self.surveys = list[PlaceSurvey]()
+        self.shapes = SimpleNamespace(look_closer=lambda f: replace(f, processes=5))
 
     def fastest_admissible(self, place: Rung, limits: Limits | None = None) -> ShapeFigures:
         if limits is not None:
@@ -299,7 +300,8 @@ def test_a_refusal_names_the_budget_that_was_given() -> None:
     plan, _ = made(full, None, narrowest={"tflite-float32-t1": 2.0, "tflite-int8-t1": 0.95})
     assert names(plan) == ["int8-t1", "int8-t1-structured75"]
     assert plan.planned[1].reason == (
-        "p50 0.950 ms on the device, within the budget; 90% of it was aimed at, and no widths are under that"
+        "p50 0.950 ms on the device by 5 processes, within the budget; "
+        "90% of it was aimed at, and no widths are under that"
     )
     plan, _ = made(full, None, narrowest={"tflite-float32-t1": 2.0, "tflite-int8-t1": 1.2})
     assert names(plan) == ["int8-t1"]

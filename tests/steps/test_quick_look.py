@@ -13,6 +13,7 @@ from compressors import compressor
 from records_for_tests import make_block
 
 from edgeprune.benchmarking.validity import Watch
+from edgeprune.errors import MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, needs_closer_look, over_budget
 from edgeprune.records.artifact import Artifact
 from edgeprune.records.measurement import Block
@@ -189,6 +190,8 @@ def test_a_p50_near_its_limit_is_looked_at_by_several_processes_once(
     )  # fmt: skip
     assert needs_closer_look(figures, Limits(p50_ms=1.0)) == closer
     assert not needs_closer_look(figures, Limits(p99_ms=1.0))
+    # It would be refused all the same.
+    assert not needs_closer_look(figures, Limits(p50_ms=1.0, artifact_bytes=0))
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.4], ids=["the pace of the plan", "a slower pace"])
@@ -212,7 +215,9 @@ def test_a_closer_look_beside_the_baseline_says_what_the_speedup_will_be(
         bench.refer_to(dense)
         closer = settled(bench, first, Limits(p50_ms=1.95))
         assert (closer.p50_ms, closer.processes, closer.disturbed) == (pytest.approx(2.0), 5, "")
-        assert replace(closer, p50_ms=first.p50_ms, processes=1) == first
+        # Its tail is as long as it was.
+        assert closer.p99_ms / closer.p50_ms == pytest.approx(first.p99_ms / first.p50_ms)
+        assert replace(closer, p50_ms=first.p50_ms, p99_ms=first.p99_ms, processes=1) == first
         assert asked == [CUT, RUNG, RUNG, CUT, CUT, RUNG, RUNG, CUT, CUT, RUNG]
         # The answer from now on, in this session and in the next.
         assert settled(bench, bench.measure(CUT), Limits(p50_ms=1.95)) is closer
@@ -221,9 +226,10 @@ def test_a_closer_look_beside_the_baseline_says_what_the_speedup_will_be(
         assert decide(closer, Limits(p50_ms=2.0), 0.0).reason == (
             "p50 2.00 ms on the device by 5 processes, within the budget"
         )
-        # A look at its tail leaves p50 alone.
+        # A look at its tail leaves p50 alone, and is at another pace.
         monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.0] * 98 + [3.0] * 2), ""))
-        assert (bench.look_longer(closer).p50_ms, bench.look_longer(closer).p99_ms) == (closer.p50_ms, 3.0)
+        longer = bench.look_longer(closer)
+        assert (longer.p50_ms, longer.p99_ms) == (closer.p50_ms, pytest.approx(6.0))
 
 
 @pytest.mark.parametrize(("neighbours", "disturbed"), [(2, ""), (3, "a neighbour")])
@@ -241,19 +247,54 @@ def test_a_closer_look_of_an_absolute_limit_is_a_median_and_disturbed_where_most
     assert told == []
 
 
-def test_the_baseline_is_not_looked_at_beside_itself(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_baseline_takes_what_it_took(tmp_path: Path, monkeypatch: Any) -> None:
     with compressor(tmp_path) as made:
-        bench, asked = ShapeBench(made.bench), list[Rung]()
+        bench = ShapeBench(made.bench)
+        monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.0] * 100), ""))
         dense = bench.measure(RUNG)
         bench.refer_to(dense)
+        monkeypatch.setattr(looks, "quick_look", None)
+        assert settled(bench, dense, Limits(p50_ms=1.0)) == replace(dense, processes=5)
 
-        def look(_bench: Any, rung: Rung, *_: Any, **__: Any) -> Look:
-            asked.append(rung)
-            return Look(block([4.0] * 100), "")
 
-        monkeypatch.setattr(looks, "quick_look", look)
-        assert bench.look_closer(dense).p50_ms == 4.0
-        assert asked == [RUNG] * 5
+def test_what_a_closer_look_is_held_to_is_looked_at_anew_with_it(tmp_path: Path, monkeypatch: Any) -> None:
+    """The next build in the same folder finds another baseline: neither the closer look nor the long one is kept."""
+    told = {RUNG: 4.4, CUT: 2.0}
+
+    def look(_bench: Any, rung: Rung, *_: Any, tail: bool = False) -> Look:
+        return Look(block([told[rung]] * 98 + [(2 if tail else 1.5) * told[rung]] * 2), "")
+
+    monkeypatch.setattr(shapes, "quick_look", look)
+    monkeypatch.setattr(looks, "quick_look", look)
+    for dense_ms in (4.4, 4.0):
+        with compressor(tmp_path) as made:
+            bench = ShapeBench(made.bench)
+            bench.refer_to(replace(bench.measure(RUNG), p50_ms=dense_ms))
+            longer = bench.look_longer(bench.look_closer(bench.measure(CUT)))
+        assert longer.p50_ms == pytest.approx(dense_ms * 2.0 / 4.4)
+        assert longer.p99_ms == pytest.approx(2 * longer.p50_ms)
+
+
+@pytest.mark.parametrize("p99_ms", [None, 900.0], ids=["p50 alone", "p99 too"])
+def test_a_first_look_that_was_disturbed_is_forgotten_where_p50_alone_is_limited(
+    tmp_path: Path, monkeypatch: Any, p99_ms: float | None
+) -> None:
+    monkeypatch.setattr(shapes, "quick_look", lambda *_, **__: Look(block([1.2] * 100), "a neighbour"))
+    monkeypatch.setattr(looks, "quick_look", lambda *_, **__: Look(block([1.0] * 100), ""))
+    with compressor(tmp_path, profile={"budget.p99_ms": p99_ms}) as made:
+        bench = ShapeBench(made.bench)
+        assert bench.look_closer(bench.measure(RUNG)).disturbed == ("" if p99_ms is None else "a neighbour")
+
+
+def test_a_process_that_dies_leaves_the_first_look(tmp_path: Path, monkeypatch: Any) -> None:
+    def died(*_: Any, **__: Any) -> Look:
+        raise MeasurementError("the process was killed", kind="killed")
+
+    monkeypatch.setattr(looks, "quick_look", died)
+    with compressor(tmp_path) as made:
+        bench = ShapeBench(made.bench)
+        first = bench.measure(RUNG)
+        assert bench.look_closer(first) == replace(first, processes=5)
 
 
 def test_a_shape_is_compiled_once_for_all_placements(tmp_path: Path, monkeypatch: Any) -> None:
