@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from models import ResNet, seeded
 from trained_in_workers import stripes
@@ -16,7 +17,8 @@ import edgeprune
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_parts_work_alone_as_the_readme_shows() -> None:
+def test_the_parts_work_alone_as_the_readme_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     section = README.read_text().split("The parts work alone too:")[1].split("\n## ")[0]
     inputs, labels = map(torch.from_numpy, stripes(160))
     names: dict[str, Any] = {"copy": copy, "edgeprune": edgeprune, "torch": torch, "inputs": inputs, "labels": labels}
@@ -30,3 +32,4 @@ def test_the_parts_work_alone_as_the_readme_shows() -> None:
     curve = names["found"].curve("layer1.0.conv1")
     assert [p.width for p in curve.points] == [4, 8, 12]
     assert curve.points[0].loss_increase != 0
+    assert (tmp_path / "narrow-int8" / "model.tflite").stat().st_size == names["artifact"].size_bytes
