@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from edgeprune.graph.groups import ChannelGraph
+from edgeprune.graph.slicing import remove_channels_
+
+
+def cut_groups_(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> None:
+    """Take output channels of groups out of a model, in place, by one trace.
+
+    Args:
+        model: changed in place.
+        example: one input, with its batch dimension.
+        removed: by group, which is its root layer: indices into that layer's outputs as they are now.
+    """
+    graph = ChannelGraph(model, example)
+    edits = [e for name, indices in removed.items() if len(indices) for e in graph.edits(name, indices)]
+    remove_channels_(model, edits)
 
 
 def seeded(factory: Callable[[], nn.Module], seed: int = 0) -> nn.Module:

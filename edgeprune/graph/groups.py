@@ -8,7 +8,7 @@ attention heads, shuffles, paddings and groups of channels are lost on it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from edgeprune.graph.attention import HeadwiseAttention
 from edgeprune.graph.attributes import attribute_edits
 from edgeprune.graph.labels import Axis
 from edgeprune.graph.names import match_layers
-from edgeprune.graph.slicing import ChannelEdit, Recurrent, Side, remove_channels_
+from edgeprune.graph.slicing import ChannelEdit, Recurrent, Side
 from edgeprune.graph.tracing import trace
 from edgeprune.graph.trial import TrialBench, TrialVerdict
 from edgeprune.registry import suggest
@@ -113,22 +113,6 @@ def find_groups(model: nn.Module, example: Tensor, ignored: Sequence[str] = (), 
         ),
         refused=tuple(RefusedGroup(name=name, reason=reason) for name, reason in reasons.items() if reason),
     )
-
-
-def cut_groups_(model: nn.Module, example: Tensor, removed: Mapping[str, Sequence[int]]) -> None:
-    """Take output channels of groups out of a model, in place, with one trace; the same as one after the other.
-
-    Args:
-        model: changed in place.
-        example: one input, with its batch dimension.
-        removed: by group, which is its root layer: indices into that layer's outputs as they are now.
-
-    Raises:
-        BuildError: no such layer, an index out of range, or no channel would be left.
-    """
-    graph = ChannelGraph(model, example)
-    edits = [e for name, indices in removed.items() if len(indices) for e in graph.edits(name, indices)]
-    remove_channels_(model, edits)
 
 
 class ChannelGraph:

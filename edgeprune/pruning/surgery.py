@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from edgeprune.errors import BuildError, InputError
 from edgeprune.files import appearing, write_atomically
 from edgeprune.graph.blocks import remove_blocks
-from edgeprune.graph.groups import ChannelGraph, cut_groups_
-from edgeprune.graph.slicing import ChannelEdit, remove_channels_
+from edgeprune.graph.groups import ChannelGraph
+from edgeprune.graph.slicing import ChannelEdit, Side, remove_channels_
 from edgeprune.graph.weights import load_weights_
 from edgeprune.protocols import Criterion, ScoringData
 from edgeprune.pruning.scoring import channel_scores
@@ -115,8 +115,11 @@ def rebuild(model: nn.Module, example: Tensor, recipe: PruningRecipe) -> nn.Modu
         BuildError: the recipe does not fit the model.
     """
     rebuilt = remove_blocks(model, recipe.removed_blocks)
-    for together in _distinct_runs(recipe.cuts):
-        cut_groups_(rebuilt, example, {cut.group: cut.removed for cut in together})
+    left = recipe.cuts
+    while left:
+        edits, served = _served_by(ChannelGraph(rebuilt, example), left)
+        remove_channels_(rebuilt, edits)
+        left = left[served:]
     return rebuilt
 
 
@@ -163,11 +166,16 @@ def _check_width(graph: ChannelGraph, group: str, width: int) -> None:
         raise BuildError(f"group {group!r}: expected a width from 1 to {present}, got {width}", group=group)
 
 
-def _distinct_runs(cuts: Sequence[Cut]) -> list[list[Cut]]:
-    """Consecutive cuts of different groups, which one trace can serve."""
-    runs: list[list[Cut]] = []
-    for cut in cuts:
-        if not runs or any(cut.group == other.group for other in runs[-1]):
-            runs.append([])
-        runs[-1].append(cut)
-    return runs
+def _served_by(graph: ChannelGraph, cuts: Sequence[Cut]) -> tuple[list[ChannelEdit], int]:
+    """The edits of the first of these cuts, and of how many: those that one trace can serve.
+
+    A root layer whose outputs another cut takes has other indices after it, and maybe other units: of attention with
+    one head left, each row of the values goes alone.
+    """
+    edits: list[ChannelEdit] = []
+    for served, cut in enumerate(cuts):
+        if any(edit.layer == cut.group and edit.side is not Side.IN for edit in edits):
+            return edits, served
+        if cut.removed:
+            edits.extend(graph.edits(cut.group, cut.removed))
+    return edits, len(cuts)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import PlainCnn, example_of, seeded
+from models import PlainCnn, cut_groups_, example_of, seeded
 from torch import Tensor, nn
 
 from edgeprune.graph.activations import model_activations
-from edgeprune.graph.groups import ChannelGroup, cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGroup, find_groups
 from edgeprune.records.memory import OpenSchedule
 
 

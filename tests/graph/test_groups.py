@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from models import EXAMPLES, example_of, seeded
+from models import EXAMPLES, cut_groups_, example_of, seeded
 from torch import nn
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.graph.groups import ChannelGraph, cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGraph, find_groups
 
 
 def _names(model_name: str) -> set[str]:

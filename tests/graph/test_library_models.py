@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from models import seeded
+from models import cut_groups_, seeded
 from torch import Tensor, nn
 
 from edgeprune.graph.blocks import find_blocks, remove_blocks
-from edgeprune.graph.groups import ChannelGraph, cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGraph, find_groups
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import rebuild, structured_prune
 from edgeprune.records.recipe import PruningRecipe

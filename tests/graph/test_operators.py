@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import EXAMPLES, example_of, seeded
+from models import EXAMPLES, cut_groups_, example_of, seeded
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.graph.cost import count_macs
-from edgeprune.graph.groups import cut_groups_, find_groups
+from edgeprune.graph.groups import find_groups
 from edgeprune.graph.operators import model_operators
 from edgeprune.records.codec import from_json, to_json
 from edgeprune.records.operators import WEIGHTLESS, ChannelPart, OperatorShape, OperatorUse

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from models import seeded
+from models import cut_groups_, seeded
 from structures import STRUCTURES, EncoderClassifier, GroupedQueryAttention, encoder, structure
 from torch import Tensor, nn
 from torch.nn import functional
 
 from edgeprune.graph.attention import HeadwiseAttention
-from edgeprune.graph.groups import ChannelGraph, ChannelGroup, cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGraph, ChannelGroup, find_groups
 from edgeprune.graph.slicing import Side, switch_off_
 from edgeprune.pruning.criteria import CRITERIA
 from edgeprune.pruning.surgery import rebuild, structured_prune

@@ -89,6 +89,19 @@ def test_rounds_of_cuts_are_replayed_to_the_same_model(name: str, data: st.DataO
     assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
 
 
+def test_cuts_of_a_layer_that_lost_its_partners_are_replayed() -> None:
+    model, example = example_of("transformer")
+    cuts: tuple[Cut, ...] = ()
+    pruned = model
+    for widths in ({"query": 4}, {"value": 3}):
+        pruned, more = structured_prune(pruned, example, widths, L1, seed=0)
+        cuts = (*cuts, *more)
+    again = rebuild(model, example, PruningRecipe(cuts=cuts))
+    expected = pruned.state_dict()
+    assert [len(cut.removed) for cut in cuts] == [12, 1]
+    assert all(torch.equal(v, expected[k]) for k, v in again.state_dict().items())
+
+
 def test_random_criterion_follows_the_seed_and_differs_by_group() -> None:
     model, example = example_of("resnet")
     widths = {"layer1.0.conv1": 4, "layer1.1.conv1": 4}

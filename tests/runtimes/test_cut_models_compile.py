@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from compiled import run_compiled
-from models import seeded
+from models import cut_groups_, seeded
 from structures import structure
 from torch import nn
 
-from edgeprune.graph.groups import ChannelGraph, cut_groups_, find_groups
+from edgeprune.graph.groups import ChannelGraph, find_groups
 from edgeprune.libraries import refuse_telemetry
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.runtimes import RUNTIMES
