@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_LARGEST_HALF = 65504.0
+"""Of float16's finite numbers."""
+
 _REWRITTEN = frozenset({Precision.INT8, Precision.FLOAT32_W16})
 """Made from the float32 file by the runtime's scheme."""
 
@@ -89,9 +92,20 @@ def compile_float(job: CompileJob, rung: Rung, folder: Path) -> CompiledFiles:
     refused = scheme.refusal(job.variant)
     if refused is not None:
         raise BuildError(f"{rung.name}: {job.variant.name}: {refused}")
+    if job.variant.weight_only_bits == HALF_WEIGHTS.weight_only_bits:
+        _check_half_weights(job.model, rung)
     model = prepared(job.model, job.variant, scheme.needs(job.variant), job.calibration)
     inputs = TensorSpec(name="input", shape=job.input_shape, dtype=job.calibration.dtype.name)
     return _float_files(job, rung, model, inputs, folder)
+
+
+def _check_half_weights(model: nn.Module, rung: Rung) -> None:
+    """Runtimes store what is too large for float16 as infinite, or as its largest number, without a word."""
+    for name, weight in model.named_parameters():
+        largest = float(weight.detach().abs().max()) if weight.is_floating_point() and weight.numel() else 0.0
+        if largest > _LARGEST_HALF:
+            told = f"weights of up to {largest:.4g} in {name!r} do not fit in 16 bits (at most {_LARGEST_HALF:g})"
+            raise BuildError(f"{rung.name}: {told}")
 
 
 def _float_files(job: CompileJob, rung: Rung, model: nn.Module, inputs: TensorSpec, folder: Path) -> CompiledFiles:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError
 from edgeprune.planning.feasibility import ShapeFigures, decide, over_budget, refuse
-from edgeprune.planning.half_weights import why_not, with_half_weights
+from edgeprune.planning.half_weights import exchange, left_out, why_not, with_half_weights
 from edgeprune.planning.ladder import Ladder, accuracy_cost
 from edgeprune.planning.placement import choose_placement
 from edgeprune.planning.rung_order import drop_dominated, ordered
@@ -65,6 +65,10 @@ class _Planner:
     notes: list[str]
     decided: list[PlannedRung] = field(default_factory=list)
     figures: dict[Rung, ShapeFigures] = field(default_factory=dict)
+    stands_for: dict[Rung, Rung] = field(default_factory=dict)
+    """The float32 place of each place with weights of 16 bits that is searched at instead of it."""
+    broken: set[Rung] = field(default_factory=set)
+    """Runtimes and precisions that the trained model does not bear."""
 
     def plan(self) -> Plan:
         unpruned = [r for r in self.ladder.rungs if r.pruning is PruningKind.NONE]
@@ -86,7 +90,9 @@ class _Planner:
         self._masked(limits)
         self.decided += [refuse(r.rung, accuracy_cost(r.rung), r.reason) for r in self.ladder.refused]
         measured = self._price()
+        self._search_exact(places, limits)
         self._finer(places, limits, measured=measured)
+        self._tell_left_out()
         best_dense = decide(dense, limits, accuracy_cost(dense.rung))
         fits = bool(self._planned)
         return Plan(
@@ -103,9 +109,28 @@ class _Planner:
         """Lower precisions than float32; weights of 16 bits only where float32's file is too large."""
         needless = {rung: reason for rung in rungs if (reason := why_not(rung, self.figures, limits)) is not None}
         self._measure_all(rung for rung in rungs if rung not in needless)
-        self.ladder, left_out = with_half_weights(self.ladder, self.figures)
+        self.ladder, self.stands_for = with_half_weights(self.ladder, self.figures, limits)
         self.decided += [refuse(rung, accuracy_cost(rung), reason) for rung, reason in needless.items()]
-        self.decided += left_out
+
+    def _search_exact(self, places: StructuredPlaces, limits: Limits) -> None:
+        """Float32 again, where trained weights turn out not to bear 16 bits."""
+        back = {half: exact for half, exact in self.stands_for.items() if half.unplaced in self.broken}
+        again = {half: exact for half, exact in back.items() if half in self.ladder.places}
+        self.ladder = exchange(self.ladder, back)
+        if again:
+            # Its own, because places that were searched at are not searched at again.
+            exact = StructuredPlaces(
+                places.narrower, replace(self.ladder, places=tuple(again.values()), finer_places=()), self.figures
+            )
+            exact.search(limits, fits=bool(self._planned))
+            self.decided += [self._priced(r) for r in exact.found]
+            self.notes += exact.notes
+
+    def _tell_left_out(self) -> None:
+        searched = {r.rung.unpruned for r in self.decided if r.rung.pruning is PruningKind.STRUCTURED}
+        for half, exact in self.stands_for.items():
+            if exact not in searched:
+                self.decided.append(left_out(self.figures[exact], self.figures[half]))
 
     def _finer(self, places: StructuredPlaces, limits: Limits, *, measured: bool) -> None:
         """Widths at finer precisions than INT8 where the full ones do not fit: at the fastest place of each.
@@ -142,6 +167,8 @@ class _Planner:
             if isinstance(error, MeasurementError) and not error.about_artifact:
                 raise
             found = [refused_place(dense.rung, error.message)]
+            if dense.rung in self.stands_for:
+                self._finer_at(finer, self.figures[self.stands_for[dense.rung]], planned, limits)
         self.decided += found
         self.notes += [told_search(r) for r in found if r.trips]
 
@@ -161,6 +188,7 @@ class _Planner:
         try:
             return self.costs.priced(rung)
         except BuildError as error:
+            self.broken.add(rung.rung.unpruned.unplaced)
             return replace(refuse(rung.rung, None, error.message), p50_ms=rung.p50_ms, p99_ms=rung.p99_ms)
 
     def _measure_all(self, rungs: Iterable[Rung]) -> list[ShapeFigures]:

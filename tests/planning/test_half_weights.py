@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from edgeprune.planning.feasibility import ShapeFigures
-from edgeprune.planning.half_weights import why_not, with_half_weights
+from edgeprune.planning.half_weights import exchange, left_out, why_not, with_half_weights
 from edgeprune.planning.ladder import Ladder
 from edgeprune.records.rung import Limits, Precision, Rung, RungStatus
 
@@ -31,22 +33,43 @@ def test_a_half_is_worth_a_look_only_where_the_whole_is_too_large() -> None:
     assert why_not(replace(HALF, threads=2), known, Limits(artifact_bytes=2_000_000)) is None
 
 
+ANY = Limits(artifact_bytes=15)
+
+
 def test_it_stands_for_float32_in_the_search_for_widths() -> None:
     known = {EXACT: seen(EXACT, 20), HALF: seen(HALF, 10, 1.1)}
-    found, (left_out,) = with_half_weights(ladder(EXACT), known)
-    assert (found.places, found.finer_places) == ((HALF,), ())
-    assert (left_out.rung.name, left_out.status) == ("tflite-float32-t1-structured", RungStatus.REFUSED)
-    assert left_out.reason == "tflite-float32w16-t1 is as fast with half the bytes, so it can keep more"
-    finer, _ = with_half_weights(ladder(INT8, finer=(EXACT,)), known)
+    found, stands_for = with_half_weights(ladder(EXACT), known, ANY)
+    assert (found.places, found.finer_places, stands_for) == ((HALF,), (), {HALF: EXACT})
+    finer, _ = with_half_weights(ladder(INT8, finer=(EXACT,)), known, ANY)
     assert (finer.places, finer.finer_places) == ((INT8,), (HALF,))
+    assert exchange(finer, stands_for) == ladder(INT8, finer=(EXACT,))
+
+
+def test_float32_is_told_to_be_left_out_with_what_both_take() -> None:
+    told = left_out(seen(EXACT, 20), seen(HALF, 10, 1.9))
+    assert (told.rung.name, told.status) == ("tflite-float32-t1-structured", RungStatus.REFUSED)
+    assert told.reason == (
+        "tflite-float32w16-t1 takes 1.90 ms with half the bytes, float32 1.00 ms: of the size it can keep more"
+    )
 
 
 def test_where_it_was_not_measured_the_ladder_is_as_it_was() -> None:
     given = ladder(INT8, finer=(EXACT,))
-    assert with_half_weights(given, {EXACT: seen(EXACT, 20), INT8: seen(INT8, 5)}) == (given, ())
+    assert with_half_weights(given, {EXACT: seen(EXACT, 20), INT8: seen(INT8, 5)}, ANY) == (given, {})
 
 
-def test_a_runtime_that_is_slowed_by_it_is_asked_for_both() -> None:
-    known = {EXACT: seen(EXACT, 20), HALF: seen(HALF, 10, 2.5)}
-    found, left_out = with_half_weights(ladder(EXACT), known)
-    assert (found.places, found.finer_places, left_out) == ((EXACT,), (HALF,), ())
+@pytest.mark.parametrize(
+    ("p50_ms", "limits", "both"),
+    [
+        (1.9, ANY, False),
+        (2.5, ANY, True),
+        (1.05, Limits(artifact_bytes=15, p50_ms=1.0), False),
+        (1.9, Limits(artifact_bytes=15, p50_ms=1.0), True),
+        (1.9, Limits(artifact_bytes=15, p50_ms=2.5), False),
+    ],
+)
+def test_a_runtime_that_is_slowed_by_it_is_asked_for_both(p50_ms: float, limits: Limits, both: bool) -> None:  # noqa: FBT001
+    known = {EXACT: seen(EXACT, 20), HALF: seen(HALF, 10, p50_ms)}
+    found, stands_for = with_half_weights(ladder(EXACT), known, limits)
+    assert (found.places, found.finer_places) == (((EXACT,), (HALF,)) if both else ((HALF,), ()))
+    assert bool(stands_for) is not both

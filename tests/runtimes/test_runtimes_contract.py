@@ -226,6 +226,18 @@ def test_weights_of_16_bits_halve_the_file_of_whole_and_cut_models(runtime: str,
         assert parity_of(found[Precision.FLOAT32_W16], expected, Precision.FLOAT32).passed
 
 
+@each_runtime
+def test_weights_that_16_bits_cannot_hold_are_refused_by_name(runtime: str, tmp_path: Path) -> None:
+    if Precision.FLOAT32_W16 not in RUNTIMES.get(runtime).precisions(_device()):
+        pytest.skip("not offered")
+    model = seeded(ResNet)
+    with torch.no_grad():
+        model.fc.weight[0, 0] = -1e5
+    job = CompileJob(model, INPUTS.shape, np.zeros(INPUTS.shape, np.float32))
+    with pytest.raises(BuildError, match=r"weights of up to 1e\+05 in 'fc.weight' do not fit in 16 bits"):
+        compile_artifact(job, Rung(runtime=runtime, precision=Precision.FLOAT32_W16), tmp_path)
+
+
 def test_onnx_file_tells_nothing_of_the_build_host(tmp_path: Path) -> None:
     files = RUNTIMES.get("onnxruntime").compile(with_eventful_batch_norms(seeded(ResNet)), INPUTS, tmp_path)
     content = (tmp_path / files.names[0]).read_bytes()

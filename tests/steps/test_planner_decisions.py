@@ -93,13 +93,15 @@ def made(
 
     Args:
         full: by place, p50 and p99 of the full widths.
-        losses: by precision, and of a cut; None where nothing is measured.
+        losses: by precision, and of a cut; None where nothing is measured. Infinite ones are refused.
         narrowest: by place, p50 of the narrowest widths; then no others are found. Infinite ones cannot be compiled.
         rounded: the same rounded up to multiples of 8.
         sizes: bytes of the full widths by precision, those that there are.
     """
 
     def priced(rung: PlannedRung) -> PlannedRung:
+        if rung.status is RungStatus.PLANNED and math.isinf((losses or {})[rung.rung.precision]):
+            raise BuildError(f"weights do not bear it in {rung.rung.precision}")
         cut = (losses or {})["cut"] if rung.widths else 0.0
         return replace(rung, accuracy_cost=(losses or {})[rung.rung.precision] + cut, cost_error=0.001)
 
@@ -392,7 +394,26 @@ def test_too_large_and_too_slow_without_int8_widths_are_cut_with_half_of_the_byt
     assert narrower.searched == ["tflite-float32w16-t1"]
     assert names(plan) == ["float32w16-t1-structured50"]
     assert (plan.planned[0].artifact_bytes, plan.planned[0].accuracy_cost) == (1050, 0.2001)
-    assert "is as fast with half the bytes" in reasons(plan)["float32-t1-structured"]
+    assert "takes 1.80 ms with half the bytes, float32 1.80 ms" in reasons(plan)["float32-t1-structured"]
+
+
+def test_trained_weights_that_do_not_bear_16_bits_are_cut_in_float32() -> None:
+    slow = {"tflite-float32-t1": (1.8, 2.0), "tflite-float32w16-t1": (1.8, 2.0)}
+    losses = {"float32": 0.0, "float32w16": math.inf, "cut": 0.2}
+    plan, narrower = made(slow, losses, sized(2200), sizes=NO_INT8)
+    assert narrower.searched == ["tflite-float32w16-t1", "tflite-float32-t1"]
+    assert names(plan) == ["float32-t1-structured50"]
+    assert plan.planned[0].accuracy_cost == 0.2
+    assert "do not bear it" in reasons(plan)["float32w16-t1-structured50"]
+
+
+def test_trained_weights_that_bear_neither_int8_nor_16_bits_are_cut_in_float32() -> None:
+    slow = {"tflite-float32-t1": (1.8, 2.0), "tflite-float32w16-t1": (1.8, 2.0), "tflite-int8-t1": (0.5, 0.6)}
+    losses = {"float32": 0.0, "float32w16": math.inf, "int8": 0.9, "cut": 0.2}
+    plan, narrower = made(slow, losses, sized(2200), sizes={**NO_INT8, "int8": 1100})
+    assert narrower.searched == ["tflite-float32-t1"]
+    assert names(plan) == ["float32-t1-structured50", "int8-t1"]
+    assert "do not bear it" in reasons(plan)["float32w16-t1-structured"]
 
 
 def test_too_large_and_too_slow_where_int8_breaks_the_model() -> None:
