@@ -33,6 +33,7 @@ class ShapeFigures:
         disturbed: what disturbed the measurement, and may have made it slower; empty when nothing did.
         long_looks: how often it was looked at long enough for its p99; the best look counts.
         processes: how many p50 is of.
+        closer: whether it had its closer look, or is to have none.
         not_sparse: why the runtime's rule says that its sparse kernels do not run this file; empty where they do, and
             for files without zeros.
     """
@@ -48,6 +49,7 @@ class ShapeFigures:
     disturbed: str = ""
     long_looks: int = 0
     processes: int = 1
+    closer: bool = False
     not_sparse: str = ""
     load_bytes: int = 0
     run_bytes: int = 0
@@ -134,7 +136,7 @@ def needs_closer_look(shape: ShapeFigures, limits: Limits) -> bool:
 
     What another limit refuses is not looked at.
     """
-    if limits.p50_ms is None or shape.processes > 1 or over_budget(shape, replace(limits, p50_ms=None)) is not None:
+    if limits.p50_ms is None or shape.closer or over_budget(shape, replace(limits, p50_ms=None)) is not None:
         return False
     return limits.p50_ms / SLACK**2 <= shape.p50_ms <= limits.p50_ms * SLACK
 

@@ -76,7 +76,9 @@ def told_widths(rooms: Mapping[str, Room], ratios: Mapping[str, float]) -> dict[
     for pattern, ratio in ratios.items():
         _check(ratio)
         if not any(fnmatchcase(group, pattern) for group in rooms):
-            raise InputError(f"no group is named {pattern!r}{suggest(pattern, tuple(rooms))}", name=pattern)
+            raise InputError(
+                f"pruning.group_ratios: no group is named {pattern!r}{suggest(pattern, tuple(rooms))}", name=pattern
+            )
     return {
         group: room.without(next((r for pattern, r in ratios.items() if fnmatchcase(group, pattern)), 0.0))
         for group, room in rooms.items()

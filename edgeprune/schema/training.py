@@ -37,7 +37,9 @@ class Training(FileModel):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     """Of weights of two dimensions and more, not of biases and norms."""
     epochs: Annotated[int, Field(ge=0)] = 30
-    """For the dense model; not used when `model.weights` is given."""
+    """For the dense model, which is not trained where `model.weights` is given. A control from scratch has as many;
+    so has each round of recovery that `recovery.rewind` takes back, less the share before `rewind_to`, unless
+    `recovery.epochs` is given. So say how many the weights took."""
     batch_size: Annotated[int, Field(gt=0)] = 64
     """Examples a training step, of all workers together; the artifact itself has a batch of 1."""
     clip_norm: Annotated[float, Field(ge=0)] = 5.0
@@ -62,7 +64,7 @@ class Recovery(FileModel):
     """How accuracy is won back after each cut."""
 
     rounds: Annotated[int, Field(ge=1)] = 2
-    """Cuts to the final width."""
+    """Cuts to the final width; the schedules `one_shot` and `steps` have their own number."""
     schedule: Literal["one_shot", "linear", "geometric", "cubic", "steps"] = "linear"
     """Of the pruning ratio over the rounds: all at once (in one round), in equal steps, the same fraction of what
     remains each time, most of it early (AGP, Zhu and Gupta 2017), or by `steps`."""

@@ -12,7 +12,9 @@ from edgeprune.data.preprocessing import preprocess
 from edgeprune.errors import InputError
 from edgeprune.graph.cost import count_macs, count_parameters
 from edgeprune.graph.groups import ChannelGroup
+from edgeprune.graph.names import match_layers
 from edgeprune.graph.weights import load_weights_
+from edgeprune.pruning.selection import Room, told_widths
 from edgeprune.steps.cuttable import cuttable_groups
 from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.feature_layers import check_features
@@ -48,6 +50,7 @@ def examine(target: Target) -> tuple[str, ...]:
     examples = preprocess(data.validation.inputs[:1], target.spec.preprocessing)
     example = torch.from_numpy(examples[:1])
     groups = cuttable_groups(model, example, target.spec.pruning)
+    told_widths({g.name: Room(width=g.width) for g in groups.groups}, target.spec.pruning.group_ratios)
     sizes = ", ".join(f"{name} {len(getattr(data, name))}" for name in ("train", "validation", "test"))
     return (
         f"data: {sizes} examples, {_labels(data)}, input {examples.dtype} {examples.shape[1:]}",
@@ -76,7 +79,7 @@ def check_parts_fit(target: Target, data: DataSplits, model: nn.Module) -> None:
 
     Raises:
         InputError: the model does not run on the examples, its outputs are not what the task, the loss or the metric
-            take, or features are to be learnt of layers that there are none of.
+            take, or a layer is named that there is none of.
     """
     import torch
 
@@ -102,6 +105,7 @@ def check_parts_fit(target: Target, data: DataSplits, model: nn.Module) -> None:
         # An untrained model may give infinities; that is no fault of the metric.
         task.values(outputs, few.labels)
     check_features(target, model, torch.from_numpy(examples[:1]))
+    match_layers(model, tuple(target.spec.pruning.layer_sparsities), key=f"{target.file}: pruning.layer_sparsities")
 
 
 def _outputs(model: nn.Module, examples: np.ndarray, *, where: str) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from edgeprune.errors import BuildError, MeasurementError
@@ -81,7 +81,9 @@ class _Planner:
         if self.budget.p50_speedup is not None:
             self.shapes.refer_to(dense)
         self._measure_lower([r for r in unpruned if r.precision is not Precision.FLOAT32], limits)
-        self.figures = {rung: settled(self.shapes, f, limits) for rung, f in self.figures.items()}
+        for rung, first in list(self.figures.items()):
+            self._settle(rung, first, limits)
+        self.ladder, self.stands_for = with_half_weights(self.ladder, self.figures, limits)
         self.decided += [decide(f, limits, accuracy_cost(f.rung)) for f in self.figures.values()]
         places = StructuredPlaces(self.narrower, self.ladder, self.figures)
         places.search(limits, fits=bool(self._planned))
@@ -109,7 +111,6 @@ class _Planner:
         """Lower precisions than float32; weights of 16 bits only where float32's file is too large."""
         needless = {rung: reason for rung in rungs if (reason := why_not(rung, self.figures, limits)) is not None}
         self._measure_all(rung for rung in rungs if rung not in needless)
-        self.ladder, self.stands_for = with_half_weights(self.ladder, self.figures, limits)
         self.decided += [refuse(rung, accuracy_cost(rung), reason) for rung, reason in needless.items()]
 
     def _search_exact(self, places: StructuredPlaces, limits: Limits) -> None:
@@ -196,9 +197,16 @@ class _Planner:
         return [figures for figures in found if figures is not None]
 
     def _measure(self, rung: Rung) -> ShapeFigures | None:
+        return self._tried(rung, lambda: self.shapes.measure(rung))
+
+    def _settle(self, rung: Rung, first: ShapeFigures, limits: Limits) -> ShapeFigures | None:
+        return self._tried(rung, lambda: settled(self.shapes, first, limits))
+
+    def _tried(self, rung: Rung, look: Callable[[], ShapeFigures]) -> ShapeFigures | None:
         """A rung that cannot be compiled or run is refused with the reason; the others go on."""
+        self.figures.pop(rung, None)
         try:
-            self.figures[rung] = self.shapes.measure(rung)
+            self.figures[rung] = look()
         except (BuildError, MeasurementError) as error:
             if isinstance(error, MeasurementError) and not error.about_artifact:
                 raise
@@ -225,7 +233,6 @@ class _Planner:
             if figures is None or dense is None:
                 continue
             gain = dense.p50_ms / figures.p50_ms
-            decided = self._decide(settled(self.shapes, figures, limits), limits)
             if gain < LEAST_SPARSE_GAIN:
                 because = f": {figures.not_sparse}" if figures.not_sparse else ""
                 reason = (
@@ -233,5 +240,7 @@ class _Planner:
                     f"({format_ms(dense.p50_ms)} dense, {format_ms(figures.p50_ms)} with zeros){because}"
                 )
                 self.shapes.bench.note(f"{rung.name}: {reason}", "warning")
-                decided = replace(decided, status=RungStatus.REFUSED, reason=reason)
-            self.decided.append(decided)
+                refused = replace(self._decide(figures, limits), status=RungStatus.REFUSED, reason=reason)
+                self.decided.append(refused)
+            elif (figures := self._settle(rung, figures, limits)) is not None:
+                self.decided.append(self._decide(figures, limits))

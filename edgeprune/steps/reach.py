@@ -8,7 +8,7 @@ from edgeprune.planning.placement import out_of_reach
 from edgeprune.records.rung import Precision, Rung
 from edgeprune.runtimes import RUNTIMES
 from edgeprune.steps.compiling import compiler_versions
-from edgeprune.steps.sparsity import choose_patterns, explain_refused
+from edgeprune.steps.sparsity import choose_patterns, explain_refused, unused_settings
 from edgeprune.steps.workbench import Workbench
 
 
@@ -34,6 +34,11 @@ def reachable_ladder(bench: Workbench, notes: list[str]) -> Ladder:
         masks=masks,
         topology=bench.device.facts.topology,
     )
+    if not any(r.masked for r in (*ladder.rungs, *(r.rung for r in ladder.refused))):
+        unused = unused_settings(bench, precisions)
+        if unused:
+            notes.append(unused)
+            bench.note(unused, "warning")
     out = {rung: why for rung in ladder.rungs if (why := out_of_reach(rung, bench.device.facts))}
     refused = [RefusedRung(rung=rung, reason=why) for rung, why in out.items()]
     return Ladder(

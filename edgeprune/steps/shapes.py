@@ -74,21 +74,25 @@ class ShapeBench:
         """Tell what a p50 speedup is of: closer looks are taken beside it from now on."""
         self.bench.seen.baseline = baseline
 
+    def latest(self, figures: ShapeFigures) -> ShapeFigures:
+        """What was measured of the shape since, if anything."""
+        key = self._key(figures.rung, figures.widths, figures.removed_blocks)
+        return self.bench.seen.figures.get(key, figures)
+
     def look_closer(self, figures: ShapeFigures) -> ShapeFigures:
         """Looks by several processes, beside the baseline where there is one: their p50 is the answer from now on.
 
-        Beside a baseline p50 is what it would have been when that was measured: limits are shares of what it took then.
-        p99 is as much longer than p50 as it was. The baseline itself takes what it took. Where one of the processes
-        dies, the first look counts, which is told.
+        Beside a baseline p50 is what it would have been when that was measured: limits are shares of what it took then,
+        and where p99's is one too, p99 is as much longer than p50 as it was. The baseline itself takes what it took.
+        Where one of the processes dies, the first look counts, which is told.
 
         Errors are those of `measure`.
         """
         rung, widths, blocks = figures.rung, figures.widths, figures.removed_blocks
-        key, beside = self._key(rung, widths, blocks), self.bench.seen.baseline
-        known = self.bench.seen.figures.get(key, figures)
-        if known.processes == 1:
+        key, beside, known = self._key(rung, widths, blocks), self.bench.seen.baseline, self.latest(figures)
+        if not known.closer:
             if beside is not None and beside.rung == rung:
-                known = replace(known, processes=ROUNDS)
+                known = replace(known, closer=True)
             else:
                 known = self._looked_closer(known, key, beside)
             self.bench.seen.figures[key] = known
@@ -103,9 +107,9 @@ class ShapeBench:
                 other = self._baseline(beside, Path(scratch)) if beside else None
                 taken = closer_look(self.bench, own, other)
             scaled_ms = beside.p50_ms * taken.ratio if beside and taken.ratio else taken.p50_ms
-            p99_ms = figures.p99_ms * scaled_ms / figures.p50_ms
+            p99_ms = max(scaled_ms, figures.p99_ms * (scaled_ms / figures.p50_ms if self._compares_tails else 1.0))
             disturbed = taken.disturbed or (figures.disturbed if self._limits_tail else "")
-            return replace(figures, p50_ms=scaled_ms, p99_ms=p99_ms, processes=ROUNDS, disturbed=disturbed)
+            return replace(figures, p50_ms=scaled_ms, p99_ms=p99_ms, processes=ROUNDS, closer=True, disturbed=disturbed)
 
         # What it is held to may have been measured anew since.
         of = digest(key, figures.long_looks, figures.p99_ms, beside and (beside.rung.name, beside.p50_ms))
@@ -115,7 +119,7 @@ class ShapeBench:
             if not error.about_artifact:
                 raise
             self.bench.note(f"{rung.name}: one process counts, for others died: {error.message}", "warning")
-            return replace(figures, processes=ROUNDS)
+            return replace(figures, closer=True)
 
     def _baseline(self, baseline: ShapeFigures, folder: Path) -> Looked:
         return Looked(baseline.rung, folder, self._compiled(baseline.rung, (), (), folder))
@@ -134,8 +138,8 @@ class ShapeBench:
             taken = quick_look(self.bench, rung, there, self.bench.samples_path, tail=True)
             found, p99 = p50_ms(taken.block), ms_from_ns(quantile(taken.block.samples_ns, 0.99))
             if figures.processes > 1:
-                # p50 is known better, and of another pace perhaps.
-                found, p99 = figures.p50_ms, p99 * figures.p50_ms / found
+                # p50 is known better, and of another pace perhaps, which counts where tails are compared.
+                found, p99 = figures.p50_ms, p99 * (figures.p50_ms / found if self._compares_tails else 1.0)
             return replace(
                 figures,
                 p50_ms=min(figures.p50_ms, found),
@@ -248,6 +252,10 @@ class ShapeBench:
         return budget.p99_ms is not None or budget.p99_speedup is not None
 
     @property
+    def _compares_tails(self) -> bool:
+        return self.bench.profile.budget.p99_speedup is not None
+
+    @property
     def _limits_memory(self) -> bool:
         return self.bench.profile.budget.memory_mb is not None
 
@@ -285,12 +293,13 @@ def settled(shapes: ShapeBench, figures: ShapeFigures, limits: Limits, *, near: 
 
     Args:
         shapes: measures them.
-        figures: of any look.
+        figures: of any look; what was measured of the shape since counts in its place.
         limits: to come in under.
         near: a first long look is taken from this share of the limit on p99 on.
 
     Errors are those of `ShapeBench.measure`.
     """
+    figures = shapes.latest(figures)
     if needs_closer_look(figures, limits):
         figures = shapes.look_closer(figures)
     while needs_longer_look(figures, limits, near):

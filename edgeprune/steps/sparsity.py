@@ -20,6 +20,8 @@ from edgeprune.steps.probing import ProbeJob, kept_probe, summary
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import digest, step_name
 
+_OF_MASKS = ("weight_criterion", "sparsities", "mask_scope", "layer_sparsities", "classifier")
+
 
 def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoice, ...]:
     """The patterns of zeros that get rungs; the person is told where the profile and the device disagree.
@@ -41,6 +43,16 @@ def choose_patterns(bench: Workbench, runtimes: Iterable[str]) -> tuple[MaskChoi
         if choice.note:
             bench.note(choice.note, "warning" if choice.contradicted else "info")
     return tuple(choices)
+
+
+def unused_settings(bench: Workbench, runtimes: Iterable[str]) -> str:
+    """What the target says of zeros in vain, where no mask has a rung, and why; empty where it says nothing of them."""
+    said = [key for key in _OF_MASKS if key in bench.target.spec.pruning.model_fields_set]
+    if not said:
+        return ""
+    reasons = [f"{name}: {'; '.join(_known_refusals(name, bench)) or 'no gain was measured'}" for name in runtimes]
+    keys = ", ".join(f"pruning.{key}" for key in said)
+    return f"{keys}: not used, because zeros buy no time on this device ({'. '.join(reasons)})"
 
 
 def _known_refusals(runtime: str, bench: Workbench) -> tuple[str, ...]:

@@ -42,6 +42,14 @@ from edgeprune.cli import run
             "VARIABLE, which is not set\nask Ann",
         ),
         ({"model.weights": "weights.safetensors"}, "model.weights: no such file: "),
+        (
+            {"pruning.layer_sparsities.conv22": 0.5},
+            "target.toml: pruning.layer_sparsities: no layer is named 'conv22'; did you mean 'conv2'?",
+        ),
+        (
+            {"pruning.ignored": None, "pruning.selection": "told", "pruning.group_ratios.conv22": 0.5},
+            "pruning.group_ratios: no group is named 'conv22'; did you mean 'conv2'?",
+        ),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -49,7 +49,7 @@ class _Narrower:
         self.full, self.least, self.searched, self.asked = full, least, list[str](), list[str]()
         self.narrowest, self.rounded, self.roundings = narrowest, dict[str, float](), list[str]()
         self.surveys = list[PlaceSurvey]()
-        self.shapes = SimpleNamespace(look_closer=lambda f: replace(f, processes=5))
+        self.shapes = SimpleNamespace(latest=lambda f: f, look_closer=lambda f: replace(f, processes=5, closer=True))
 
     def fastest_admissible(self, place: Rung, limits: Limits | None = None) -> ShapeFigures:
         if limits is not None:
@@ -115,7 +115,7 @@ def made(
     shapes = SimpleNamespace(
         bench=SimpleNamespace(note=lambda *_: None), refer_to=lambda _: None,
         measure=lambda r: figures(r, *full[r.name], artifact_bytes=bytes_of[r.precision]),
-        look_closer=lambda f: replace(f, processes=5),
+        latest=lambda f: f, look_closer=lambda f: replace(f, processes=5, closer=True),
     )  # fmt: skip
     narrower = _Narrower(full, least, narrowest)
     narrower.rounded |= rounded or {}

@@ -76,6 +76,20 @@ def test_size_refuses_what_is_too_large_and_the_widest_that_fits_is_found(tmp_pa
     assert results.plan(plan, "text").splitlines()[-1].startswith("no plan fits the budget (p50 500 ms")
 
 
+@pytest.mark.parametrize("said", [{}, {"pruning.sparsities": [0.5], "pruning.mask_scope": "layer"}], ids=["no", "yes"])
+def test_what_is_said_of_zeros_where_they_buy_nothing_is_told_to_be_unused(
+    tmp_path: Path, said: dict[str, object]
+) -> None:
+    made = make_target(tmp_path, target=said)
+    plan = until_quiet(lambda: edgeprune.plan(made.folder, output=tmp_path))
+    told = (
+        "pruning.sparsities, pruning.mask_scope: not used, because zeros buy no time on this device "
+        "(onnxruntime: it has no sparse kernels for float weights)"
+    )
+    assert (told in plan.notes) == bool(said)
+    assert any(told in line for line in events(tmp_path)) == bool(said)
+
+
 def test_model_that_no_runtime_can_compile_is_told(tmp_path: Path) -> None:
     code = "\n".join(
         [

@@ -1,4 +1,4 @@
-"""Channels or weights by lot: the control that every other criterion must beat."""
+"""Channels or weights by lot: the control to hold others against."""
 
 from __future__ import annotations
 
