@@ -35,6 +35,7 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
     output = made.runs
     arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(output)]
     arguments += ["--seeds", "0", "--criteria", "l1", "--refit", "l1", "--one-shot-shares", "0.5", "--shares", "0.7"]
+    arguments += ["--patterns", "2:4", "block4x1", "--channel-shares", "0.25"]
     arguments += ["--fewer-macs", "1.5", "--iterative-epochs", "4", "--structured-epochs", "1"]
     arguments += ["--iterative-learning-rate", "0.005", "--structured-learning-rate", "0.005"]
     arguments += ["--speedups", "0.8", "--built-epochs", "1"]
@@ -45,6 +46,9 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
         ("one-shot", "l1", 0.5, 0),
         ("one-shot", "l1, norms", 0.5, 0),
         ("one-shot", "l1, refit", 0.5, 0),
+        *[("patterns", f"l1 {p}{stage}", 0.5, 0) for p in ("2:4", "block4x1") for stage in ("", ", norms", ", refit")],
+        ("channels", "l1", 0.25, 0),
+        ("channels", "l1, norms", 0.25, 0),
         ("iterative", "lamp, 4 epochs, rate 0.005", 0.7, 0),
         ("structured", "l2, 1 epochs, rate 0.005", 1.5, 0),
         *[
@@ -58,10 +62,10 @@ def test_every_part_of_the_compression_benchmark_gives_its_rows_once(
     assert all(0.0 <= row[split] <= 1.0 for row in rows for split in ("validation", "test"))
     compared = [row for row in rows if row["p50_ms"] is not None]
     # The dense float32 model is what the others are measured in turn with.
-    assert compared == rows[6:]
+    assert compared == rows[14:]
     assert all(row["speedup"] > 0 for row in compared)
     assert compared[-1]["speedup"] >= 0.8
-    zeros, cut = rows[3]["detail"], rows[4]["detail"]
+    zeros, cut = (next(r["detail"] for r in rows if r["part"] == part) for part in ("iterative", "structured"))
     # Of all weights: the classifier's 1152 of 5904 stay.
     assert float(zeros.split()[0]) == pytest.approx(0.7 * (1 - 1152 / 5904), abs=0.001)
     assert re.match(r"[\d.]+ M MACs, [\d,]+ parameters, \d+ blocks out", cut)
