@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -257,15 +258,19 @@ def test_the_baseline_takes_what_it_took(tmp_path: Path, monkeypatch: Any) -> No
         assert settled(bench, dense, Limits(p50_ms=1.0)) == replace(dense, closer=True)
 
 
-def test_what_a_closer_look_is_held_to_is_looked_at_anew_with_it(tmp_path: Path, monkeypatch: Any) -> None:
-    """The next build in the same folder finds another baseline: neither the closer look nor the long one is kept."""
-    told = {RUNG: 4.4, CUT: 2.0}
+def _takes(monkeypatch: Any, told: Mapping[Rung, float], *, short: float, long: float) -> None:
+    """All looks take so many ms, and their tails as many times as long, in short and in long looks."""
 
     def look(_bench: Any, rung: Rung, *_: Any, tail: bool = False) -> Look:
-        return Look(block([told[rung]] * 98 + [(2 if tail else 1.5) * told[rung]] * 2), "")
+        return Look(block([told[rung]] * 98 + [(long if tail else short) * told[rung]] * 2), "")
 
     monkeypatch.setattr(shapes, "quick_look", look)
     monkeypatch.setattr(looks, "quick_look", look)
+
+
+def test_what_a_closer_look_is_held_to_is_looked_at_anew_with_it(tmp_path: Path, monkeypatch: Any) -> None:
+    """The next build in the same folder finds another baseline: neither the closer look nor the long one is kept."""
+    _takes(monkeypatch, {RUNG: 4.4, CUT: 2.0}, short=1.5, long=2.0)
     for dense_ms in (4.4, 4.0):
         with compressor(tmp_path, profile=COMPARES_TAILS) as made:
             bench = ShapeBench(made.bench)
@@ -276,13 +281,7 @@ def test_what_a_closer_look_is_held_to_is_looked_at_anew_with_it(tmp_path: Path,
 
 
 def test_a_tail_that_is_limited_in_milliseconds_is_told_as_it_was_measured(tmp_path: Path, monkeypatch: Any) -> None:
-    told = {RUNG: 2.0, CUT: 1.0}
-
-    def look(_bench: Any, rung: Rung, *_: Any, tail: bool = False) -> Look:
-        return Look(block([told[rung]] * 98 + [(3 if tail else 2) * told[rung]] * 2), "")
-
-    monkeypatch.setattr(shapes, "quick_look", look)
-    monkeypatch.setattr(looks, "quick_look", look)
+    _takes(monkeypatch, {RUNG: 2.0, CUT: 1.0}, short=2.0, long=3.0)
     with compressor(tmp_path, profile={"budget.p99_ms": 900.0}) as made:
         bench = ShapeBench(made.bench)
         # The host was half as fast when the limits were set.
