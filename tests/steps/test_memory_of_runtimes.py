@@ -42,6 +42,10 @@ class Shapes:
     def measure(self, rung: Rung) -> ShapeFigures:
         return self.dense[rung.runtime]
 
+    @staticmethod
+    def latest(figures: ShapeFigures) -> ShapeFigures:
+        return figures
+
 
 @dataclass
 class Narrowest:

@@ -183,7 +183,8 @@ def contest(monkeypatch: pytest.MonkeyPatch) -> Contest:
         )  # fmt: skip
 
     monkeypatch.setattr(ShapeBench, "measure", measure)
-    monkeypatch.setattr(ShapeBench, "look_closer", lambda _, figures: replace(figures, processes=5))
+    monkeypatch.setattr(ShapeBench, "latest", lambda _, figures: figures)
+    monkeypatch.setattr(ShapeBench, "look_closer", lambda _, figures: replace(figures, processes=5, closer=True))
     made = Contest(cast("Workbench", bench), Precision.FLOAT32, steps=8)
     losses = cast("GroupLosses", lambda group, width: (0.1 if group == "inner" else 1.0) * (1.0 - width / 32))
     made.narrower = replace(made.narrower, loss=losses)
