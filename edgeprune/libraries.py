@@ -16,6 +16,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -23,6 +24,16 @@ from typing import Any, cast
 from edgeprune.errors import BuildError, EdgepruneError, NotInstalledError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _CtrlC:
+    """Whether there was one in the block of `interrupts_remembered`."""
+
+    came: bool = False
+
+
+_CTRL_C = _CtrlC()
 
 _TAIL_BYTES = 4000
 _OPERATOR = re.compile(r"\baten(::|\.)\w+")
@@ -118,7 +129,42 @@ def interrupts_held() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, usual)
         if came:
+            usual(signal.SIGINT, None)
             raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interrupts_remembered() -> Iterator[None]:
+    """Within the block `raise_if_interrupted` knows of each Ctrl-C, whoever drops its exception.
+
+    One that is raised in a destructor or in a callback of C++ is dropped: a build went on after it, to the end.
+    """
+    _CTRL_C.came = False
+    usual = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or usual is not signal.default_int_handler:
+        yield
+        return
+
+    def remember(_number: int, _frame: FrameType | None) -> None:
+        _CTRL_C.came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+        _CTRL_C.came = False
+
+
+def raise_if_interrupted() -> None:
+    """Between two steps.
+
+    Raises:
+        KeyboardInterrupt: there was a Ctrl-C, and it came to nothing.
+    """
+    if _CTRL_C.came:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

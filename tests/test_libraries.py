@@ -8,13 +8,20 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from edgeprune.errors import BuildError, InputError
-from edgeprune.libraries import interrupts_held, library_call, silenced, telling_line
+from edgeprune.libraries import (
+    interrupts_held,
+    interrupts_remembered,
+    library_call,
+    raise_if_interrupted,
+    silenced,
+    telling_line,
+)
 
 
 def test_nothing_gets_out_by_any_way(capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +120,25 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("held", [False, True])
+def test_a_ctrl_c_whose_exception_was_dropped_is_raised_between_steps(held: bool) -> None:  # noqa: FBT001
+    with interrupts_remembered():
+        raise_if_interrupted()
+        try:
+            with interrupts_held() if held else nullcontext():
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            pass  # As a destructor does.
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    # The next command has nothing to do with it, nor has who calls the API.
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        signal.raise_signal(signal.SIGINT)
+    raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.usefixtures("interruptible")

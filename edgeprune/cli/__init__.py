@@ -13,6 +13,7 @@ import click
 
 from edgeprune import __version__
 from edgeprune.errors import EXIT_CODES, BuildError, EdgepruneError
+from edgeprune.libraries import interrupts_remembered
 
 _EXIT_CODE_HELP = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + "."
 
@@ -59,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     try:
-        code = cli.main(args=arguments, prog_name="edgeprune", standalone_mode=False)
+        with interrupts_remembered():
+            code = cli.main(args=arguments, prog_name="edgeprune", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last place where an error can be told

@@ -17,6 +17,7 @@ from edgeprune.data.splits import DataSplits, Split
 from edgeprune.events import Noted, Reporter, StageFinished, StageStarted
 from edgeprune.graph.blocks import Blocks, find_blocks
 from edgeprune.graph.groups import Groups
+from edgeprune.libraries import raise_if_interrupted
 from edgeprune.planning.feasibility import ShapeFigures
 from edgeprune.quantization.calibration import calibration_samples
 from edgeprune.schema.device import DeviceSpec
@@ -209,7 +210,11 @@ class Workbench:
             kind: class of the record.
             make: called with an empty folder; returns the record.
             summary: one short figure for the line that is shown.
+
+        Raises:
+            KeyboardInterrupt: there was a Ctrl-C before; and what `make` raises.
         """
+        raise_if_interrupted()
         name = step_name(stage, subject)
         key = digest(key, code_digest())
         cached = self.run.is_done(name, key)
