@@ -284,12 +284,14 @@ def _floor(problem: AllocationProblem, minimised: str | None) -> float:
                 losses[group.block] += least
         return fsum([*always, *(min(block.loss, losses[block.name]) for block in problem.blocks)])
 
-    def least_of(terms: Iterable[Term]) -> float:
+    def least_of(terms: Iterable[Term]) -> list[float]:
         tables = ((term, term.costs[minimised]) for term in terms if minimised in term.costs)
-        return fsum(float(table.min(initial=inf if term.block is None else 0.0)) for term, table in tables)
+        return [float(table.min(initial=inf if term.block is None else 0.0)) for term, table in tables]
 
+    always = least_of(problem.terms)
     steps = (step.terms for step in problem.steps if any(minimised in term.costs for term in step.terms))
-    return least_of(problem.terms) + max((least_of(terms) for terms in steps), default=0.0)
+    # Rounded once, as what a configuration uses is: a limit may be just that.
+    return max((fsum([*always, *least_of(terms)]) for terms in steps), default=fsum(always))
 
 
 def _check(question: _Question) -> None:

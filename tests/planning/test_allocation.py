@@ -125,6 +125,17 @@ def test_no_configuration_within_the_limits_loses_less(case: tuple[AllocationPro
     assert found.used == {resource: problem.used(found.configuration, resource) for resource in problem.resources}
 
 
+def test_a_limit_may_be_what_is_used_to_the_last_digit() -> None:
+    """Summed in two parts, these three are over their own sum by one unit in the last place."""
+    first, second, third = ({"memory_bytes": np.array(cost)} for cost in (2.983664, 6.0, 1.035156))
+    problem = AllocationProblem(
+        groups=(Group(name="g", choices=(Choice(width=1, loss=0.0),)),),
+        terms=(Term(name="t0", groups=(), costs=first), Term(name="t1", groups=(), costs=second)),
+        steps=(Step(name="s", terms=(Term(name="s.0", groups=(), costs=third),)),),
+    )
+    assert isinstance(allocate(problem, {"memory_bytes": 10.01882}), Allocation)
+
+
 @settings(max_examples=40, deadline=None)
 @given(limited())
 def test_what_is_infeasible_comes_with_the_least_of_each_resource(
