@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,8 @@ import edgeprune.cli
 from edgeprune.errors import MeasurementError
 
 Result = TypeVar("Result")
+
+StartCommand = Callable[[list[str]], subprocess.Popen[str]]
 
 DISTURBED = {6, 9}
 """Exit codes after which the same command is to be given again."""
@@ -208,17 +211,26 @@ def _listen_to_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start_command(arguments: list[str]) -> subprocess.Popen[str]:
-    """`edgeprune ...` in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgeprune", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        # A run in the background of a shell ignores SIGINT, and so would its children.
-        preexec_fn=_listen_to_interrupts,  # noqa: PLW1509 - no threads of ours run then
-    )
+@pytest.fixture
+def start_command() -> Iterator[StartCommand]:
+    """Starts `edgeprune ...` in a process of its own; what runs or is unread after the test is ended and closed."""
+    with ExitStack() as at_the_end:
+
+        def start(arguments: list[str]) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "edgeprune", *arguments],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "2"},
+                # A run in the background of a shell ignores SIGINT, and so would its children.
+                preexec_fn=_listen_to_interrupts,  # noqa: PLW1509 - no threads of ours run then
+            )
+            at_the_end.enter_context(process)
+            at_the_end.callback(process.kill)
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="module", autouse=True)

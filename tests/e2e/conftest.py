@@ -1,1 +1,1 @@
-from targets_for_tests import own_home  # noqa: F401
+from targets_for_tests import own_home, start_command  # noqa: F401

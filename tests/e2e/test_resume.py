@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from targets_for_tests import DISTURBED, MadeTarget, make_target, start_command
+from targets_for_tests import DISTURBED, MadeTarget, StartCommand, make_target
 
 from edgeprune.records.codec import from_json
 from edgeprune.records.result import BuildResult
@@ -19,12 +19,12 @@ from edgeprune.records.verdict import Verdict
 DEADLINE_S = 120.0
 
 
-def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path) -> None:
+def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path, start_command: StartCommand) -> None:
     made = make_target(tmp_path)
     kept: dict[str, tuple[int, int]] = {}
 
     # Ctrl-C while the first shape is compiled and measured.
-    process = _start_until(made, lambda: _started(made, "shape"))
+    process = _start_until(start_command, made, lambda: _started(made, "shape"))
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
@@ -36,7 +36,7 @@ def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path) -> No
         lambda: _started(made, "measure"),
         lambda: _step_is_there(made, "candidates/onnxruntime-float32-t1/measure"),
     ):
-        process = _start_until(made, reached)
+        process = _start_until(start_command, made, reached)
         process.kill()
         process.communicate(timeout=DEADLINE_S)
         assert process.returncode == -signal.SIGKILL
@@ -63,9 +63,9 @@ def test_killed_build_resumes_and_repeats_no_finished_step(tmp_path: Path) -> No
     assert "kept from before" in stderr
 
 
-def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path) -> None:
+def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path, start_command: StartCommand) -> None:
     made = make_target(tmp_path)
-    first = _start_until(made, lambda: _started(made, "shape"))
+    first = _start_until(start_command, made, lambda: _started(made, "shape"))
     second = start_command(made.arguments("build"))
     _, stderr = second.communicate(timeout=DEADLINE_S)
     first.kill()
@@ -74,15 +74,15 @@ def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path) -> None:
     assert "another edgeprune is building in this folder" in stderr
 
 
-def _start_until(made: MadeTarget, reached: Callable[[], bool]) -> subprocess.Popen[str]:
-    process = start_command(made.arguments("build"))
+def _start_until(start: StartCommand, made: MadeTarget, reached: Callable[[], bool]) -> subprocess.Popen[str]:
+    process = start(made.arguments("build"))
     deadline = time.monotonic() + DEADLINE_S
     while not reached():
         assert time.monotonic() < deadline
         if process.poll() is not None:
             # Nothing can be killed where the machine was too busy to measure: once more.
             assert process.returncode in DISTURBED, process.communicate()
-            process = start_command(made.arguments("build"))
+            process = start(made.arguments("build"))
         time.sleep(0.005)
     return process
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from targets_for_tests import DISTURBED, make_target, start_command
+from targets_for_tests import DISTURBED, StartCommand, make_target
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_processes_train_when_the_command_line_asks_for_them(tmp_path: Path) -> None:
+def test_two_processes_train_when_the_command_line_asks_for_them(tmp_path: Path, start_command: StartCommand) -> None:
     process = start_command(make_target(tmp_path).arguments("build", "--workers", "2"))
     _, stderr = process.communicate(timeout=800)
     # What is measured afterwards may be disturbed: that is not what is asked here.
