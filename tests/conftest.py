@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import PurePosixPath
+from typing import NoReturn
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-MEASURING = frozenset({"benchmarking", "cli", "e2e", "lab", "steps"})
-"""Folders of tests whose figures come from a device, mostly this one."""
+from edgeprune.benchmarking.client import AgentClient
+
+MEASURING = (
+    "tests/benchmarking/",
+    "tests/cli/",
+    "tests/e2e/",
+    "tests/lab/",
+    "tests/steps/test_comparing_and_pacing.py",
+    "tests/steps/test_finer_places.py",
+    "tests/steps/test_fleet_step.py",
+    "tests/steps/test_health.py",
+    "tests/steps/test_planning_step.py",
+    "tests/steps/test_quick_look.py",
+    "tests/steps/test_refusal.py",
+    "tests/steps/test_tables_step.py",
+)
+"""Tests whose figures come from a device, mostly this one. A test of another file that takes one fails."""
 
 _ALL_CORES = os.sched_getaffinity(0)
 
@@ -33,13 +48,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Measuri
 
 
 @pytest.fixture(autouse=True)
+def _takes_figures_only_where_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _measures(request.node.nodeid):
+        for takes_figures in ("bench", "pace", "profile"):
+            monkeypatch.setattr(AgentClient, takes_figures, _refuse)
+
+
+def _refuse(*_: object, **__: object) -> NoReturn:
+    pytest.fail("a figure is taken beside other tests: name this file in MEASURING of tests/conftest.py")
+
+
+@pytest.fixture(autouse=True)
 def _on_its_cores(request: pytest.FixtureRequest) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ and len(_ALL_CORES) > 1:
         _keep_to(_ALL_CORES if _measures(request.node.nodeid) else {min(_ALL_CORES)})
 
 
 def _measures(nodeid: str) -> bool:
-    return not MEASURING.isdisjoint(PurePosixPath(nodeid.partition("::")[0]).parts)
+    return nodeid.startswith(MEASURING)
 
 
 def _keep_to(cores: set[int]) -> None:
