@@ -10,6 +10,7 @@ import bench_compression
 import bench_parts
 import bench_pruning
 import bench_quantization
+import bench_recovery
 import bench_training
 import pytest
 from bench_origin import Code
@@ -121,6 +122,33 @@ def test_the_quantization_benchmark_gives_each_way_a_row_or_a_reason(
     assert len(capsys.readouterr().out.splitlines()) == (1 + 1) + (1 + len(rows))
     with pytest.raises(SystemExit):
         bench_quantization.main(arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_recovery_benchmark_gives_each_way_a_row_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = make_target(tmp_path, target={"pruning.ignored": None})
+    arguments = ["--target", str(made.folder), "--profile", str(made.profile), "--output", str(made.runs), "--resume"]
+    arguments += ["--shares", "0.8", "--rounds", "2", "--features", "conv1", "--seeds", "0"]
+    bench_recovery.main(arguments)
+    printed = capsys.readouterr().out.splitlines()
+    rows = list(bench_parts.KeptRows(made.runs / "rows.json", bench_recovery.Row, CODE).rows.values())
+    assert [row.entry for row in rows] == [("dense", 0.0, 0), *((way, 0.8, 0) for way in bench_recovery.WAYS)]
+    assert [line[:15].rstrip() for line in printed[1:]] == ["dense", *bench_recovery.WAYS]
+    assert printed[1].split()[-2:] == ["+0.00", "0.0000"]
+    # The classifier's weights stay, so of all weights it is less.
+    assert all(0.5 < row.sparsity < 0.8 for row in rows[1:])
+    # Tickets are trained once, for themselves and for their zeros; every other way ends in a model of its own.
+    trained = {path.name for path in (made.runs / "seed0" / "compressed").iterdir()}
+    assert len(trained - {"dense", "early"}) == len(bench_recovery.WAYS)
+    assert sum(name.endswith("-scratch") for name in trained) == 1
+    before = _written(made.runs)
+    bench_recovery.main(arguments)
+    assert capsys.readouterr().out.splitlines() == printed
+    assert _written(made.runs) == before
+    with pytest.raises(SystemExit):
+        bench_recovery.main([*arguments, "--rounds", "3"])
+    assert "asked.rounds" in capsys.readouterr().err
 
 
 @pytest.mark.slow
