@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Module:
-    """The factory's initial weights, cut as the recipe says and scaled to the shape that is left.
+    """Initial weights of the factory that nothing was trained from, cut by the recipe and scaled to what is left.
+
+    They are drawn at another seed than the target's. Those that the dense model began with would be a lottery ticket:
+    what is left of a net was chosen by where training took just these (Frankle and Carbin 2019, arXiv:1803.03635,
+    section 2, whose control draws anew as well).
 
     Initial weights are drawn for the number of inputs that a unit has (He et al. 2015, arXiv:1502.01852, section 2.2:
     their variance goes with 1 / inputs). A layer that lost inputs would start too small, and the control with a
@@ -33,14 +37,14 @@ def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Mo
     import torch
     from torch import nn
 
-    dense = target.build_model()
-    if not _draws_weights(target, dense):
+    drawn = replace(target, spec=target.spec.model_copy(update={"seed": target.spec.seed + 1})).build_model()
+    if not _differ(drawn, target.build_model()):
         raise BuildError(
             f"{target.spec.model.factory} gives the same weights at any seed, so that it has no fresh ones to give; "
             "name the pretrained weights in model.weights and let the factory draw"
         )
-    fresh = rebuild(dense, example, recipe)
-    before = dict(dense.named_modules())
+    fresh = rebuild(drawn, example, recipe)
+    before = dict(drawn.named_modules())
     with torch.no_grad():
         for name, module in fresh.named_modules():
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -48,11 +52,9 @@ def fresh_model(target: Target, example: Tensor, recipe: PruningRecipe) -> nn.Mo
     return fresh
 
 
-def _draws_weights(target: Target, model: nn.Module) -> bool:
+def _differ(model: nn.Module, other: nn.Module) -> bool:
     import torch
 
-    spec = target.spec
-    other = replace(target, spec=spec.model_copy(update={"seed": spec.seed + 1})).build_model()
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     return any(not torch.equal(a, b) for a, b in pairs if a.dim() > 1)
 

@@ -198,13 +198,17 @@ def test_a_factory_that_gives_trained_weights_has_no_fresh_ones(tmp_path: Path) 
 
 def test_fresh_weights_are_the_factorys_scaled_to_the_inputs_that_are_left(tmp_path: Path) -> None:
     target = load_target(make_target(tmp_path).folder)
-    dense = dict(target.build_model().named_parameters())
+    begun = dict(target.build_model().named_parameters())
+    other = replace(target, spec=target.spec.model_copy(update={"seed": target.spec.seed + 1}))
+    dense = dict(other.build_model().named_parameters())
     cut = PruningRecipe(cuts=(Cut(group="conv1", removed=tuple(range(8, 16))),))
     fresh = dict(fresh_model(target, torch.zeros(1, 1, 12, 12), cut).named_parameters())
     torch.testing.assert_close(fresh["conv1.weight"], dense["conv1.weight"][:8])
     # Eight of sixteen inputs are left.
     torch.testing.assert_close(fresh["conv2.weight"], math.sqrt(2) * dense["conv2.weight"][:, :8])
     torch.testing.assert_close(fresh["head.weight"], dense["head.weight"])
+    # What the dense model's training began with would be a ticket.
+    assert not torch.equal(fresh["head.weight"], begun["head.weight"])
 
 
 class Positioned(nn.Module):
