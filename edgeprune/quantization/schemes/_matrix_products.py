@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeprune.quantization.schemes._tflite_graph import graphs_of
+
 _MOST_NEGATIVE, _MOST_POSITIVE = -128, 127
 
 
@@ -24,19 +26,15 @@ def second_operands(floating: Path) -> frozenset[str]:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(floating.read_bytes(), 0))
     kinds = schema.BuiltinOperator
-    # What a code over 127 has in its deprecated field is 127.
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
     found: set[str] = set()
-    for graph in model.subgraphs:
-        makers = {index: operator for operator in graph.operators for index in operator.outputs}
-        pending = [o.inputs[1] for o in graph.operators if codes[o.opcodeIndex] == kinds.BATCH_MATMUL]
+    for graph in graphs_of(floating):
+        pending = [o.inputs[1] for o in graph.subgraph.operators if graph.kind(o) == kinds.BATCH_MATMUL]
         while pending:
             index = pending.pop()
-            found.add(graph.tensors[index].name.decode())
-            maker = makers.get(index)
-            if maker is not None and codes[maker.opcodeIndex] in {kinds.RESHAPE, kinds.TRANSPOSE}:
+            found.add(graph.name(index))
+            maker = graph.makers.get(index)
+            if maker is not None and graph.kind(maker) in {kinds.RESHAPE, kinds.TRANSPOSE}:
                 pending.append(maker.inputs[0])
     return frozenset(found)
 

@@ -11,6 +11,7 @@ Inputs and outputs keep their whole range: two clipped scores are equal, and the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from edgeprune.errors import BuildError
 from edgeprune.libraries import library_call, versions_of
 from edgeprune.protocols import CompiledFiles, Scheme
 from edgeprune.quantization.ranges import clipped_range, histogram_of
+from edgeprune.quantization.schemes._attention_masks import bound_, masked_scores
 from edgeprune.quantization.schemes._matrix_products import center_, second_operands
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.quantization import (
@@ -91,13 +93,16 @@ class AiEdge:
 
             floating = source.folder / source.names[0]
             (signature,) = Interpreter(str(floating)).get_signature_list()
-            ranges = None
+            ranges, in_float = None, list(variant.float_layers)
             if variant.weight_only_bits is None:
                 ranges = _widest_ranges(floating, signature, source.inputs[0].name, calibration)
                 if variant.calibration not in {Calibration.DEFAULT, Calibration.MIN_MAX}:
                     _clip_(ranges, floating, calibration, variant)
+                masked = masked_scores(floating)
+                bound_(ranges, masked)
+                in_float += [m.mask.name for m in masked if m.mask is not None and m.computed]
                 center_(ranges, second_operands(floating))
-            result = quantizer.Quantizer(str(floating), _recipe(variant)).quantize(ranges)
+            result = quantizer.Quantizer(str(floating), _recipe(variant, in_float)).quantize(ranges)
             result.export_model(str(folder / "model.tflite"))
             runner = Interpreter(str(folder / "model.tflite")).get_signature_runner(signature)
             inputs = tuple(_as_filed(s, runner.get_input_details()) for s in source.inputs)
@@ -112,8 +117,13 @@ def _floats(data: Any) -> np.ndarray:  # noqa: ANN401
     return np.frombuffer(bytes(data if data is not None else ()), dtype=np.float32)
 
 
-def _recipe(variant: QuantizationVariant) -> Any:  # noqa: ANN401
-    """AI Edge Quantizer's list of rules; a later one wins."""
+def _recipe(variant: QuantizationVariant, in_float: Sequence[str]) -> Any:  # noqa: ANN401
+    """AI Edge Quantizer's list of rules; a later one wins.
+
+    Args:
+        variant: what is to be rounded, to how many bits.
+        in_float: operators that stay as they are, by the names of the tensors that they write.
+    """
     from ai_edge_quantizer import algorithm_manager, qtyping, recipe_manager
 
     rules = recipe_manager.RecipeManager()
@@ -128,7 +138,7 @@ def _recipe(variant: QuantizationVariant) -> Any:  # noqa: ANN401
             rules.add_dynamic_config(**everything, num_bits=bits)
         case bits:
             rules.add_weight_only_config(**everything, num_bits=bits)
-    for layer in variant.float_layers:
+    for layer in in_float:
         # An operator's scope is the names of the tensors that it writes, each ended by a semicolon.
         scope = f"^{re.escape(layer)};$"
         rules.add_quantization_config(scope, everything["operation_name"], algorithm_key=names.NO_QUANTIZE)
