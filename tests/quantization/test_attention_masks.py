@@ -91,6 +91,15 @@ def _follows(scheme: str, way: str, variant: QuantizationVariant, folder: Path) 
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
 
 
+@pytest.mark.parametrize("order", [("wide", "narrow"), ("narrow", "wide")])
+def test_a_mask_of_several_layers_is_low_enough_for_each(order: tuple[str, str]) -> None:
+    ends = {"wide": (-6.0, 6.0), "narrow": (-1.0, 1.0)}
+    ranges = {n: {"min": np.full((1, 1), low), "max": np.full((1, 1), high)} for n, (low, high) in ends.items()}
+    bound_(ranges, [MaskedScores(name, (Ranked(f"{name} masked", 2),), Ranked("mask", 2)) for name in order])
+    assert ranges["mask"]["min"].item() == -20
+    assert [ranges[f"{name} masked"]["min"].item() for name in ends] == [-14, -9]
+
+
 def test_masked_scores_end_a_margin_under_the_lowest() -> None:
     ends = {"min": np.array([[-2.0]], np.float32), "max": np.array([[3.0]], np.float32)}
     ranges = {"scores": ends, "masked": {**ends, "num_samples": 4}, "mask": {k: 0 * v for k, v in ends.items()}}

@@ -1,8 +1,8 @@
 """Ranges of attention scores that a mask has been added to, in a TFLite file.
 
 What is masked gets minus infinity, or a number that stands for it. As a range, that is of no use either way:
-calibration leaves out what is not of this world, and the mask becomes all zeros; -1e4 takes the whole range, and all
-scores become equal. On SMS messages that are padded to 32 tokens a small BERT fell from 98.7 to 55.7 %
+calibration leaves out infinities and the lowest float, and the mask becomes all zeros; -1e4 takes the whole range, and
+all scores become equal. On SMS messages that are padded to 32 tokens a small BERT fell from 98.7 to 55.7 %
 (ai-edge-quantizer 0.10), and no choice of ranges or of layers to leave in float brought it back.
 
 A masked score needs to be no lower than what softmax rounds to nothing beside the lowest score that is not.
@@ -61,14 +61,16 @@ def bound_(ranges: dict[str, Any], found: Iterable[MaskedScores]) -> None:
         ranges: [min, max] by tensor, as the quantizer takes them; those of masks and masked scores are replaced.
         found: in the file that they are of; scores without a range are left out.
     """
+    lowest: dict[Ranked, float] = {}
     for each in found:
         if each.scores not in ranges:
             continue
         scores = ranges[each.scores]
         low, high = float(np.min(scores["min"])), float(np.max(scores["max"]))
         if each.mask is not None:
-            # With it the highest score comes to where masked ones end.
-            _set_range(ranges, each.mask, low - high - _MARGIN, 0.0)
+            # With it the highest score comes to where masked ones end, in every layer that has this mask.
+            lowest[each.mask] = min(low - high - _MARGIN, lowest.get(each.mask, 0.0))
+            _set_range(ranges, each.mask, lowest[each.mask], 0.0)
         for tensor in each.masked:
             _set_range(ranges, tensor, low - _MARGIN, high)
 
