@@ -30,7 +30,7 @@ MEASURING = (
     "tests/steps/test_refusal.py",
     "tests/steps/test_tables_step.py",
 )
-"""Tests whose figures come from a device, mostly this one. A test of another file that takes one fails."""
+"""Tests whose figures come from a device, mostly this one. Beside them, a test of another file that takes one fails."""
 
 _ALL_CORES = os.sched_getaffinity(0)
 
@@ -49,7 +49,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Measuri
 
 @pytest.fixture(autouse=True)
 def _takes_figures_only_where_told(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not _measures(request.node.nodeid):
+    if "PYTEST_XDIST_WORKER" in os.environ and not _measures(request.node.nodeid):
         for takes_figures in ("bench", "pace", "profile"):
             monkeypatch.setattr(AgentClient, takes_figures, _refuse)
 
