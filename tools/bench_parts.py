@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from bench_origin import Code, Origin, code_of
 
@@ -18,11 +18,16 @@ from edgeprune.deployment.inventory import load_device
 from edgeprune.files import write_atomically
 from edgeprune.records.codec import from_json, to_json, to_plain
 from edgeprune.records.operators import WEIGHTLESS, OperatorShape
+from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.profile import DeviceProfile
+from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.inputs import Target
 from edgeprune.steps.session import open_host_session, open_session
 from edgeprune.steps.workbench import Workbench
 from edgeprune.store.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Entered(Protocol):
@@ -159,6 +164,21 @@ def opened_workbench(target: Target, profile: DeviceProfile, device: str, folder
             device=session,
             host=host,
         )
+
+
+def accuracies(bench: Workbench, model: nn.Module) -> tuple[float, float]:
+    """Of a torch model, on the validation split and on the test split."""
+    both = (("validation", bench.data.validation), ("test", bench.data.test))
+    found = [
+        bench.task.accuracy_of(torch_outputs(model, bench.prepared(split)), split, name).overall for name, split in both
+    ]
+    return found[0], found[1]
+
+
+def zeroed_rung(share: float) -> PlannedRung:
+    """A share of single weights is zero; OpenVINO's kernels leave no layer out."""
+    rung = Rung(runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share)
+    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
 
 
 def millions_of_macs(shape: OperatorShape) -> float:

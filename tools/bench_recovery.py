@@ -32,12 +32,10 @@ from functools import partial
 from pathlib import Path
 
 from bench_origin import origin_of
-from bench_parts import add_output, kept_rows, opened_workbench
+from bench_parts import accuracies, add_output, kept_rows, opened_workbench, zeroed_rung
 
-from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
 from edgeprune.schema.profile import DeviceProfile
-from edgeprune.steps.compressing import Compressor, TorchModel
-from edgeprune.steps.evaluating import torch_outputs
+from edgeprune.steps.compressing import Compressor
 from edgeprune.steps.inputs import Target, load_profile, load_target
 
 DENSE, FRESH = "dense", "fresh weights"
@@ -101,10 +99,10 @@ class Bench:
     def row(self, name: str, zeros: float, seed: int) -> Row:
         """Trained, pruned and recovered, and judged on both splits."""
         with self._compressor(WAYS.get(name, Way()), seed) as compressor:
-            made = compressor.dense if name == DENSE else compressor.compressed(_masked(zeros))
+            made = compressor.dense if name == DENSE else compressor.compressed(zeroed_rung(zeros))
             if name == FRESH:
                 made = compressor.from_scratch(made)
-            validation, test = _accuracies(compressor, made)
+            validation, test = accuracies(compressor.bench, compressor.load(made))
         return Row(way=name, zeros=zeros, seed=seed, validation=validation, test=test, sparsity=made.sparsity)
 
     @contextmanager
@@ -128,21 +126,6 @@ class Bench:
 def _seeded(target: Target, way: Way, seed: int) -> Target:
     pruning = target.spec.pruning.model_copy(update={"weight_criterion": way.criterion})
     return replace(target, spec=target.spec.model_copy(update={"seed": seed, "pruning": pruning}))
-
-
-def _masked(zeros: float) -> PlannedRung:
-    rung = Rung(runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=zeros)
-    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
-
-
-def _accuracies(compressor: Compressor, made: TorchModel) -> tuple[float, float]:
-    bench, model = compressor.bench, compressor.load(made)
-    splits = (("validation", bench.data.validation), ("test", bench.data.test))
-    first, second = (
-        bench.task.accuracy_of(torch_outputs(model, bench.prepared(split)), split, name).overall
-        for name, split in splits
-    )
-    return first, second
 
 
 def table(rows: Sequence[Row]) -> str:

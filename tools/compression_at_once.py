@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench_parts import KeptRows
+from bench_parts import KeptRows, accuracies
 from compression_engine import Engine, Row
 
 from edgeprune.protocols import Granularity
@@ -114,6 +114,6 @@ def _stages(engine: Engine, model: nn.Module, masks: WeightMasks, *, refit: bool
 
 
 def _keep(engine: Engine, kept: KeptRows[Row], part: str, method: str, amount: float, model: nn.Module) -> None:
-    validation, test = engine.accuracies(model)
+    validation, test = accuracies(engine.bench, model)
     seed = engine.bench.target.spec.seed
     kept.add(Row(part=part, method=method, amount=amount, seed=seed, validation=validation, test=test))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from bench_parts import millions_of_macs
 
@@ -17,14 +16,10 @@ from edgeprune.planning.shape_problem import LATENCY, ShapeProblem
 from edgeprune.records.rung import PlannedRung, Precision, Rung, RungStatus
 from edgeprune.schema.training import Recovery
 from edgeprune.steps.compressing import Compressor
-from edgeprune.steps.evaluating import torch_outputs
 from edgeprune.steps.narrowing import structured_rung
 from edgeprune.steps.open_model import OpenModel
 from edgeprune.steps.sensitivity import GroupLosses
 from edgeprune.steps.workbench import Workbench
-
-if TYPE_CHECKING:
-    from torch import nn
 
 _WIDTH_STEP = 2
 STEPS = ((0, 0.7), (1, 0.85), (2, 0.95), (3, 1.0))
@@ -136,16 +131,6 @@ class Engine:
         if learning_rate is not None:
             recovery["learning_rate"] = learning_rate
         return self.bench.target.spec.recovery.model_copy(update=recovery)
-
-    def accuracies(self, model: nn.Module) -> tuple[float, float]:
-        """On the even half and on the odd half."""
-        bench = self.bench
-        both = (("validation", bench.data.validation), ("test", bench.data.test))
-        found = [
-            bench.task.accuracy_of(torch_outputs(model, bench.prepared(split)), split, name).overall
-            for name, split in both
-        ]
-        return found[0], found[1]
 
     def cut_to(self, factor: float) -> PlannedRung:
         """The widths and blocks that lose the least with so many times fewer multiply-accumulates."""

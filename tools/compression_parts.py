@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from bench_parts import KeptRows
+from bench_parts import KeptRows, accuracies, zeroed_rung
 from compression_engine import Engine, Row
 
 from edgeprune.api import build
 from edgeprune.errors import PlanError
 from edgeprune.records.comparison import Ratio
-from edgeprune.records.rung import PlannedRung, Precision, PruningKind, Rung, RungStatus
+from edgeprune.records.rung import PlannedRung, Precision, Rung, RungStatus
 from edgeprune.schema.profile import Budget
 from edgeprune.steps.candidates import CandidateMaker, Compiled
 from edgeprune.steps.comparing import compare_artifacts
@@ -28,12 +28,7 @@ def iterative(engine: Engine, kept: KeptRows[Row]) -> None:
     for share in engine.options.shares:
         criterion = engine.bench.target.spec.pruning.weight_criterion
         method = engine.options.zeroed_by(criterion)
-        _trained(engine, kept, engine.masking, partial(_masked, share), ("iterative", method, share))
-
-
-def _masked(share: float) -> PlannedRung:
-    rung = Rung(runtime="openvino", precision=Precision.FLOAT32, pruning=PruningKind.UNSTRUCTURED, pruning_ratio=share)
-    return PlannedRung(rung=rung, status=RungStatus.PLANNED, reason="", accuracy_cost=0.0)
+        _trained(engine, kept, engine.masking, partial(zeroed_rung, share), ("iterative", method, share))
 
 
 def structured(engine: Engine, kept: KeptRows[Row]) -> None:
@@ -57,7 +52,7 @@ def _trained(
         return
     planned = plan()
     made = compressor.compressed(planned)
-    validation, test = engine.accuracies(compressor.load(made))
+    validation, test = accuracies(engine.bench, compressor.load(made))
     detail = _described(made, planned)
     kept.add(Row(part=part, method=method, amount=amount, seed=seed, validation=validation, test=test, detail=detail))
 

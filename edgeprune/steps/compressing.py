@@ -183,7 +183,7 @@ class Compressor:
             BuildError: training diverged, or the factory has no fresh weights to give.
         """
         bench, spec = self.bench, self.bench.target.spec
-        key = digest(model.key, bench.data_key, spec.training.model_dump(mode="json"), "from weights drawn anew")
+        key = digest(model.key, bench.data_key, spec.training.model_dump(mode="json"), "from scratch")
         subject = f"{model.subject}-scratch"
 
         def make(folder: Path) -> TorchModel:

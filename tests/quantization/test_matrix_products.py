@@ -13,6 +13,7 @@ from models import example_of
 
 from edgeprune.quantization.schemes import SCHEMES
 from edgeprune.quantization.schemes._matrix_products import center_, second_operands
+from edgeprune.quantization.schemes._tflite_graph import graphs_of
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.runtimes import RUNTIMES
 
@@ -50,7 +51,9 @@ def test_xnnpack_takes_all_products_of_attention(tmp_path: Path) -> None:
     products = [o for o in interpreter._get_ops_details() if o["op_name"] == "BATCH_MATMUL"]
     assert products
     assert {tensors[o["inputs"][1]]["quantization"][1] for o in products} == {0}
-    assert {tensors[o["inputs"][1]]["name"] for o in products} <= second_operands(source.folder / source.names[0])
+    assert {tensors[o["inputs"][1]]["name"] for o in products} <= second_operands(
+        graphs_of(source.folder / source.names[0])
+    )
     taken = {i for o in interpreter._get_ops_details() if o["op_name"] == "DELEGATE" for i in o["outputs"]}
     read = {i for o in interpreter._get_ops_details() if o["op_name"] == "DELEGATE" for i in o["inputs"]}
     # What a product writes and XNNPACK reads is written by XNNPACK itself, or never leaves it.

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeprune.quantization.schemes._tflite_graph import TfliteGraph, graphs_of
+from edgeprune.quantization.schemes._tflite_graph import TfliteGraph
 
 _STANDS_FOR_INFINITY = -1000.0
 """No score of attention is as low: models that add a number for their masks take -1e4 or less."""
@@ -49,9 +48,9 @@ class MaskedScores:
     computed: bool = False
 
 
-def masked_scores(floating: Path) -> tuple[MaskedScores, ...]:
+def masked_scores(graphs: Iterable[TfliteGraph]) -> tuple[MaskedScores, ...]:
     """The masked scores of every softmax of a file."""
-    return tuple(found for graph in graphs_of(floating) for found in _of_graph(graph))
+    return tuple(found for graph in graphs for found in _of_graph(graph))
 
 
 def bound_(ranges: dict[str, Any], found: Iterable[MaskedScores]) -> None:

@@ -9,17 +9,16 @@ less in XNNPACK was 0.08 of 1.7 ms. With ranges that are even around 0 an encode
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeprune.quantization.schemes._tflite_graph import graphs_of
+from edgeprune.quantization.schemes._tflite_graph import TfliteGraph
 
 _MOST_NEGATIVE, _MOST_POSITIVE = -128, 127
 
 
-def second_operands(floating: Path) -> frozenset[str]:
+def second_operands(graphs: Iterable[TfliteGraph]) -> frozenset[str]:
     """Names of the tensors that BATCH_MATMULs of a file have for their second operand, and of what those only reshape.
 
     A tensor and its reshaped or transposed forms share one scale.
@@ -28,7 +27,7 @@ def second_operands(floating: Path) -> frozenset[str]:
 
     kinds = schema.BuiltinOperator
     found: set[str] = set()
-    for graph in graphs_of(floating):
+    for graph in graphs:
         pending = [o.inputs[1] for o in graph.subgraph.operators if graph.kind(o) == kinds.BATCH_MATMUL]
         while pending:
             index = pending.pop()

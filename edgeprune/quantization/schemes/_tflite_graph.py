@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,9 +48,9 @@ class TfliteGraph:
         return np.frombuffer(bytes(data), dtype=np.float32)
 
 
-def graphs_of(file: Path) -> Iterator[TfliteGraph]:
+def graphs_of(file: Path) -> tuple[TfliteGraph, ...]:
     """Every subgraph of a file."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(file.read_bytes(), 0))
-    return (TfliteGraph(model, subgraph) for subgraph in model.subgraphs)
+    return tuple(TfliteGraph(model, subgraph) for subgraph in model.subgraphs)

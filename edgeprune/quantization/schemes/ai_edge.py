@@ -24,6 +24,7 @@ from edgeprune.protocols import CompiledFiles, Scheme
 from edgeprune.quantization.ranges import clipped_range, histogram_of
 from edgeprune.quantization.schemes._attention_masks import bound_, masked_scores
 from edgeprune.quantization.schemes._matrix_products import center_, second_operands
+from edgeprune.quantization.schemes._tflite_graph import graphs_of
 from edgeprune.records.artifact import TensorSpec
 from edgeprune.records.quantization import (
     DEFAULT_VARIANT,
@@ -98,10 +99,11 @@ class AiEdge:
                 ranges = _widest_ranges(floating, signature, source.inputs[0].name, calibration)
                 if variant.calibration not in {Calibration.DEFAULT, Calibration.MIN_MAX}:
                     _clip_(ranges, floating, calibration, variant)
-                masked = masked_scores(floating)
+                graphs = graphs_of(floating)
+                masked = masked_scores(graphs)
                 bound_(ranges, masked)
                 in_float += [m.mask.name for m in masked if m.mask is not None and m.computed]
-                center_(ranges, second_operands(floating))
+                center_(ranges, second_operands(graphs))
             result = quantizer.Quantizer(str(floating), _recipe(variant, in_float)).quantize(ranges)
             result.export_model(str(folder / "model.tflite"))
             runner = Interpreter(str(folder / "model.tflite")).get_signature_runner(signature)
